@@ -1,0 +1,33 @@
+"""bnfold: fold affine maps into neighbouring weights of ONNX graphs, exactly, with evidence."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bnfold import errors, passes
+    from bnfold.checked import fold
+    from bnfold.folding.api import FoldResult
+    from bnfold.records import FoldReport, Refusal
+
+__version__ = "0.1.0"
+
+__all__ = ["FoldReport", "FoldResult", "Refusal", "errors", "fold", "passes"]
+
+_HOMES = {
+    "fold": "bnfold.checked",
+    "FoldResult": "bnfold.folding.api",
+    "FoldReport": "bnfold.records",
+    "Refusal": "bnfold.records",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load public names on first use: ``import bnfold`` alone loads no heavy package."""
+    if name in ("errors", "passes"):
+        return importlib.import_module(f"bnfold.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    message = f"module 'bnfold' has no attribute {name!r}"
+    raise AttributeError(message)

@@ -1,0 +1,74 @@
+"""Fold, then check the result against the original: what `bnfold.fold` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bnfold.errors import CheckFailedError
+from bnfold.folding.api import Foldable, FoldResult, fold_unchecked, opened
+from bnfold.records import Verdict, VerifyReport
+
+
+def fold(
+    model: Foldable,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    assume_constant_inputs: bool = False,
+    verify: bool | None = None,
+    seed: int = 0,
+) -> FoldResult:
+    """Fold every affine map of a model into neighbouring weights, and check the result.
+
+    ``model`` is left as it was; weights that did not change are shared with it.
+
+    Args:
+        model: Path of an ``.onnx`` file, an onnx.ModelProto or an onnx_ir.Model.
+        only: Fold only sites whose operator kind or node name matches (shell wildcards).
+        skip: Leave nodes alone whose operator kind or name matches.
+        assume_constant_inputs: Treat initializers that are also graph inputs (from IR version
+            4 on) as constants; overriding them afterwards gives wrong results.
+        verify: Run both models on ONNX Runtime and judge the difference against the
+            original's own rounding noise. None checks when a runtime is installed.
+        seed: Seed of the inputs and of the noise.
+
+    Raises:
+        ModelError: If the model cannot be read or makes no sense.
+        CheckFailedError: If the folded model computes another function.
+        MissingDependencyError: If ``verify`` is True and no ONNX Runtime is installed.
+    """
+    result = fold_unchecked(
+        model, only=only, skip=skip, assume_constant_inputs=assume_constant_inputs
+    )
+    if verify is False or (verify is None and not _runtime_is_there()):
+        return result
+    check = _check(model, result, seed)
+    if check.verdict is Verdict.FAILED:
+        raise _failed(check)
+    return FoldResult(result.model, result.report, check)
+
+
+def _runtime_is_there() -> bool:
+    from bnfold.runtime import available
+
+    return available()
+
+
+def _check(model: Foldable, result: FoldResult, seed: int) -> VerifyReport:
+    from bnfold.evidence import check_fold
+
+    return check_fold(opened(model), result.model, seed=seed)
+
+
+def _failed(check: VerifyReport) -> CheckFailedError:
+    wrong = [output for output in check.outputs if not output.passed]
+    why = check.why or "; ".join(
+        f"output {output.name!r} differs by {output.ratio:.3g} times the rounding noise of the"
+        f" original, {output.limit:.3g} is allowed"
+        for output in wrong
+    )
+    return CheckFailedError(
+        "the folded model computes another function; nothing is written",
+        why=why,
+        remedy="this is a fault of bnfold: please report the model, and fold with --skip",
+    )

@@ -1,0 +1,81 @@
+"""The ``bnfold`` command: finds a subcommand, loads only what it needs, turns errors to text."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Final
+
+import click
+
+from bnfold.errors import BnfoldError
+
+_COMMANDS: Final = {
+    "fold": "Fold affine maps into neighbouring weights and check the result.",
+    "inspect": "List every map: where it would go, or what stops it.",
+}
+_UNUSABLE: Final = 3
+_INTERRUPTED: Final = 130
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, and described without."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's signature
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"bnfold.cli.{cmd_name}")
+        command = module.command
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 the check failed, 2 usage, 3 unusable input, 4 something is"
+    " missing on this machine.",
+)
+@click.version_option(package_name="bnfold", prog_name="bnfold")
+def cli() -> None:
+    """Fold per-channel affine maps (BatchNorm, Mul/Add chains) of ONNX models into weights."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BnfoldError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001  a traceback shown to a user is a bug
+        if os.environ.get("BNFOLD_DEBUG"):
+            raise
+        click.echo(f"error: {_unexpected(error)}", err=True)
+        sys.exit(_UNUSABLE)
+
+
+def _unexpected(error: Exception) -> BnfoldError:
+    return BnfoldError(
+        "bnfold met something it does not know how to handle; nothing was written",
+        where=" ".join(sys.argv[1:]),
+        why=f"{type(error).__name__}: {error}".splitlines()[0],
+        remedy="please report it with the model; BNFOLD_DEBUG=1 shows the traceback",
+    )

@@ -1,0 +1,44 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+model_argument = click.argument(
+    "model", type=click.Path(dir_okay=False, path_type=Path), metavar="MODEL"
+)
+
+_SELECTION = (
+    click.option(
+        "--only",
+        multiple=True,
+        metavar="PATTERN",
+        help="Fold only sites whose operator or node name matches (wildcards; repeatable).",
+    ),
+    click.option(
+        "--skip",
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave nodes alone whose operator or node name matches (wildcards; repeatable).",
+    ),
+    click.option(
+        "--assume-constant-inputs",
+        is_flag=True,
+        help="Treat initializers that are also graph inputs as constants. Overriding them"
+        " afterwards gives wrong results.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout."),
+)
+
+
+def selection_options(command: _Command) -> _Command:
+    """Add the options that say what may be folded, and how to print it."""
+    for option in reversed(_SELECTION):
+        command = option(command)
+    return command

@@ -1,0 +1,59 @@
+"""What bnfold says when it cannot do what was asked: what, where, why and what next."""
+
+from __future__ import annotations
+
+
+class BnfoldError(Exception):
+    """Base of every error raised on purpose; its text is meant for the user.
+
+    Args:
+        what: What could not be done, in one clause.
+        where: The file, node or tensor it happened at.
+        why: The fact that stopped it.
+        remedy: What the user can do next.
+    """
+
+    exit_code = 3
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", remedy: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.why = why
+        self.remedy = remedy
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.where:
+            parts.append(f"  where: {self.where}")
+        if self.why:
+            parts.append(f"  why:   {self.why}")
+        if self.remedy:
+            parts.append(f"  next:  {self.remedy}")
+        return "\n".join(parts)
+
+
+class ModelError(BnfoldError):
+    """The model cannot be used: unreadable, invalid, or its numbers make no sense."""
+
+
+class OutputError(BnfoldError):
+    """The result cannot be written where it was asked for."""
+
+
+class UsageError(BnfoldError):
+    """The call itself makes no sense."""
+
+    exit_code = 2
+
+
+class MissingDependencyError(BnfoldError):
+    """A package that this command needs is not installed; the remedy names the extra."""
+
+    exit_code = 4
+
+
+class CheckFailedError(BnfoldError):
+    """The folded model was found to compute another function."""
+
+    exit_code = 1

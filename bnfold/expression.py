@@ -1,0 +1,154 @@
+"""Constants on their way to new values: float64 until they are rounded once, at the end.
+
+A fold does not write a weight; it multiplies an `Expression`. The stored tensor is read again
+when the model is written, so several folds into one weight cost one rounding, and no float64
+copy of a large tensor outlives its use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Wide = NDArray[np.float64]
+
+
+class Stored(Protocol):
+    """Anything that hands out its elements: an onnx_ir tensor, or `Held`."""
+
+    def numpy(self) -> NDArray[np.generic]:
+        """Return the elements."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """An array kept in memory."""
+
+    array: NDArray[np.generic]
+
+    def numpy(self) -> NDArray[np.generic]:
+        """Return the elements."""
+        return self.array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expression:
+    """``base · factors[0] · factors[1] …``, evaluated in float64.
+
+    Attributes:
+        base: Where the elements come from.
+        shape: Shape of the result, equal to that of ``base``.
+        factors: Arrays of the rank of ``base`` that broadcast to ``shape``.
+    """
+
+    base: Stored
+    shape: tuple[int, ...]
+    factors: tuple[Wide, ...] = ()
+
+    @classmethod
+    def of(cls, array: NDArray[np.generic]) -> Expression:
+        """Return the expression that is ``array`` itself."""
+        return cls(Held(array), array.shape)
+
+    def times(self, vector: Wide, axes: Sequence[int]) -> Expression:
+        """Return this expression multiplied by ``vector``, laid along ``axes``.
+
+        ``vector`` has one dimension for each of ``axes`` (ascending), or is a single number.
+        """
+        shape = [1] * len(self.shape)
+        if vector.size > 1:
+            for axis, size in zip(axes, vector.shape, strict=True):
+                shape[axis] = size
+        return Expression(self.base, self.shape, _merge(self.factors, vector.reshape(shape)))
+
+    def evaluate(self) -> Wide:
+        """Return the elements in float64: a new array unless ``base`` holds float64."""
+        wide = np.asarray(self.base.numpy()).astype(np.float64, copy=False)
+        if not self.factors:
+            return wide
+        wide = wide * self.factors[0]
+        for factor in self.factors[1:]:
+            wide *= factor
+        return wide
+
+
+def _merge(factors: tuple[Wide, ...], factor: Wide) -> tuple[Wide, ...]:
+    """Multiply ``factor`` into one of the same shape, so that folds do not pile up."""
+    for place, known in enumerate(factors):
+        if known.shape == factor.shape:
+            return (*factors[:place], known * factor, *factors[place + 1 :])
+    return (*factors, factor)
+
+
+def round_once(wide: Wide, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """Leave float64, here and nowhere else: nearest value of ``dtype``, ties to even.
+
+    numpy rounds float64 to float16 and float32 in one step. The cast to bfloat16 of ml_dtypes
+    goes through float32 and would round twice, so the float32 in between is rounded to odd.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if dtype.name == "bfloat16":
+            return _round_to_odd(wide).astype(dtype)
+        return wide.astype(dtype)
+
+
+def _round_to_odd(wide: Wide) -> NDArray[np.float32]:
+    """Round towards zero and set the last bit where that was inexact (Boldo, Melquiond 2008)."""
+    near = wide.astype(np.float32)
+    bits = near.view(np.uint32).copy()
+    inexact = np.isfinite(near) & (near.astype(np.float64) != wide)
+    bits[inexact & (np.abs(near.astype(np.float64)) > np.abs(wide))] -= 1
+    bits[inexact] |= 1
+    return bits.view(np.float32)
+
+
+def range_fault(
+    expression: Expression, dtype: np.dtype[np.generic], axis: int | None
+) -> str:
+    """Say what the storage type ``dtype`` cannot hold of ``expression``; empty when it fits.
+
+    No element may become infinite or NaN. No slice along ``axis`` (an output channel) may fall
+    into the subnormal range as a whole: single small elements beside larger ones lose no more
+    than the rounding of the larger ones does, a whole channel there loses its precision.
+    ``axis`` None asks for overflow only: a subnormal addend is off by no more than the smallest
+    step of the type its sum is stored in.
+    """
+    smallest, largest = _limits(dtype)
+    wide = expression.evaluate()
+    peaks = _peaks(wide, axis)
+    if not np.isfinite(peaks).all():
+        return "a folded value is not finite"
+    if (np.abs(round_once(peaks, dtype).astype(np.float64)) > largest).any():
+        return f"a folded value of {peaks.max():.3g} overflows {dtype.name} (max {largest:.3g})"
+    low = (peaks > 0) & (peaks < smallest)
+    if axis is not None and low.any():
+        before = _peaks(np.asarray(expression.base.numpy()).astype(np.float64), axis)
+        if before.shape != peaks.shape or (low & (before >= smallest)).any():
+            return (
+                f"a whole channel would shrink to {peaks[low].min():.3g}, below the normal "
+                f"range of {dtype.name} ({smallest:.3g})"
+            )
+    return ""
+
+
+def _peaks(wide: Wide, axis: int | None) -> Wide:
+    """Largest magnitude of every slice along ``axis``, or of every element."""
+    if axis is None or wide.ndim == 0 or wide.size == 0:
+        return np.abs(wide).reshape(-1)
+    others = tuple(other for other in range(wide.ndim) if other != axis % wide.ndim)
+    high = wide.max(axis=others) if others else wide
+    low = wide.min(axis=others) if others else wide
+    return np.maximum(np.abs(high), np.abs(low))
+
+
+def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:
+    """Smallest normal and largest finite value of a floating type."""
+    if dtype.name == "bfloat16":
+        return 2.0**-126, float(2.0**127 * (2 - 2.0**-7))
+    info = np.finfo(dtype)  # type: ignore[arg-type]  # only floating types arrive here
+    return float(info.smallest_normal), float(info.max)

@@ -1,0 +1,109 @@
+"""`bnfold.fold`: from a file or a model to a folded model, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from bnfold.errors import UsageError
+from bnfold.folding.fold import fold_in_place
+from bnfold.folding.selection import Selection
+from bnfold.model.io import SOURCE, UNSORTED, from_proto, load, to_proto
+from bnfold.model.save import save
+from bnfold.records import FoldReport, VerifyReport
+
+Foldable = str | Path | onnx.ModelProto | ir.Model
+"""What `fold` takes: a path, a protobuf model or an onnx_ir model."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldResult:
+    """A folded model and what was done to it.
+
+    Attributes:
+        model: The folded model. New weights are evaluated whenever they are read.
+        report: What folded where, what stayed and why, operator counts.
+        check: The comparison with the original; None when it was not asked for, or no
+            runtime is installed.
+    """
+
+    model: ir.Model
+    report: FoldReport
+    check: VerifyReport | None = None
+
+    def to_proto(self) -> onnx.ModelProto:
+        """Return the folded model as a protobuf message."""
+        return to_proto(self.model)
+
+    def save(self, path: str | Path) -> None:
+        """Write the folded model; the file appears whole or not at all.
+
+        Raises:
+            UsageError: If ``path`` is the file the model was read from.
+            OutputError: If it cannot be written.
+        """
+        source = self.model.graph.meta.get(SOURCE)
+        if source is not None and Path(path).resolve() == source:
+            raise UsageError(
+                "the output would overwrite the input",
+                where=str(path),
+                why="an original that is gone cannot be compared with any more",
+                remedy="write to another path",
+            )
+        save(self.model, path)
+
+
+def fold_unchecked(
+    model: Foldable,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    assume_constant_inputs: bool = False,
+) -> FoldResult:
+    """Fold every affine map of a model into neighbouring weights, without checking the result.
+
+    `bnfold.fold` is this and the check. ``model`` is left as it was.
+
+    Args:
+        model: Path of an ``.onnx`` file, an onnx.ModelProto or an onnx_ir.Model.
+        only: Fold only sites whose operator kind or node name matches (shell wildcards).
+        skip: Leave nodes alone whose operator kind or name matches.
+        assume_constant_inputs: Treat initializers that are also graph inputs as constants.
+
+    Raises:
+        ModelError: If the model cannot be read or makes no sense.
+    """
+    target = opened(model)
+    report = fold_in_place(
+        target,
+        Selection(tuple(only), tuple(skip)),
+        assume_constant_inputs=assume_constant_inputs,
+    )
+    warnings = list(report.warnings)
+    if target.graph.meta.get(UNSORTED):
+        warnings.append("the graph was not in topological order; it was sorted")
+    return FoldResult(target, _with_warnings(report, warnings))
+
+
+def opened(model: Foldable) -> ir.Model:
+    """Return a model of our own to edit: read from a file, or a copy that shares the weights."""
+    if isinstance(model, str | Path):
+        return load(model)
+    if isinstance(model, onnx.ModelProto):
+        return from_proto(model)
+    if isinstance(model, ir.Model):
+        return model.clone()
+    raise UsageError(
+        f"cannot fold a {type(model).__name__}",
+        why="fold takes a path, an onnx.ModelProto or an onnx_ir.Model",
+    )
+
+
+def _with_warnings(report: FoldReport, warnings: list[str]) -> FoldReport:
+    return FoldReport(
+        report.steps, report.stays, report.counts_before, report.counts_after, tuple(warnings)
+    )

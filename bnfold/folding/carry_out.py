@@ -1,0 +1,93 @@
+"""Carry out a plan: the only caller of `bnfold.model.edit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from bnfold.folding.compose import Remainder
+from bnfold.folding.plan import Plan
+from bnfold.folding.sites import Chain
+from bnfold.model.edit import Editor
+from bnfold.records import Step
+from bnfold.rules.base import Edit, SetAttribute, SetConstant, name_of
+
+
+def carry_out(plan: Plan, remainder: Remainder | None, editor: Editor) -> list[Step]:
+    """Write a plan into the model and return one step for each chain that left."""
+    steps = [_step(plan, chain, remainder) for chain in plan.chains]
+    tensors, growth = _write(plan.edits, editor)
+    steps[0] = _with_tensors(steps[0], tensors, growth)
+    first = plan.chains[0]
+    if remainder is not None:
+        _keep(first, remainder, editor)
+        return steps
+    for chain in plan.chains:
+        editor.bypass(chain.nodes, chain.source, renamed=plan.went_up_whole)
+    return steps
+
+
+def shorten_in_place(chain: Chain, remainder: Remainder, editor: Editor) -> Step:
+    """Write a chain in fewer nodes, at its place."""
+    kept = tuple(kind for _, kind in remainder.kept)
+    absorbed = tuple(name_of(node) for node, _ in remainder.kept)
+    tensors = _keep(chain, remainder, editor)
+    return Step(chain.rule, chain.names, "composed", (), absorbed, tensors, kept)
+
+
+def _step(plan: Plan, chain: Chain, remainder: Remainder | None) -> Step:
+    return Step(
+        rule=chain.rule,
+        site=chain.names,
+        move=plan.move,
+        path=tuple(name_of(node) for node in (*plan.up.passed, *plan.down.passed)),
+        absorbed_by=tuple(
+            name_of(node) for node in (*plan.up.absorbed_by, *plan.down.absorbed_by)
+        ),
+        tensors=(),
+        left=() if remainder is None else tuple(kind for _, kind in remainder.kept),
+    )
+
+
+def _with_tensors(step: Step, tensors: tuple[str, ...], cloned_bytes: int) -> Step:
+    return Step(
+        step.rule,
+        step.site,
+        step.move,
+        step.path,
+        step.absorbed_by,
+        tensors,
+        step.left,
+        cloned_bytes,
+    )
+
+
+def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:
+    tensors: list[str] = []
+    growth = 0
+    for edit in edits:
+        match edit:
+            case SetConstant(node, index, expression, dtype, _):
+                name, grown = editor.set_constant(node, index, expression, dtype)
+                tensors.append(name)
+                growth += grown
+            case SetAttribute(node, attribute):
+                editor.set_attribute(node, attribute)
+    return tuple(tensors), growth
+
+
+def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]:
+    """Drop the nodes of a chain that do not stay and rewrite those that do."""
+    kept: dict[ir.Node, str] = dict(remainder.kept)
+    behind = False
+    data = chain.source
+    for node in chain.nodes:
+        if node in kept:
+            if kept[node] != "BatchNormalization":
+                editor.rewrite(node, kept[node], data)
+            data, behind = node.outputs[0], True
+        else:
+            editor.bypass([node], data, renamed=behind)
+    tensors, _ = _write(remainder.edits, editor)
+    return tensors

@@ -1,0 +1,92 @@
+"""Write a chain that cannot leave in the fewest nodes: one BatchNormalization, or Mul and Add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from bnfold.affine import Affine
+from bnfold.expression import range_fault
+from bnfold.folding.sites import Chain
+from bnfold.model.facts import Facts
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import SetConstant, name_of
+from bnfold.rules.batch_norm import rewrite_as
+from bnfold.rules.mul_add import laid_out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remainder:
+    """The nodes of a chain that stay, and what they become.
+
+    Attributes:
+        kept: Nodes that stay, with the operator each becomes, in graph order.
+        edits: Edits of their constants.
+    """
+
+    kept: tuple[tuple[ir.Node, str], ...]
+    edits: tuple[SetConstant, ...]
+
+
+def shorten(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal:
+    """Return the fewest nodes that apply ``left`` in the place of ``chain``.
+
+    The constant becomes the second operand, of shape [C, 1, …]: what runtimes fuse best.
+    """
+    remainder = _as_batch_norm(chain, left, facts)
+    if remainder is None:
+        remainder = _as_mul_add(chain, left, facts)
+    if isinstance(remainder, Refusal):
+        return remainder
+    if len(remainder.kept) >= len(chain.nodes):
+        why = "its maps already stand in the fewest nodes"
+        return Refusal(Code.NO_GAIN, chain.names[0], why)
+    for edit in remainder.edits:
+        fault = range_fault(edit.expression, edit.dtype.numpy(), edit.channels)
+        if fault:
+            return Refusal(Code.OUT_OF_RANGE, name_of(edit.node), fault)
+    return remainder
+
+
+def _as_batch_norm(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal | None:
+    """Use a BatchNormalization of the chain, when both scale and shift remain."""
+    found = [node for node in chain.nodes if node.op_type == "BatchNormalization"]
+    if not found or not (left.has_scale and left.has_shift):
+        return None
+    edits = rewrite_as(found[0], left, facts)
+    if isinstance(edits, Refusal):
+        return edits
+    return Remainder(((found[0], "BatchNormalization"),), edits)
+
+
+def _as_mul_add(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal:
+    wanted = [
+        (kind, vector, channels)
+        for kind, vector, channels, needed in (
+            ("Mul", left.scale, 0, left.has_scale),
+            ("Add", left.shift, None, left.has_shift),
+        )
+        if needed
+    ]
+    if len(chain.nodes) < len(wanted):
+        return Refusal(Code.NO_GAIN, chain.names[0], "a scale and a shift need two nodes")
+    dtype = facts.dtype(chain.source) or facts.dtype(chain.result)
+    nodes = _nodes_for([kind for kind, _, _ in wanted], chain)
+    edits: list[SetConstant] = []
+    for node, (_, vector, channels) in zip(nodes, wanted, strict=True):
+        expression = laid_out(vector, left.axis, facts.rank(chain.source))
+        if expression is None or dtype is None:
+            why = "the type or rank of the value is unknown"
+            return Refusal(Code.UNKNOWN_SHAPE, chain.names[0], why)
+        edits.append(SetConstant(node, 1, expression, dtype, channels))
+    kinds = [kind for kind, _, _ in wanted]
+    return Remainder(tuple(zip(nodes, kinds, strict=True)), tuple(edits))
+
+
+def _nodes_for(kinds: list[str], chain: Chain) -> list[ir.Node]:
+    """Choose nodes of the chain to keep: of the same kind where there is one, in order."""
+    if len(kinds) == 1:
+        same = [node for node in chain.nodes if node.op_type == kinds[0]]
+        return (same or list(chain.nodes))[:1]
+    return list(chain.nodes[: len(kinds)])

@@ -1,0 +1,139 @@
+"""Fold a model: find chains, plan, carry out, until nothing more can be removed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from bnfold.folding.branches import inline_constant_branches
+from bnfold.folding.carry_out import carry_out, shorten_in_place
+from bnfold.folding.compose import Remainder, shorten
+from bnfold.folding.plan import Plan, draw_plan
+from bnfold.folding.selection import Selection
+from bnfold.folding.sites import Chain, chain_from, is_reported, source_of
+from bnfold.model.edit import Editor
+from bnfold.model.facts import Facts
+from bnfold.model.graphs import graphs_of
+from bnfold.model.parameters import check_parameters
+from bnfold.records import Code, FoldReport, Refusal, Stay, Step
+
+
+def fold_in_place(
+    model: ir.Model,
+    selection: Selection | None = None,
+    *,
+    assume_constant_inputs: bool = False,
+) -> FoldReport:
+    """Fold every map of ``model`` that can go, editing it; return what was done and why not.
+
+    Raises:
+        ModelError: If a BatchNormalization has parameters that make no sense.
+    """
+    chosen = selection or Selection()
+    before = count_operators(model)
+    facts = Facts(model, assume_constant_inputs=assume_constant_inputs)
+    check_parameters(facts)
+    steps: list[Step] = []
+    while inlined := inline_constant_branches(facts, Editor(model, facts), chosen):
+        steps.extend(inlined)
+        facts = Facts(model, assume_constant_inputs=assume_constant_inputs)
+    folder = _Folder(facts, Editor(model, facts), chosen)
+    steps.extend(folder.run())
+    return FoldReport(tuple(steps), tuple(folder.stays()), before, count_operators(model))
+
+
+def count_operators(model: ir.Model) -> dict[str, int]:
+    """Return how often each operator occurs, subgraphs included."""
+    counts = Counter(node.op_type for graph in graphs_of(model.graph) for node in graph)
+    return dict(sorted(counts.items()))
+
+
+@dataclass(slots=True)
+class _Folder:
+    """One fold of one model: passes over its chains until a pass changes nothing."""
+
+    facts: Facts
+    editor: Editor
+    selection: Selection
+    _refused: dict[ir.Node, tuple[Chain, tuple[Refusal, ...]]] = field(default_factory=dict)
+
+    def run(self) -> list[Step]:
+        """Return the steps of every pass."""
+        steps: list[Step] = []
+        while done := self._one_pass():
+            steps.extend(done)
+        return steps
+
+    def stays(self) -> list[Stay]:
+        """Return what stayed, as the last pass saw it."""
+        found: list[Stay] = []
+        inside: set[ir.Node] = set()
+        for node in self.facts.nodes():
+            if node in self._refused:
+                chain, refusals = self._refused[node]
+                inside.update(chain.nodes)
+                found.append(Stay(chain.rule, chain.names, refusals))
+            elif node not in inside:
+                why = source_of(node, self.facts, self.selection)
+                if isinstance(why, Refusal) and is_reported(node, why):
+                    found.append(Stay(node.op_type, (why.node,), (why,)))
+        return found
+
+    def _one_pass(self) -> list[Step]:
+        self._refused.clear()
+        steps: list[Step] = []
+        visited: set[ir.Node] = set()
+        for node in self.facts.nodes():
+            if node in visited or node.graph is None:
+                continue
+            chain = chain_from(node, self.facts, self.selection)
+            if isinstance(chain, Refusal):
+                continue
+            visited.update(chain.nodes)
+            steps.extend(self._settle(chain))
+        return steps
+
+    def _settle(self, chain: Chain) -> list[Step]:
+        """Fold one chain as far as it goes; remember why where it does not."""
+        refusals: list[Refusal] = []
+        for group in self._groups(chain):
+            outcome = draw_plan(group, self.facts, self.selection)
+            if isinstance(outcome, Plan):
+                done = self._carry_out(outcome)
+                if not isinstance(done, Refusal):
+                    return done
+                refusals.append(done)
+            else:
+                refusals.extend(outcome)
+        shorter = shorten(chain, chain.affine, self.facts)
+        if isinstance(shorter, Remainder):
+            return [shorten_in_place(chain, shorter, self.editor)]
+        telling = [entry for entry in refusals if entry.code is not Code.NO_GAIN]
+        self._refused[chain.nodes[0]] = (chain, tuple(telling or [*refusals, shorter]))
+        return []
+
+    def _carry_out(self, plan: Plan) -> list[Step] | Refusal:
+        if plan.left.is_identity:
+            return carry_out(plan, None, self.editor)
+        remainder = shorten(plan.chains[0], plan.left, self.facts)
+        if isinstance(remainder, Refusal):
+            return remainder
+        return carry_out(plan, remainder, self.editor)
+
+    def _groups(self, chain: Chain) -> list[tuple[Chain, ...]]:
+        """Return the chain alone, and with its equals when they are all that reads its input."""
+        readers = list(chain.source.uses())
+        alone = [(chain,)]
+        if len(readers) < 2 or chain.source.is_graph_output():
+            return alone
+        equals: list[Chain] = []
+        for reader, index in readers:
+            other = chain_from(reader, self.facts, self.selection)
+            if isinstance(other, Refusal) or other.index != index:
+                return alone
+            if reader.graph is not chain.nodes[0].graph or not other.affine.equals(chain.affine):
+                return alone
+            equals.append(other)
+        return [*alone, tuple(equals)]

@@ -1,0 +1,96 @@
+"""Constants, wherever they live: initializers, Constant nodes and what computes from them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.expression import Expression, Wide, round_once
+
+_EXPRESSION: Final = "bnfold.expression"
+
+FLOATS: Final = frozenset(
+    {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
+)
+"""The storage types a map may live in."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constant:
+    """A constant value: its elements (float64 where floating, not yet rounded) and its type."""
+
+    expression: Expression
+    dtype: ir.DataType
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Dimensions of the constant."""
+        return self.expression.shape
+
+    @property
+    def is_float(self) -> bool:
+        """Whether its elements are of a floating type that a map may live in."""
+        return self.dtype in FLOATS
+
+    def wide(self) -> Wide:
+        """Return the elements in float64."""
+        return self.expression.evaluate()
+
+    def stored(self) -> NDArray[np.generic]:
+        """Return the elements in their own type; what was computed is rounded once."""
+        elements = np.asarray(self.expression.base.numpy())
+        if self.is_float and (self.expression.factors or elements.dtype != self.dtype.numpy()):
+            return round_once(self.wide(), self.dtype.numpy())
+        return elements
+
+
+def constant_of(tensor: ir.TensorProtocol) -> Constant:
+    """Return the constant that a tensor holds; a folded tensor gives its unrounded expression."""
+    expression = tensor.meta.get(_EXPRESSION) if isinstance(tensor, ir.LazyTensor) else None
+    if expression is None:
+        shape = tuple(int(size) for size in tensor.shape.numpy())
+        expression = Expression(tensor, shape)
+    return Constant(expression, tensor.dtype)
+
+
+def folded_tensor(
+    expression: Expression, dtype: ir.DataType, like: ir.TensorProtocol | None
+) -> ir.LazyTensor:
+    """Return a tensor that evaluates and rounds ``expression`` whenever it is read.
+
+    Nothing large is kept: the float64 elements live only while one tensor is being written.
+    """
+    tensor = ir.LazyTensor(
+        functools.partial(_rounded, expression, dtype),
+        dtype=dtype,
+        shape=ir.Shape(expression.shape),
+        doc_string=None if like is None else like.doc_string,
+        metadata_props=None if like is None else dict(like.metadata_props),
+    )
+    tensor.meta[_EXPRESSION] = expression
+    return tensor
+
+
+def _rounded(expression: Expression, dtype: ir.DataType) -> ir.Tensor:
+    return ir.Tensor(round_once(expression.evaluate(), dtype.numpy()), dtype=dtype)
+
+
+def constant_node(node: ir.Node) -> Constant | None:
+    """Return what a Constant node holds (Constant-13, every attribute form)."""
+    for name, attribute in node.attributes.items():
+        if attribute.is_ref():
+            return None
+        if name == "value":
+            return constant_of(attribute.as_tensor())
+        if name in ("value_float", "value_floats"):
+            elements = np.array(attribute.value, dtype=np.float32)
+            return Constant(Expression.of(elements), ir.DataType.FLOAT)
+        if name in ("value_int", "value_ints"):
+            whole = np.array(attribute.value, dtype=np.int64)
+            return Constant(Expression.of(whole), ir.DataType.INT64)
+    return None

@@ -1,0 +1,298 @@
+"""The only hands that change a graph; everything else reads.
+
+Each function keeps the graph valid and the interface as it was: names, order, types and shapes
+of graph inputs and outputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import onnx_ir as ir
+
+from bnfold.expression import Expression
+from bnfold.model.constants import folded_tensor
+from bnfold.model.facts import Facts
+from bnfold.model.graphs import graphs_of, subgraphs_of
+
+_LISTED_AS_INPUTS_UNTIL_IR: Final = 3
+
+
+class Editor:
+    """Writes into one model, and gives new tensors names that nothing else has."""
+
+    def __init__(self, model: ir.Model, facts: Facts) -> None:
+        self._model = model
+        self._facts = facts
+        self._names = set(_all_names(model.graph))
+
+    def unique(self, wanted: str) -> str:
+        """Return ``wanted``, with a number behind it if that name is taken."""
+        candidates = itertools.chain(
+            (wanted,), (f"{wanted}_{number}" for number in itertools.count(1))
+        )
+        name = next(candidate for candidate in candidates if candidate not in self._names)
+        self._names.add(name)
+        return name
+
+    def set_constant(
+        self, node: ir.Node, index: int, expression: Expression, dtype: ir.DataType
+    ) -> tuple[str, int]:
+        """Make input ``index`` of ``node`` the constant ``expression``.
+
+        A tensor that nobody else reads is replaced under its own name; any other is left alone
+        and a new one is made for this node.
+
+        Returns:
+            The name of the tensor and the growth of the model in bytes.
+        """
+        old = node.inputs[index] if index < len(node.inputs) else None
+        if old is not None and self._owned_by(node, old, expression, dtype):
+            old.const_value = folded_tensor(expression, dtype, old.const_value)
+            old.const_value.name = old.name
+            return old.name or "", 0
+        like = None if old is None or old.producer() is not None else old.const_value
+        tensor = folded_tensor(expression, dtype, like)
+        value = self._add_initializer(node, index, old, tensor)
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, value)
+        gone = old is None or self.drop_constant(old)
+        return value.name or "", 0 if gone else tensor.nbytes
+
+    def _owned_by(
+        self, node: ir.Node, value: ir.Value, expression: Expression, dtype: ir.DataType
+    ) -> bool:
+        tensor = value.const_value
+        return (
+            value.is_initializer()
+            and tensor is not None
+            and len(value.uses()) == 1
+            and value.graph is node.graph
+            and not value.is_graph_output()
+            and not self._facts.is_overridable(value)
+            and tensor.dtype == dtype
+            and tuple(tensor.shape.numpy()) == expression.shape
+        )
+
+    def _add_initializer(
+        self, node: ir.Node, index: int, old: ir.Value | None, tensor: ir.LazyTensor
+    ) -> ir.Value:
+        graph = _graph_of(node)
+        stem = (old.name if old is not None else None) or f"{_label(node)}.{_ROLES.get(index, index)}"
+        tensor.name = self.unique(stem if old is None else f"{stem}.folded")
+        value = ir.Value(
+            name=tensor.name,
+            type=ir.TensorType(tensor.dtype),
+            shape=tensor.shape,
+            const_value=tensor,
+        )
+        graph.register_initializer(value)
+        if self._model.ir_version <= _LISTED_AS_INPUTS_UNTIL_IR and graph is self._model.graph:
+            graph.inputs.append(value)
+        return value
+
+    def drop_constant(self, value: ir.Value) -> bool:
+        """Remove a constant that nothing reads any more, and what only it was computed from.
+
+        Returns:
+            Whether it is gone; one that is still read, or part of the interface, stays.
+        """
+        if value.uses() or value.is_graph_output():
+            return False
+        producer = value.producer()
+        if producer is not None:
+            self.drop_nodes([producer])
+            return producer.graph is None
+        if not value.is_initializer() or value.graph is None:
+            return value.const_value is not None and not value.is_graph_input()
+        if value.is_graph_input():
+            if self._model.ir_version > _LISTED_AS_INPUTS_UNTIL_IR:
+                return False
+            value.graph.inputs.remove(value)
+        value.graph.initializers.pop(value.name or "")
+        return True
+
+    def drop_nodes(self, nodes: Iterable[ir.Node]) -> None:
+        """Remove nodes whose outputs nothing reads, then what only they read."""
+        pending = list(nodes)
+        while pending:
+            node = pending.pop()
+            if node.graph is None or any(_is_read(value) for value in node.outputs):
+                continue
+            inputs = [value for value in dict.fromkeys(node.inputs) if value is not None]
+            captured = _detach_subgraphs(node)
+            _graph_of(node).remove(node, safe=True)
+            for value in (*inputs, *captured):
+                producer = value.producer()
+                if producer is not None:
+                    pending.append(producer)
+                else:
+                    self.drop_constant(value)
+
+    def bypass(self, nodes: Sequence[ir.Node], source: ir.Value, *, renamed: bool) -> None:
+        """Remove a chain of nodes: readers of its last output read ``source`` instead.
+
+        Args:
+            nodes: The chain in graph order; its last output 0 is replaced.
+            source: The value that takes its place.
+            renamed: Whether ``source`` now is what the last output was, so takes its name.
+        """
+        last = nodes[-1].outputs[0]
+        if last.is_graph_output():
+            self._become_output(source, last)
+        elif renamed and not source.is_graph_output() and source.producer() is not None:
+            _take_identity(source, last)
+        last.replace_all_uses_with(source)
+        self.drop_nodes(reversed(nodes))
+
+    def _become_output(self, source: ir.Value, output: ir.Value) -> None:
+        graph = output.graph
+        if graph is None:
+            return
+        _take_identity(source, output)
+        for place, value in enumerate(graph.outputs):
+            if value is output:
+                graph.outputs[place] = source
+
+    def rewrite(self, node: ir.Node, op_type: str, data: ir.Value) -> None:
+        """Turn a node into the binary operator ``op_type`` reading ``data`` as first operand."""
+        olds = [value for value in node.inputs if value is not None and value is not data]
+        node.op_type = op_type
+        node.attributes.clear()
+        if len(node.outputs) > 1:
+            node.resize_outputs(1)
+        node.resize_inputs(2)
+        node.replace_input_with(0, data)
+        node.replace_input_with(1, None)
+        for value in olds:
+            self.drop_constant(value)
+
+    def set_attribute(self, node: ir.Node, attribute: ir.Attr) -> None:
+        """Give an attribute of a node a new value."""
+        node.attributes[attribute.name] = attribute
+
+    def inline_branch(self, node: ir.Node, branch: ir.Graph) -> None:
+        """Put the nodes of ``branch`` in the place of the If ``node``."""
+        graph = _graph_of(node)
+        for value in list(branch.initializers.values()):
+            branch.initializers.pop(value.name or "")
+            self._move_initializer(value, graph)
+        inner = list(branch)
+        results = list(branch.outputs)
+        branch.outputs.clear()
+        for moved in inner:
+            branch.remove(moved)
+        self._rename_clashes(inner, graph)
+        graph.insert_before(node, inner)
+        for old, new in zip(node.outputs, results, strict=True):
+            self._replace_result(node, old, new)
+        self.drop_nodes([node])
+
+    def _move_initializer(self, value: ir.Value, graph: ir.Graph) -> None:
+        """Register a branch's initializer in the outer graph, copied if its name is taken."""
+        name = value.name or ""
+        taken = name in graph.initializers or _name_is_taken(graph, name)
+        if not taken:
+            graph.register_initializer(value)
+            return
+        tensor = value.const_value
+        if tensor is None:
+            return
+        fresh = self.unique(name)
+        copy = ir.Value(
+            name=fresh,
+            type=value.type,
+            shape=value.shape,
+            const_value=ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=fresh),
+        )
+        graph.register_initializer(copy)
+        value.replace_all_uses_with(copy, replace_graph_outputs=True)
+
+    def _rename_clashes(self, nodes: Sequence[ir.Node], graph: ir.Graph) -> None:
+        taken = {value.name for value in _values_in(graph)}
+        for node in nodes:
+            for value in node.outputs:
+                if value.name in taken:
+                    value.name = self.unique(value.name or "")
+                taken.add(value.name)
+
+    def _replace_result(self, node: ir.Node, old: ir.Value, new: ir.Value) -> None:
+        local = new.producer() is not None and new.producer().graph is node.graph  # type: ignore[union-attr]  # producer is there
+        if old.is_graph_output() and (not local or new.is_graph_output()):
+            keep = ir.Node("", "Identity", [new], num_outputs=1)
+            _graph_of(node).insert_before(node, keep)
+            new = keep.outputs[0]
+        if old.is_graph_output():
+            self._become_output(new, old)
+        elif local and not new.is_graph_output():
+            _take_identity(new, old)
+        old.replace_all_uses_with(new)
+
+
+_ROLES: Final = {1: "weight", 2: "bias"}
+
+
+def _label(node: ir.Node) -> str:
+    return node.name or node.outputs[0].name or node.op_type
+
+
+def _graph_of(node: ir.Node) -> ir.Graph:
+    graph = node.graph
+    if graph is None:
+        message = f"node {node.name!r} has left its graph"
+        raise ValueError(message)
+    return graph
+
+
+def _take_identity(value: ir.Value, other: ir.Value) -> None:
+    """Give ``value`` the name and the declared type of ``other``, which is about to go."""
+    name = other.name
+    other.name = None
+    value.name = name
+    value.type = other.type
+    value.shape = other.shape
+    value.doc_string = other.doc_string
+    value.metadata_props.clear()
+    value.metadata_props.update(other.metadata_props)
+    value.meta.update(other.meta)
+
+
+def _is_read(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _values_in(graph: ir.Graph) -> Iterable[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def _name_is_taken(graph: ir.Graph, name: str) -> bool:
+    return any(value.name == name for value in _values_in(graph))
+
+
+def _all_names(graph: ir.Graph) -> Iterable[str]:
+    for inner in graphs_of(graph):
+        for value in _values_in(inner):
+            yield value.name or ""
+        for node in inner:
+            for used in node.inputs:
+                if used is not None:
+                    yield used.name or ""
+
+
+def _detach_subgraphs(node: ir.Node) -> list[ir.Value]:
+    """Take away the outer values that a node's subgraphs read; return them."""
+    captured: dict[ir.Value, None] = {}
+    for subgraph in subgraphs_of(node):
+        inside = set(graphs_of(subgraph))
+        for inner in (inner for graph in inside for inner in graph):
+            for index, value in enumerate(inner.inputs):
+                if value is not None and value.graph not in inside:
+                    captured[value] = None
+                    inner.replace_input_with(index, None)
+    return list(captured)

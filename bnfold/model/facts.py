@@ -1,0 +1,213 @@
+"""Questions about a model that rules and the planner ask: shapes, types, constants, places."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.expression import Expression
+from bnfold.model.attributes import int_attr
+from bnfold.model.constants import Constant, constant_node, constant_of
+from bnfold.model.evaluate import COMPUTES, evaluate
+from bnfold.model.graphs import graphs_of, subgraphs_of
+from bnfold.model.shapes import Dim, Dims, ShapeTable
+from bnfold.records import Code, Refusal
+
+_OVERRIDABLE_SINCE_IR: Final = 4
+_SAME_SHAPE: Final = frozenset(
+    "BatchNormalization Relu LeakyRelu PRelu Sigmoid Tanh Clip Identity Dropout Cast Elu Selu"
+    " HardSigmoid HardSwish Softplus Neg Abs Exp Sqrt Erf Gelu Softmax".split()
+)
+
+
+class Facts:
+    """What is known of one model. It reads; it never writes."""
+
+    def __init__(self, model: ir.Model, *, assume_constant_inputs: bool = False) -> None:
+        self.model = model
+        self._assume_constant_inputs = assume_constant_inputs
+        self._shapes = ShapeTable(model)
+        self._computed: dict[ir.Node, list[Constant] | None] = {}
+        self._position: dict[ir.Node, int] = {}
+        self._number(model.graph, 0)
+
+    def _number(self, graph: ir.Graph, start: int) -> int:
+        for node in graph:
+            self._position[node] = start
+            start += 1
+            for subgraph in subgraphs_of(node):
+                start = self._number(subgraph, start)
+        return start
+
+    def position(self, node: ir.Node) -> int:
+        """Return the place of a node in topological order."""
+        return self._position[node]
+
+    def opset(self) -> int:
+        """Return the version of the default operator set."""
+        imports = self.model.graph.opset_imports
+        return imports.get("", imports.get("ai.onnx", 1))
+
+    def is_standard(self, node: ir.Node) -> bool:
+        """Return whether the node is an operator of the ONNX specification."""
+        return node.domain in ("", "ai.onnx") and (
+            (node.domain, node.op_type, node.overload) not in self.model.functions
+        )
+
+    def shape(self, value: ir.Value) -> Dims | None:
+        """Return the dimensions of a value; None when not even the rank is known."""
+        dims = self._shapes.dims(value)
+        return self._guess_shape(value) if dims is None else dims
+
+    def rank(self, value: ir.Value) -> int | None:
+        """Return the number of dimensions of a value, if known."""
+        dims = self.shape(value)
+        return None if dims is None else len(dims)
+
+    def dim(self, value: ir.Value, axis: int) -> Dim:
+        """Return one dimension of a value: a number, a symbol, or None when unknown."""
+        dims = self.shape(value)
+        if dims is None or axis >= len(dims):
+            return None
+        if isinstance(dims[axis], int):
+            return dims[axis]
+        guess = self._guess_shape(value)
+        return guess[axis] if guess is not None and len(guess) == len(dims) else dims[axis]
+
+    def _guess_shape(self, value: ir.Value) -> Dims | None:
+        """Tell rank and channels from the weights, where the input's shape is unknown."""
+        node = value.producer()
+        while node is not None and node.op_type in _SAME_SHAPE and node.inputs[0] is not None:
+            if self._shapes.dims(node.inputs[0]) is not None:
+                return self._shapes.dims(node.inputs[0])
+            node = node.inputs[0].producer()
+        if node is None or len(node.inputs) < 2 or node.inputs[1] is None:
+            return None
+        weight = self._shapes.dims(node.inputs[1])
+        if weight is None or not self.is_standard(node):
+            return None
+        rest: Dims = (None,) * (len(weight) - 2)
+        match node.op_type:
+            case "Conv":
+                return (None, weight[0], *rest)
+            case "ConvTranspose" if isinstance(weight[1], int):
+                return (None, weight[1] * int_attr(node, "group", 1), *rest)
+            case "Gemm":
+                return (None, weight[0 if int_attr(node, "transB", 0) else 1])
+        return None
+
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """Return the element type of a value, if known."""
+        return self._shapes.dtype(value)
+
+    def constant(self, value: ir.Value | None) -> Constant | Refusal:
+        """Return the constant a value holds, or why it is none that may be relied on."""
+        if value is None:
+            return Refusal(Code.DYNAMIC_CONSTANT, "", "the input is absent")
+        if value.producer() is not None:
+            return self._produced(value)
+        if value.const_value is None:
+            why = f"{value.name!r} is a graph input, its value is not known before run time"
+            return Refusal(Code.DYNAMIC_CONSTANT, value.name or "", why)
+        if self.is_overridable(value):
+            return Refusal(
+                Code.OVERRIDABLE,
+                value.name or "",
+                f"the initializer {value.name!r} is also a graph input: a caller may override it",
+                "remove it from the graph inputs, or pass --assume-constant-inputs",
+            )
+        return constant_of(value.const_value)
+
+    def is_overridable(self, value: ir.Value) -> bool:
+        """Return whether callers may replace this initializer (IR version 4 and later)."""
+        return (
+            value.is_graph_input()
+            and self.model.ir_version >= _OVERRIDABLE_SINCE_IR
+            and not self._assume_constant_inputs
+        )
+
+    def _produced(self, value: ir.Value) -> Constant | Refusal:
+        node = value.producer()
+        if node is not None:
+            results = self._compute(node)
+            place = value.index() or 0
+            if results is not None and place < len(results):
+                return results[place]
+        why = f"{value.name!r} is computed at run time"
+        return Refusal(Code.DYNAMIC_CONSTANT, value.name or "", why)
+
+    def _compute(self, last: ir.Node) -> list[Constant] | None:
+        """Evaluate a node and the constant nodes it hangs on, deepest first (no recursion)."""
+        stack = [last]
+        while stack:
+            node = stack[-1]
+            if node in self._computed:
+                stack.pop()
+                continue
+            waiting = [
+                producer
+                for value in self._needed(node)
+                if (producer := value.producer()) is not None and producer not in self._computed
+            ]
+            if waiting:
+                stack.extend(waiting)
+            else:
+                self._computed[node] = self._evaluate(node)
+        return self._computed[last]
+
+    def _needed(self, node: ir.Node) -> list[ir.Value]:
+        """Return the inputs whose elements the result depends on."""
+        if not self.is_standard(node) or node.op_type not in COMPUTES:
+            return []
+        inputs = node.inputs[:1] if node.op_type == "CastLike" else node.inputs
+        if node.op_type in ("Shape", "Size"):
+            inputs = ()
+        return [value for value in inputs if value is not None]
+
+    def _evaluate(self, node: ir.Node) -> list[Constant] | None:
+        if not self.is_standard(node):
+            return None
+        if node.op_type == "Constant":
+            found = constant_node(node)
+            return None if found is None else [found]
+        if node.op_type in ("Shape", "Size"):
+            return self._shape_constant(node)
+        if node.op_type not in COMPUTES:
+            return None
+        inputs: list[Constant | None] = []
+        for value in self._needed(node) if node.op_type == "CastLike" else node.inputs:
+            entry = None if value is None else self.constant(value)
+            if isinstance(entry, Refusal):
+                return None
+            inputs.append(entry)
+        target = self._cast_target(node)
+        if node.op_type in ("Cast", "CastLike") and target is None:
+            return None
+        return evaluate(node, inputs, self.opset(), target)
+
+    def _cast_target(self, node: ir.Node) -> ir.DataType | None:
+        if node.op_type == "Cast":
+            return ir.DataType(int_attr(node, "to", 0))
+        if node.op_type == "CastLike" and node.inputs[1] is not None:
+            return self.dtype(node.inputs[1])
+        return None
+
+    def _shape_constant(self, node: ir.Node) -> list[Constant] | None:
+        dims = None if node.inputs[0] is None else self.shape(node.inputs[0])
+        if dims is None:
+            return None
+        if node.op_type == "Shape":
+            start = int_attr(node, "start", 0)
+            dims = dims[start : int_attr(node, "end", len(dims))]
+        if not all(isinstance(dim, int) for dim in dims):
+            return None
+        elements = np.array(dims, dtype=np.int64)
+        if node.op_type == "Size":
+            elements = np.array(elements.prod(), dtype=np.int64)
+        return [Constant(Expression.of(elements), ir.DataType.INT64)]
+
+    def nodes(self) -> list[ir.Node]:
+        """Return every node of the model, of subgraphs too, in topological order."""
+        return [node for graph in graphs_of(self.model.graph) for node in graph]

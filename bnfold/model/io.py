@@ -1,0 +1,184 @@
+"""Read and write models: the border between protobuf files and onnx_ir graphs.
+
+onnx_ir carries nearly everything through a round trip. What it would drop or invent is kept
+aside in ``graph.meta`` and put right on the way out: sparse initializers and training info are
+dropped by it, and it writes a `value_info` entry for every initializer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from bnfold.errors import ModelError
+from bnfold.model.external import bind_external_data, check_external_data
+from bnfold.model.graphs import graphs_of
+from bnfold.model.structure import check_structure, is_sorted, subgraphs
+
+VALUE_INFO: Final = "bnfold.value_info"
+SPARSE: Final = "bnfold.sparse_initializers"
+TRAINING: Final = "bnfold.training_info"
+UNSORTED: Final = "bnfold.unsorted"
+SOURCE: Final = "bnfold.source_path"
+
+logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # its warnings are our errors, said better
+
+
+def load(path: str | Path) -> ir.Model:
+    """Read an ONNX file; external data stays on disk, memory-mapped.
+
+    Raises:
+        ModelError: If the file is missing, no ONNX model, or one whose graph makes no sense.
+    """
+    path = Path(path)
+    model = from_proto(_read_proto(path), where=str(path), base_dir=path.parent)
+    model.graph.meta[SOURCE] = path.resolve()
+    return model
+
+
+def _read_proto(path: Path) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except OSError as error:
+        raise ModelError(
+            "cannot read the model",
+            where=str(path),
+            why=error.strerror or str(error),
+            remedy="check the path and its permissions",
+        ) from error
+    except DecodeError as error:
+        raise ModelError(
+            "this is not an ONNX model, or only a part of one",
+            where=str(path),
+            why="its bytes do not parse as an onnx.ModelProto",
+            remedy="check that the file is the exported .onnx and was copied completely",
+        ) from error
+    return proto
+
+
+def from_proto(
+    proto: onnx.ModelProto, *, where: str = "ModelProto", base_dir: Path | None = None
+) -> ir.Model:
+    """Turn a protobuf model into an onnx_ir model that remembers what onnx_ir would lose.
+
+    Weights are shared with ``proto``, never copied; ``proto`` itself is not changed.
+
+    Raises:
+        ModelError: If the graph makes no sense, or external data is missing.
+    """
+    check_structure(proto, where)
+    check_external_data(proto, base_dir or Path(), where)
+    try:
+        model = ir.serde.deserialize_model(proto)
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise ModelError(
+            "the model cannot be understood",
+            where=where,
+            why=str(error.__cause__ or error).splitlines()[0],
+            remedy="run onnx.checker.check_model on it, or export it again",
+        ) from error
+    if base_dir is not None:
+        bind_external_data(model, base_dir)
+    for graph, graph_proto in zip(graphs_of(model.graph), _graphs(proto), strict=True):
+        graph.meta[VALUE_INFO] = tuple(info.name for info in graph_proto.value_info)
+        _adopt_sparse(graph, graph_proto)
+    model.graph.meta[TRAINING] = tuple(proto.training_info)
+    if not is_sorted(proto.graph):
+        model.graph.meta[UNSORTED] = True
+        for graph in model.graphs():
+            graph.sort()
+    return model
+
+
+def _graphs(proto: onnx.ModelProto | onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and its subgraphs, depth first, in the order of nodes and attributes."""
+    graph = proto.graph if isinstance(proto, onnx.ModelProto) else proto
+    yield graph
+    for node in graph.node:
+        for subgraph in subgraphs(node):
+            yield from _graphs(subgraph)
+
+
+def _adopt_sparse(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    """Give the values of sparse initializers their (dense, lazy) contents."""
+    if not proto.sparse_initializer:
+        return
+    by_name = {sparse.values.name: sparse for sparse in proto.sparse_initializer}
+    graph.meta[SPARSE] = by_name
+    for node in graph.all_nodes():
+        for value in node.inputs:
+            if value is None or value.producer() is not None or value.name not in by_name:
+                continue
+            if value.is_graph_input() or value.is_initializer():
+                continue
+            sparse = by_name[value.name]
+            value.const_value = ir.LazyTensor(
+                _Densify(sparse),
+                dtype=ir.DataType(sparse.values.data_type),
+                shape=ir.Shape(sparse.dims),
+                name=value.name,
+            )
+
+
+class _Densify:
+    """Call to get the dense tensor of a sparse initializer (ONNX IR, SparseTensorProto)."""
+
+    def __init__(self, sparse: onnx.SparseTensorProto) -> None:
+        self._sparse = sparse
+
+    def __call__(self) -> ir.Tensor:
+        dims = tuple(self._sparse.dims)
+        values = onnx.numpy_helper.to_array(self._sparse.values)
+        indices = onnx.numpy_helper.to_array(self._sparse.indices)
+        dense = np.zeros(dims, dtype=values.dtype)
+        if indices.ndim == 2:
+            dense[tuple(indices.T)] = values
+        else:
+            dense.reshape(-1)[indices] = values
+        return ir.tensor(dense, dtype=ir.DataType(self._sparse.values.data_type))
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """Serialise a model; value_info is what was read, minus the values that are gone.
+
+    A model that was built in onnx_ir, and never read by `from_proto`, is written as onnx_ir does.
+    """
+    proto = ir.serde.serialize_model(model)
+    for graph, graph_proto in zip(graphs_of(model.graph), _graphs(proto), strict=True):
+        _restore_value_info(graph, graph_proto)
+        _restore_sparse(graph, graph_proto)
+    proto.training_info.extend(model.graph.meta.get(TRAINING, ()))
+    return proto
+
+
+def _restore_value_info(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    known = graph.meta.get(VALUE_INFO)
+    if known is None:
+        return
+    present = {info.name: info for info in proto.value_info}
+    kept = [present[name] for name in known if name in present]
+    if len(kept) == len(proto.value_info):
+        return
+    copies = [onnx.ValueInfoProto.FromString(info.SerializeToString()) for info in kept]
+    del proto.value_info[:]
+    proto.value_info.extend(copies)
+
+
+def _restore_sparse(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    sparse = graph.meta.get(SPARSE)
+    if not sparse:
+        return
+    read = {value.name for node in graph.all_nodes() for value in node.inputs if value}
+    read.update(value.name for value in graph.outputs)
+    dense = {tensor.name for tensor in proto.initializer}
+    proto.sparse_initializer.extend(
+        tensor for name, tensor in sparse.items() if name in read and name not in dense
+    )

@@ -1,0 +1,58 @@
+"""Do the numbers make sense? Parameters no export of a trained network can have."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.errors import ModelError
+from bnfold.model.attributes import int_attr
+from bnfold.model.facts import Facts
+from bnfold.records import Refusal
+
+_NAMES = ("scale", "B", "input_mean", "input_var")
+
+
+def check_parameters(facts: Facts) -> None:
+    """Refuse a model with a BatchNormalization that no runtime could give a meaning.
+
+    Raises:
+        ModelError: If parameters differ in length from each other or from the channels, or a
+            variance is negative or not finite.
+    """
+    for node in facts.nodes():
+        if node.op_type == "BatchNormalization" and facts.is_standard(node):
+            _check_batch_norm(node, facts)
+
+
+def _check_batch_norm(node: ir.Node, facts: Facts) -> None:
+    if len(node.inputs) < 5 or any(value is None for value in node.inputs[:5]):
+        raise _fault(node, "BatchNormalization needs five inputs", f"it has {len(node.inputs)}")
+    lengths = {}
+    for name, value in zip(_NAMES, node.inputs[1:5], strict=True):
+        dims = None if value is None else facts.shape(value)
+        if dims is not None and len(dims) == 1 and isinstance(dims[0], int):
+            lengths[name] = dims[0]
+    data = node.inputs[0]
+    channels = None if data is None else facts.dim(data, 1)
+    if isinstance(channels, int) and int_attr(node, "spatial", 1):
+        lengths["the channels of its input"] = channels
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise _fault(node, "the parameters of a BatchNormalization do not fit", found)
+    variance = facts.constant(node.inputs[4])
+    if isinstance(variance, Refusal):
+        return
+    wide = variance.wide()
+    if not np.isfinite(wide).all() or (wide < 0).any():
+        wrong = wide[~np.isfinite(wide) | (wide < 0)][0]
+        raise _fault(node, "a variance is negative or not finite", f"input_var holds {wrong}")
+
+
+def _fault(node: ir.Node, what: str, why: str) -> ModelError:
+    return ModelError(
+        what,
+        where=f"node {node.name or node.outputs[0].name!r} (BatchNormalization)",
+        why=why,
+        remedy="check the trained statistics and export the model again",
+    )

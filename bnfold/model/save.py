@@ -1,0 +1,92 @@
+"""Write a model so that it appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
+
+from bnfold.errors import OutputError
+from bnfold.model.external import has_external_data
+from bnfold.model.graphs import graphs_of
+from bnfold.model.io import to_proto
+
+_PROTOBUF_LIMIT_BYTES: Final = 1_900_000_000
+_EXTERNAL_FROM_BYTES: Final = 1024
+
+
+def save(model: ir.Model, path: str | Path) -> None:
+    """Write a model to ``path``, weights beside it in ``<name>.data`` when they were outside.
+
+    Everything is written to a temporary folder beside ``path``, flushed to disk and renamed.
+    Weights go outside as well when the model would exceed protobuf's 2 GB.
+
+    Raises:
+        OutputError: If the file cannot be written; nothing is left behind then.
+    """
+    path = Path(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".bnfold-", dir=path.parent) as folder:
+            _write(model, Path(folder) / path.name)
+            for written in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+                _flush(written)
+                written.replace(path.parent / written.name)
+        _flush(path.parent)
+    except OSError as error:
+        raise OutputError(
+            "cannot write the model",
+            where=str(path),
+            why=error.strerror or str(error),
+            remedy="check that the folder exists, is writable and has space left",
+        ) from error
+
+
+def _write(model: ir.Model, path: Path) -> None:
+    outside = has_external_data(model) or _size_bytes(model) > _PROTOBUF_LIMIT_BYTES
+    with _weights_outside(model, path) if outside else contextlib.nullcontext():
+        data = to_proto(model).SerializeToString()
+    path.write_bytes(data)
+
+
+@contextlib.contextmanager
+def _weights_outside(model: ir.Model, path: Path) -> Iterator[None]:
+    """Write large initializers to ``<path>.data`` and refer to them there for a while."""
+    values = [
+        value for graph in graphs_of(model.graph) for value in graph.initializers.values()
+    ]
+    tensors = [value.const_value for value in values]
+    try:
+        ir.external_data.unload_from_model(
+            model,
+            path.parent,
+            f"{path.name}.data",
+            size_threshold_bytes=_EXTERNAL_FROM_BYTES,
+            alignment=4096,
+        )
+        yield
+    finally:
+        for value, tensor in zip(values, tensors, strict=True):
+            value.const_value = tensor
+
+
+def _size_bytes(model: ir.Model) -> int:
+    return sum(
+        value.const_value.nbytes
+        for graph in graphs_of(model.graph)
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to put a file, or a folder's entries, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+"""Types and shapes of all values, from onnx's own shape inference, kept beside the model.
+
+They are kept in a table, not written into the values: a fold must not add or refine the type
+information of a model that it otherwise leaves alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from bnfold.model.graphs import subgraphs_of
+
+Dim = int | str | None
+Dims = tuple[Dim, ...]
+_SMALL_ELEMENTS: Final = 256
+_UNKNOWN: Final = onnx.TensorProto.UNDEFINED
+
+
+class ShapeTable:
+    """Element type and dimensions of values; a dimension is a number, a symbol or unknown."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._dims: dict[ir.Value, Dims] = {}
+        self._dtypes: dict[ir.Value, ir.DataType] = {}
+        self._read_graph(model.graph, _infer(model))
+
+    def dims(self, value: ir.Value) -> Dims | None:
+        """Return the dimensions of a value, or None when even the rank is unknown."""
+        if value.const_value is not None and value.producer() is None:
+            return tuple(int(size) for size in value.const_value.shape.numpy())
+        known = self._dims.get(value)
+        return _declared_dims(value) if known is None else known
+
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """Return the element type of a value, or None when it is unknown."""
+        if value.const_value is not None and value.producer() is None:
+            return value.const_value.dtype
+        return self._dtypes.get(value, value.dtype)
+
+    def _read_graph(self, graph: ir.Graph, proto: onnx.GraphProto | None) -> None:
+        if proto is None:
+            return
+        infos = {
+            info.name: info
+            for info in itertools.chain(proto.value_info, proto.output, proto.input)
+        }
+        for value in _values_of(graph):
+            info = infos.get(value.name or "")
+            if info is not None and info.type.HasField("tensor_type"):
+                self._read_value(value, info.type.tensor_type)
+        for node, node_proto in zip(graph, proto.node, strict=True):
+            inner = [sub for attr in node_proto.attribute for sub in _attribute_graphs(attr)]
+            for subgraph, sub_proto in zip(subgraphs_of(node), inner, strict=True):
+                self._read_graph(subgraph, sub_proto)
+
+    def _read_value(self, value: ir.Value, tensor: onnx.TypeProto.Tensor) -> None:
+        if tensor.elem_type != _UNKNOWN:
+            self._dtypes[value] = ir.DataType(tensor.elem_type)
+        if tensor.HasField("shape"):
+            self._dims[value] = tuple(_dim_of(dim) for dim in tensor.shape.dim)
+
+
+def _values_of(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+
+
+def _attribute_graphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
+    if attribute.HasField("g"):
+        yield attribute.g
+    yield from attribute.graphs
+
+
+def _dim_of(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value) if dim.dim_value >= 0 else None
+    return dim.dim_param or None
+
+
+def _declared_dims(value: ir.Value) -> Dims | None:
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+
+
+def _infer(model: ir.Model) -> onnx.GraphProto | None:
+    """Infer shapes on a copy without the large weights; None when onnx gives up."""
+    proto = onnx.ModelProto(ir_version=max(model.ir_version, 4))
+    for domain, version in model.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    for function in model.functions.values():
+        ir.serde.serialize_function_into(proto.functions.add(), function)
+    _write_light_graph(proto.graph, model.graph)
+    try:
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, TypeError):
+        return None
+
+
+def _write_light_graph(proto: onnx.GraphProto, graph: ir.Graph) -> None:
+    """Write the graph with large weights as inputs: shapes are all that inference needs."""
+    proto.name = graph.name or "graph"
+    for value in graph.inputs:
+        ir.serde.serialize_value_into(proto.input.add(), value)
+    for value in graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.size <= _SMALL_ELEMENTS:
+            ir.serde.serialize_tensor_into(proto.initializer.add(), tensor)
+        elif tensor is not None and not value.is_graph_input():
+            _add_input(proto, value.name or "", tensor)
+    for node in graph:
+        _write_light_node(proto, node)
+        for output in node.outputs:
+            if output.name and output.type is not None and not output.is_graph_output():
+                ir.serde.serialize_value_into(proto.value_info.add(), output)
+    for value in graph.outputs:
+        ir.serde.serialize_value_into(proto.output.add(), value)
+
+
+def _write_light_node(proto: onnx.GraphProto, node: ir.Node) -> None:
+    attribute = node.attributes.get("value") if node.op_type == "Constant" else None
+    tensor = None if attribute is None or attribute.is_ref() else attribute.value
+    written = ir.serde.serialize_node(node) if tensor is None else None
+    if isinstance(tensor, ir.TensorProtocol) and tensor.size > _SMALL_ELEMENTS:
+        node_proto = proto.node.add(op_type="ConstantOfShape", output=[node.outputs[0].name])
+        dims = np.array(tensor.shape.numpy(), np.int64)
+        name = f"{node.outputs[0].name}/bnfold_shape"
+        proto.initializer.append(onnx.numpy_helper.from_array(dims, name))
+        node_proto.input.append(name)
+        value = onnx.TensorProto(data_type=int(tensor.dtype), dims=[1])
+        value.raw_data = b"\0" * max(1, tensor.dtype.bitwidth // 8)
+        node_proto.attribute.append(onnx.helper.make_attribute("value", value))
+        return
+    proto.node.append(written if written is not None else ir.serde.serialize_node(node))
+
+
+def _add_input(proto: onnx.GraphProto, name: str, tensor: ir.TensorProtocol) -> None:
+    dims = [int(size) for size in tensor.shape.numpy()]
+    proto.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), dims))

@@ -1,0 +1,149 @@
+"""Frozen results that cross a border between the parts of bnfold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Why a map stayed where it was, as a stable word for scripts."""
+
+    NOT_AFFINE = "not-affine"
+    BATCH_STATISTICS = "batch-statistics"
+    DYNAMIC_CONSTANT = "dynamic-constant"
+    OVERRIDABLE = "overridable"
+    SEVERAL_AXES = "several-axes"
+    CHANGES_SHAPE = "changes-shape"
+    UNKNOWN_SHAPE = "unknown-shape"
+    NOT_FINITE = "not-finite"
+    NOT_FLOAT = "not-float"
+    GRAPH_INPUT = "graph-input"
+    GRAPH_OUTPUT = "graph-output"
+    SHARED_VALUE = "shared-value"
+    OUTER_SCOPE = "outer-scope"
+    UNKNOWN_OPERATOR = "unknown-operator"
+    DYNAMIC_WEIGHT = "dynamic-weight"
+    WRONG_AXIS = "wrong-axis"
+    SHIFT_MEETS_PADDING = "shift-meets-padding"
+    SHIFT_NOT_CONSTANT = "shift-not-constant"
+    NEEDS_SCALE_ONLY = "needs-scale-only"
+    OUT_OF_RANGE = "out-of-range"
+    CAST_RANGE = "cast-range"
+    NO_GAIN = "no-gain"
+    NOT_SELECTED = "not-selected"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a map was not moved: a code, the node that stopped it, the reason and a remedy."""
+
+    code: Code
+    node: str
+    why: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One fold that was carried out (or would be, in a dry run).
+
+    Attributes:
+        rule: Operator kind of the first site node, e.g. ``"BatchNormalization"``.
+        site: Names of the nodes whose map moved, in graph order.
+        move: How it moved: ``"up"``, ``"down"``, ``"scale up, shift down"``, ``"compose"`` …
+        path: Names of the nodes the map passed, from the site to where it was absorbed.
+        absorbed_by: Names of the nodes whose constants took it.
+        tensors: Names of the tensors that were written.
+        left: Operator kinds of the nodes that remain of the site, if any.
+        cloned_bytes: Growth from shared weights that had to be cloned, in bytes.
+    """
+
+    rule: str
+    site: tuple[str, ...]
+    move: str
+    path: tuple[str, ...]
+    absorbed_by: tuple[str, ...]
+    tensors: tuple[str, ...]
+    left: tuple[str, ...] = ()
+    cloned_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """A site that stayed: its nodes and every refusal met, the most telling first."""
+
+    rule: str
+    site: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FoldReport:
+    """What folded where, what stayed and why, and operator counts before and after."""
+
+    steps: tuple[Step, ...]
+    stays: tuple[Stay, ...]
+    counts_before: Mapping[str, int]
+    counts_after: Mapping[str, int]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """The first refusal of every site that stayed."""
+        return tuple(stay.refusals[0] for stay in self.stays if stay.refusals)
+
+    @property
+    def cloned_bytes(self) -> int:
+        """Growth of the model by cloned weights, in bytes."""
+        return sum(step.cloned_bytes for step in self.steps)
+
+
+class Verdict(StrEnum):
+    """The answer of a check: the function is the same, is another, or could not be judged."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_JUDGED = "not-judged"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputCheck:
+    """How far one output of the folded model is from the original's, in units of its noise.
+
+    Attributes:
+        name: Name of the graph output.
+        ratio: Largest ratio of difference to the original's own rounding noise.
+        limit: The ratio that would still pass.
+        max_abs: Largest absolute difference seen, in the unit of the output.
+        noise_abs: Largest absolute difference that rounding noise alone made.
+        channel: Index on axis 1 where ``ratio`` was found; None when judged as a whole.
+        passed: Whether ``ratio`` is within ``limit``.
+        note: A remark, e.g. that the output did not react to small input changes.
+    """
+
+    name: str
+    ratio: float
+    limit: float
+    max_abs: float
+    noise_abs: float
+    channel: int | None
+    passed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """Outcome of comparing two models with the same interface."""
+
+    verdict: Verdict
+    outputs: tuple[OutputCheck, ...] = ()
+    cases: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    why: str = ""
+    warnings: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the models were judged and found to compute the same function."""
+        return self.verdict is Verdict.PASSED

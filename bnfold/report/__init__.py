@@ -1,0 +1,1 @@
+"""Show records: as JSON, as a few lines of text, as a table on a terminal."""

@@ -1,0 +1,40 @@
+"""Reports as JSON, with a versioned schema."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Final
+
+from bnfold.records import FoldReport, VerifyReport
+
+SCHEMA: Final = "bnfold/fold-report/1"
+
+
+def fold_to_json(report: FoldReport, check: VerifyReport | None) -> str:
+    """Return a fold report, and its check if there was one, as indented JSON."""
+    document = {
+        "schema": SCHEMA,
+        "folded": [dataclasses.asdict(step) for step in report.steps],
+        "stayed": [dataclasses.asdict(stay) for stay in report.stays],
+        "operators": {
+            "before": dict(report.counts_before),
+            "after": dict(report.counts_after),
+        },
+        "cloned_bytes": report.cloned_bytes,
+        "warnings": list(report.warnings),
+        "check": None if check is None else _finite(dataclasses.asdict(check)),
+    }
+    return json.dumps(document, indent=2, sort_keys=False, ensure_ascii=False)
+
+
+def _finite(entry: object) -> object:
+    """Replace what JSON has no number for: infinity and NaN become words."""
+    if isinstance(entry, dict):
+        return {str(key): _finite(value) for key, value in entry.items()}
+    if isinstance(entry, list | tuple):
+        return [_finite(value) for value in entry]
+    if isinstance(entry, float) and not math.isfinite(entry):
+        return str(entry)
+    return entry

@@ -1,0 +1,117 @@
+"""The contract of a rule: what one operator kind does with a map that reaches it.
+
+A rule answers three questions, each with a reason when the answer is no:
+
+- `Rule.source`: am I a map myself?
+- `Rule.take_after`: maps are applied to my outputs; can I give those outputs myself?
+- `Rule.take_before`: maps were applied to my inputs; can I do with the bare inputs?
+
+Both ``take`` questions are answered with `Taken`: edits of the node's own constants and
+attributes, and the maps that go onward, to the inputs (up) or to the outputs (down). A node that
+absorbs sends nothing onward; one that is merely passed edits nothing; a MatMul takes the scale
+and sends a shift on. Rules are stateless, and read the graph through `Facts` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from bnfold.affine import Affine
+from bnfold.expression import Expression
+from bnfold.model.facts import Facts
+from bnfold.records import Code, Refusal
+
+Maps = Mapping[int, Affine]
+"""Maps by position of the input or output they apply to."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetConstant:
+    """Make an input of a node this constant.
+
+    Attributes:
+        node: The node that reads it.
+        index: Which input.
+        expression: The new elements, in float64.
+        dtype: The type they are stored in.
+        channels: Axis of the tensor that runs over channels, for the range check of whole
+            channels; None for an addend, where only overflow matters.
+    """
+
+    node: ir.Node
+    index: int
+    expression: Expression
+    dtype: ir.DataType
+    channels: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetAttribute:
+    """Give an attribute of a node a new value."""
+
+    node: ir.Node
+    attribute: ir.Attr
+
+
+Edit = SetConstant | SetAttribute
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A node that applies a map: ``affine`` of its input ``index``."""
+
+    index: int
+    affine: Affine
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Yes: with these edits of the node, and these maps going onward."""
+
+    edits: tuple[Edit, ...] = ()
+    onward: Maps = field(default_factory=dict)
+
+
+class Rule:
+    """An operator that is no map and lets none pass; subclasses answer better."""
+
+    def source(self, node: ir.Node, facts: Facts) -> Source | Refusal:  # noqa: ARG002  contract
+        """Am I a map of one of my inputs?"""
+        return Refusal(Code.NOT_AFFINE, name_of(node), f"{node.op_type} applies no map")
+
+    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
+        """Can I produce ``maps[i](output i)`` in place of output i?"""
+        return unknown_operator(node)
+
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
+        """Can I do with ``x`` where I used to read ``maps[i](x)`` at input i?"""
+        return unknown_operator(node)
+
+
+def name_of(node: ir.Node) -> str:
+    """Return what a person calls the node: its name, or what it writes."""
+    if node.name:
+        return node.name
+    return f"{node.op_type} → {node.outputs[0].name}" if node.outputs else node.op_type
+
+
+def unknown_operator(node: ir.Node) -> Refusal:
+    """Refuse because no rule says how a map passes this operator."""
+    domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
+    why = f"bnfold has no rule that moves a map through {domain}{node.op_type}"
+    return Refusal(Code.UNKNOWN_OPERATOR, name_of(node), why)
+
+
+def wrong_axis(node: ir.Node, affine: Affine, why: str) -> Refusal:
+    """Refuse because the map runs along an axis that the operator's constants do not have."""
+    entries = f"{affine.channels} entries along axis {affine.axis}"
+    return Refusal(Code.WRONG_AXIS, name_of(node), f"the map has {entries}; {why}")
+
+
+def dynamic_weight(node: ir.Node, refusal: Refusal) -> Refusal:
+    """Refuse because a weight cannot be rewritten: it is no dependable constant."""
+    code = Code.OVERRIDABLE if refusal.code is Code.OVERRIDABLE else Code.DYNAMIC_WEIGHT
+    return Refusal(code, name_of(node), refusal.why, refusal.remedy)

@@ -1,0 +1,154 @@
+"""Gemm: ``Y = alpha · A' · B' + beta · C`` with A' or B' transposed (Gemm-7 and later)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.affine import Affine
+from bnfold.model.attributes import float_attr, int_attr
+from bnfold.model.facts import Facts
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import Edit, Maps, Rule, SetAttribute, Taken, name_of, wrong_axis
+from bnfold.rules.weights import Weight, bias_edit, has_input, only_map, read_weight
+
+_A: Final = 0
+_B: Final = 1
+_C: Final = 2
+_Wide = NDArray[np.float64]
+
+
+class Gemm(Rule):
+    """Either A or B is the weight; output axis 0 runs along A', axis 1 along B'."""
+
+    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """``s · y + t``: the weight's outputs times s, C becomes ``s · beta · C + t``."""
+        affine = maps[0]
+        weight = _weight(node, facts)
+        if isinstance(weight, Refusal):
+            return weight
+        own_axis = _output_axis(weight)
+        outputs = weight.shape[_outer(node, weight.index)]
+        if affine.axis not in (None, own_axis) or affine.channels not in (None, outputs):
+            return wrong_axis(node, affine, f"its weight has {outputs} on axis {own_axis}")
+        addend = _addend_after(node, affine, weight, facts)
+        if isinstance(addend, Refusal):
+            return addend
+        scale, _ = affine.entries(outputs)
+        return Taken((*weight.times(scale, _outer(node, weight.index)), *addend))
+
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """``A · (s · x + t)``: the weight's inputs times s, C grows by the image of t."""
+        weight = _weight(node, facts)
+        if isinstance(weight, Refusal):
+            return weight
+        data_index = _A if weight.index == _B else _B
+        affine = only_map(node, maps, data_index, "weight or addend")
+        if isinstance(affine, Refusal):
+            return affine
+        inner = 1 - _outer(node, weight.index)
+        inputs = weight.shape[inner]
+        contracted = 1 - _outer(node, data_index)
+        if affine.axis not in (None, contracted) or affine.channels not in (None, inputs):
+            return wrong_axis(node, affine, f"it sums over axis {contracted} of its data")
+        scale, shift = affine.entries(inputs)
+        edits = weight.times(scale, inner, channels=1 - inner)
+        if affine.has_shift:
+            image = np.tensordot(weight.constant.wide(), shift, axes=([inner], [0]))
+            grown = _addend_plus(node, image * float_attr(node, "alpha", 1.0), weight, facts)
+            if isinstance(grown, Refusal):
+                return grown
+            edits = (*edits, *grown)
+        return Taken(edits)
+
+
+def _weight(node: ir.Node, facts: Facts) -> Weight | Refusal:
+    """Return the constant factor; B where both are."""
+    right = read_weight(node, _B, facts)
+    if not isinstance(right, Refusal):
+        return right
+    left = read_weight(node, _A, facts)
+    return right if isinstance(left, Refusal) else left
+
+
+def _outer(node: ir.Node, index: int) -> int:
+    """Return the axis of A or B as stored that is not summed over."""
+    if index == _A:
+        return 1 if int_attr(node, "transA", 0) else 0
+    return 0 if int_attr(node, "transB", 0) else 1
+
+
+def _output_axis(weight: Weight) -> int:
+    return 1 if weight.index == _B else 0
+
+
+def _addend_after(
+    node: ir.Node, affine: Affine, weight: Weight, facts: Facts
+) -> tuple[Edit, ...] | Refusal:
+    """Return the edits that make ``beta · C`` into ``s · beta · C + t``, with beta 1."""
+    if affine.is_identity:
+        return ()
+    outputs = weight.shape[_outer(node, weight.index)]
+    scale, shift = affine.entries(outputs)
+    addend = _read_addend(node, facts)
+    if isinstance(addend, Refusal):
+        return addend
+    if addend is None:
+        if not affine.has_shift:
+            return ()
+        return _write_addend(node, _laid(shift, weight), weight.constant.dtype)
+    changed = addend * _laid(scale, weight) + _laid(shift, weight)
+    return _write_addend(node, _slim(changed, addend, affine), _addend_dtype(node, facts, weight))
+
+
+def _addend_plus(
+    node: ir.Node, added: _Wide, weight: Weight, facts: Facts
+) -> tuple[Edit, ...] | Refusal:
+    addend = _read_addend(node, facts)
+    if isinstance(addend, Refusal):
+        return addend
+    laid = _laid(added, weight)
+    whole = laid if addend is None else addend + laid
+    return _write_addend(node, whole, _addend_dtype(node, facts, weight))
+
+
+def _slim(changed: _Wide, addend: _Wide, affine: Affine) -> _Wide:
+    """Keep the shape of C where a uniform map left it one number."""
+    if affine.axis is None and addend.size == 1:
+        return changed.reshape(-1)[:1].reshape(addend.shape)
+    return changed
+
+
+def _laid(vector: _Wide, weight: Weight) -> _Wide:
+    """Lay a vector of outputs along its axis of Y: a row for B, a column for A."""
+    return vector if weight.index == _B else vector.reshape(-1, 1)
+
+
+def _read_addend(node: ir.Node, facts: Facts) -> _Wide | None | Refusal:
+    """Return ``beta · C`` in float64; None when absent."""
+    beta = float_attr(node, "beta", 1.0)
+    if not has_input(node, _C) or beta == 0.0:
+        return None
+    constant = read_weight(node, _C, facts)
+    if isinstance(constant, Refusal):
+        why = f"its addend C cannot be changed: {constant.why}"
+        return Refusal(constant.code, name_of(node), why, constant.remedy)
+    return constant.constant.wide() * beta
+
+
+def _addend_dtype(node: ir.Node, facts: Facts, weight: Weight) -> ir.DataType:
+    if not has_input(node, _C):
+        return weight.constant.dtype
+    held = facts.constant(node.inputs[_C])
+    dtype = weight.constant.dtype if isinstance(held, Refusal) else held.dtype
+    return dtype
+
+
+def _write_addend(node: ir.Node, elements: _Wide, dtype: ir.DataType) -> tuple[Edit, ...]:
+    edit = bias_edit(node, _C, np.ascontiguousarray(elements), dtype)
+    if float_attr(node, "beta", 1.0) == 1.0:
+        return (edit,)
+    return edit, SetAttribute(node, ir.AttrFloat32("beta", 1.0))

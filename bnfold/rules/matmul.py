@@ -1,0 +1,132 @@
+"""MatMul with one constant factor: a scale goes into it, a shift goes on as a constant shift."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.affine import Affine
+from bnfold.model.facts import Facts
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import Maps, Rule, Taken, name_of, wrong_axis
+from bnfold.rules.weights import Weight, only_map, read_weight
+
+_LEFT: Final = 0
+_RIGHT: Final = 1
+
+
+class MatMul(Rule):
+    """``Y = A · B`` with the numpy rules for stacks of matrices (MatMul-1 to -13)."""
+
+    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """``s · y``: the weight times s along the axis that became the map's axis of Y."""
+        affine = maps[0]
+        weight = _weight(node, facts)
+        if isinstance(weight, Refusal):
+            return weight
+        if affine.has_shift:
+            why = "a MatMul has no addend that could take the shift"
+            remedy = "the scale alone can be folded"
+            return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why, remedy)
+        if affine.axis is None:
+            return Taken(weight.times(affine.scale))
+        axis = _weight_axis(node, weight, affine, facts)
+        if axis is None:
+            return wrong_axis(node, affine, "its weight does not run along that axis")
+        return Taken(weight.times(affine.scale, axis))
+
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """``(s · x + t) · W = x · (s · W) + t · W``: the image of t goes onward as a shift."""
+        weight = _weight(node, facts)
+        if isinstance(weight, Refusal):
+            return weight
+        affine = only_map(node, maps, 1 - weight.index, "weight")
+        if isinstance(affine, Refusal):
+            return affine
+        summed = _summed_axis(weight)
+        data = node.inputs[1 - weight.index]
+        rank = None if data is None else facts.rank(data)
+        contracted = None if rank is None else _contracted(weight, rank)
+        if affine.axis is not None and (
+            affine.axis != contracted or affine.channels != weight.shape[summed]
+        ):
+            return wrong_axis(node, affine, f"it sums over axis {contracted} of its data")
+        scale, _ = affine.entries(weight.shape[summed])
+        onward = _image(node, affine, weight, summed, facts)
+        if isinstance(onward, Refusal):
+            return onward
+        edits = weight.times(scale, summed, channels=_outer_axis(weight))
+        return Taken(edits, {0: onward} if onward.has_shift else {})
+
+
+def _weight(node: ir.Node, facts: Facts) -> Weight | Refusal:
+    """Return the constant factor; the right one where both are."""
+    right = read_weight(node, _RIGHT, facts)
+    if not isinstance(right, Refusal):
+        return right
+    left = read_weight(node, _LEFT, facts)
+    return right if isinstance(left, Refusal) else left
+
+
+def _summed_axis(weight: Weight) -> int:
+    """Return the axis of the weight that is summed over: A[…, m, k] · B[…, k, n]."""
+    rank = len(weight.shape)
+    if rank == 1:
+        return 0
+    return rank - 1 if weight.index == _LEFT else rank - 2
+
+
+def _outer_axis(weight: Weight) -> int:
+    """Return the axis of the weight that its outputs run along."""
+    rank = len(weight.shape)
+    if rank == 1:
+        return 0
+    return rank - 2 if weight.index == _LEFT else rank - 1
+
+
+def _contracted(weight: Weight, data_rank: int) -> int:
+    """Return the axis of the data that is summed over."""
+    if data_rank == 1:
+        return 0
+    return data_rank - 1 if weight.index == _RIGHT else data_rank - 2
+
+
+def _weight_axis(node: ir.Node, weight: Weight, affine: Affine, facts: Facts) -> int | None:
+    """Return the axis of the weight that axis ``affine.axis`` of Y comes from, if any."""
+    rank, out_rank = len(weight.shape), facts.rank(node.outputs[0])
+    data = node.inputs[1 - weight.index]
+    data_rank = None if data is None else facts.rank(data)
+    if affine.axis is None or out_rank is None or data_rank is None or rank == 1:
+        return None
+    if data_rank == 1:
+        # The data's own matrix axis is dropped from Y: only the weight's axes are left in it.
+        axes = [axis for axis in range(rank) if axis != _summed_axis(weight)]
+        axis = axes[affine.axis]
+    else:
+        from_back = out_rank - affine.axis
+        if from_back > rank or from_back == (2 if weight.index == _RIGHT else 1):
+            return None
+        axis = rank - from_back
+    return axis if weight.shape[axis] == affine.channels else None
+
+
+def _image(
+    node: ir.Node, affine: Affine, weight: Weight, summed: int, facts: Facts
+) -> Affine | Refusal:
+    """Return the shift ``t · W`` of Y; refuse one that varies along several axes."""
+    if not affine.has_shift:
+        return Affine.uniform()
+    _, shift = affine.entries(weight.shape[summed])
+    image = np.tensordot(weight.constant.wide(), shift, axes=([summed], [0]))
+    out_rank = facts.rank(node.outputs[0])
+    if image.size == 1 or (image == image.flat[0]).all():
+        return Affine.uniform(shift=float(image.flat[0]))
+    if out_rank is None or any(size > 1 for size in image.shape[:-1]):
+        why = "the shift behind it differs for every matrix of the stack"
+        return Refusal(Code.SHIFT_NOT_CONSTANT, name_of(node), why)
+    data = node.inputs[1 - weight.index]
+    vector_data = data is not None and facts.rank(data) == 1
+    axis = out_rank - (1 if weight.index == _RIGHT or vector_data else 2)
+    return Affine.per_channel(axis, 1.0, image.reshape(-1))

@@ -1,0 +1,250 @@
+"""Mul, Add, Sub, Div and Neg as maps: one operand is a constant along at most one axis.
+
+Broadcasting follows the numpy rules of opset 7; the earlier ``axis`` attribute is refused.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.affine import Affine
+from bnfold.expression import Expression
+from bnfold.model.constants import FLOATS, Constant
+from bnfold.model.facts import Facts
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import Maps, Rule, SetConstant, Source, Taken, name_of, wrong_axis
+
+_NUMPY_BROADCAST_SINCE: Final = 7
+_Wide = NDArray[np.float64]
+
+
+class _Binary(Rule):
+    """An element-wise operator of a value and a constant, in either order."""
+
+    @abstractmethod
+    def _map(self, index: int, constant: _Wide, axis: int | None) -> Affine | None:
+        """Return the map of the operand ``index`` given the other one; None when it is none."""
+
+    def source(self, node: ir.Node, facts: Facts) -> Source | Refusal:
+        """Y = x ∘ constant, or constant ∘ x."""
+        operands = _operands(node, facts)
+        if isinstance(operands, Refusal):
+            return operands
+        index, constant = operands
+        along = channel_vector(node, index, constant, facts)
+        if isinstance(along, Refusal):
+            return along
+        vector, axis = along
+        with np.errstate(all="ignore"):
+            affine = self._map(index, vector, axis)
+        if affine is None:
+            return Refusal(Code.NOT_AFFINE, name_of(node), f"{node.op_type} by a value is no map")
+        if not affine.is_finite:
+            why = "its constant gives a scale or shift that is not finite"
+            return Refusal(Code.NOT_FINITE, name_of(node), why, "check the constant")
+        return Source(index, affine)
+
+
+class _Scales(_Binary):
+    """Mul and Div: they absorb what is a pure scale."""
+
+    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """``s · (x ∘ c)``: the scale joins the constant."""
+        return self._absorb(node, maps[0], facts)
+
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """``(s · x) ∘ c``: the scale joins the constant."""
+        return self._absorb(node, next(iter(maps.values())), facts)
+
+    def _absorb(self, node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:
+        if affine.has_shift:
+            why = f"a {node.op_type} holds a scale only, the map has a shift"
+            return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why)
+        return _join(self, node, affine, facts)
+
+
+class Mul(_Scales):
+    """``x · c``."""
+
+    def _map(self, index: int, constant: _Wide, axis: int | None) -> Affine:  # noqa: ARG002  either order
+        return Affine.per_channel(axis, constant)
+
+
+class Div(_Scales):
+    """``x / c``; ``c / x`` is no map."""
+
+    def _map(self, index: int, constant: _Wide, axis: int | None) -> Affine | None:
+        return Affine.per_channel(axis, 1.0 / constant) if index == 0 else None
+
+
+class _Shifts(_Binary):
+    """Add and Sub: they absorb what is a pure shift."""
+
+    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """``(x ∘ c) + t``: the shift joins the constant."""
+        return self._absorb(node, maps[0], facts)
+
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """``(x + t) ∘ c``: the shift joins the constant."""
+        return self._absorb(node, next(iter(maps.values())), facts)
+
+    def _absorb(self, node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:
+        if affine.has_scale:
+            why = f"a {node.op_type} holds a shift only, the map has a scale"
+            return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why)
+        own = self.source(node, facts)
+        if not isinstance(own, Refusal) and own.affine.has_scale:
+            why = "a constant minus the value turns signs, it is no pure shift"
+            return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why)
+        return _join(self, node, affine, facts)
+
+
+class Add(_Shifts):
+    """``x + c``."""
+
+    def _map(self, index: int, constant: _Wide, axis: int | None) -> Affine:  # noqa: ARG002  either order
+        return Affine.per_channel(axis, 1.0, constant)
+
+
+class Sub(_Shifts):
+    """``x − c``, or ``c − x``."""
+
+    def _map(self, index: int, constant: _Wide, axis: int | None) -> Affine:
+        if index == 0:
+            return Affine.per_channel(axis, 1.0, -constant)
+        return Affine.per_channel(axis, -1.0, constant)
+
+
+class Neg(Rule):
+    """``−x``."""
+
+    def source(self, node: ir.Node, facts: Facts) -> Source | Refusal:
+        """Y = −X, for floating types."""
+        value = node.inputs[0]
+        if value is None or facts.dtype(value) not in FLOATS:
+            return _not_float(node)
+        return Source(0, Affine.uniform(-1.0))
+
+
+def channel_vector(
+    node: ir.Node, index: int, constant: Constant, facts: Facts
+) -> tuple[_Wide, int | None] | Refusal:
+    """Return the entries of ``constant`` and the axis of operand ``index`` they run along.
+
+    A constant with equal entries, whatever its shape, runs along no axis: the axis is None.
+    """
+    value = node.inputs[index]
+    dims = None if value is None else facts.shape(value)
+    blocked = _changes_shape(node, constant.shape, value, facts)
+    if blocked is not None:
+        return blocked
+    wide = constant.wide()
+    if wide.size and (wide == wide.flat[0]).all():
+        return wide.reshape(-1)[:1], None
+    varying = [axis for axis in range(wide.ndim) if _varies(wide, axis)]
+    if len(varying) != 1 or dims is None:
+        why = f"its constant of shape {list(constant.shape)} varies along several axes"
+        return Refusal(Code.SEVERAL_AXES, name_of(node), why)
+    along = varying[0]
+    vector = np.moveaxis(wide, along, 0).reshape(wide.shape[along], -1)[:, 0]
+    return vector, along + len(dims) - wide.ndim
+
+
+def _varies(wide: _Wide, axis: int) -> bool:
+    return wide.shape[axis] > 1 and not bool((wide == wide.take([0], axis=axis)).all())
+
+
+def _changes_shape(
+    node: ir.Node, shape: tuple[int, ...], value: ir.Value | None, facts: Facts
+) -> Refusal | None:
+    """Refuse a constant that broadcasts the value, rather than the other way round."""
+    if not shape:
+        return None
+    dims = None if value is None else facts.shape(value)
+    if dims is None or value is None:
+        why = "the rank of its operand is unknown, so the axis of its constant is too"
+        remedy = "run onnx.shape_inference on the model first, or export it with shapes"
+        return Refusal(Code.UNKNOWN_SHAPE, name_of(node), why, remedy)
+    if len(shape) > len(dims):
+        why = f"a constant of {len(shape)} dimensions gives a value of {len(dims)} new ones"
+        return Refusal(Code.CHANGES_SHAPE, name_of(node), why)
+    for axis, size in enumerate(shape, start=len(dims) - len(shape)):
+        known = facts.dim(value, axis)
+        if size == 1 or known == size:
+            continue
+        if known == 1:
+            why = f"its constant repeats axis {axis} of the value {size} times"
+            return Refusal(Code.CHANGES_SHAPE, name_of(node), why)
+        why = f"axis {axis} of its operand has the size {known}, its constant has {size}"
+        remedy = "export the model with a fixed size there"
+        return Refusal(Code.UNKNOWN_SHAPE, name_of(node), why, remedy)
+    return None
+
+
+def _operands(node: ir.Node, facts: Facts) -> tuple[int, Constant] | Refusal:
+    """Return the position of the value and the constant beside it."""
+    if facts.opset() < _NUMPY_BROADCAST_SINCE:
+        why = f"{node.op_type} broadcasts by an axis attribute before opset 7"
+        remedy = "convert the model: onnx.version_converter.convert_version(model, 13)"
+        return Refusal(Code.NOT_AFFINE, name_of(node), why, remedy)
+    found = [facts.constant(value) for value in node.inputs[:2]]
+    constants = [entry for entry in found if not isinstance(entry, Refusal)]
+    if len(constants) != 1:
+        why = "both operands are constants" if constants else "neither operand is a constant"
+        overridable = (
+            entry
+            for entry in found
+            if isinstance(entry, Refusal) and entry.code is Code.OVERRIDABLE
+        )
+        fallback = Refusal(Code.NOT_AFFINE, name_of(node), why)
+        held = next(overridable, None)
+        return fallback if held is None else _about(node, held)
+    if not constants[0].is_float:
+        return _not_float(node)
+    return (1 if found[0] is constants[0] else 0), constants[0]
+
+
+def _about(node: ir.Node, refusal: Refusal) -> Refusal:
+    return Refusal(refusal.code, name_of(node), refusal.why, refusal.remedy)
+
+
+def _not_float(node: ir.Node) -> Refusal:
+    return Refusal(Code.NOT_FLOAT, name_of(node), "it computes on integers or unknown types")
+
+
+def _join(rule: _Binary, node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:
+    """Compose with the node's own map and write the constant that says so."""
+    own = rule.source(node, facts)
+    if isinstance(own, Refusal):
+        return own
+    if not affine.composes_with(own.affine):
+        return wrong_axis(node, affine, f"its own constant runs along axis {own.affine.axis}")
+    whole = own.affine.then(affine)
+    vector = whole.scale if isinstance(rule, _Scales) else whole.shift
+    if isinstance(rule, Div):
+        vector = 1.0 / vector
+    if isinstance(rule, Sub):
+        vector = -vector
+    data, constant = node.inputs[own.index], facts.constant(node.inputs[1 - own.index])
+    if data is None or isinstance(constant, Refusal):
+        return _not_float(node)
+    rank = facts.rank(data)
+    expression = laid_out(vector, whole.axis, rank)
+    if expression is None:
+        return wrong_axis(node, affine, "the rank of the value is unknown")
+    channels = 0 if isinstance(rule, _Scales) else None
+    return Taken((SetConstant(node, 1 - own.index, expression, constant.dtype, channels),))
+
+
+def laid_out(vector: _Wide, axis: int | None, rank: int | None) -> Expression | None:
+    """Return ``vector`` shaped to broadcast along ``axis`` of a value: [C, 1, …], or a scalar."""
+    if axis is None:
+        return Expression.of(vector.reshape(()))
+    if rank is None:
+        return None
+    return Expression.of(vector.reshape(-1, *[1] * (rank - axis - 1)))
