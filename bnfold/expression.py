@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Wide = NDArray[np.float64]
+_NATIVE: Final = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Stored(Protocol):
@@ -68,13 +69,40 @@ class Expression:
 
     def evaluate(self) -> Wide:
         """Return the elements in float64: a new array unless ``base`` holds float64."""
-        wide = np.asarray(self.base.numpy()).astype(np.float64, copy=False)
+        base = np.asarray(self.base.numpy())
         if not self.factors:
-            return wide
-        wide = wide * self.factors[0]
+            return base.astype(np.float64, copy=False)
+        wide = np.multiply(base, self.factors[0], dtype=np.float64)
         for factor in self.factors[1:]:
             wide *= factor
         return wide
+
+    def rounded(self, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+        """Return the elements in ``dtype``, rounded once from float64."""
+        if len(self.factors) != 1 or dtype not in _NATIVE:
+            return round_once(self.evaluate(), dtype)
+        # One pass in blocks: numpy multiplies in float64 and rounds each product as it stores it.
+        out = np.empty(self.shape, dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            np.multiply(
+                np.asarray(self.base.numpy()),
+                self.factors[0],
+                out=out,
+                dtype=np.float64,
+                casting="same_kind",
+            )
+        return out
+
+    def peaks(self, axis: int | None) -> Wide:
+        """Return the largest magnitude of every slice along ``axis``; of every element for None."""
+        along = [size if place == axis else 1 for place, size in enumerate(self.shape)]
+        if axis is None or any(np.broadcast_shapes(f.shape, along) != tuple(along)
+                               for f in self.factors):
+            return _peaks(self.evaluate(), axis)
+        peaks = _peaks(np.asarray(self.base.numpy()), axis)
+        for factor in self.factors:
+            peaks = peaks * np.abs(factor).reshape(-1)
+        return peaks
 
 
 def _merge(factors: tuple[Wide, ...], factor: Wide) -> tuple[Wide, ...]:
@@ -119,15 +147,14 @@ def range_fault(
     step of the type its sum is stored in.
     """
     smallest, largest = _limits(dtype)
-    wide = expression.evaluate()
-    peaks = _peaks(wide, axis)
+    peaks = expression.peaks(axis)
     if not np.isfinite(peaks).all():
         return "a folded value is not finite"
     if (np.abs(round_once(peaks, dtype).astype(np.float64)) > largest).any():
         return f"a folded value of {peaks.max():.3g} overflows {dtype.name} (max {largest:.3g})"
     low = (peaks > 0) & (peaks < smallest)
     if axis is not None and low.any():
-        before = _peaks(np.asarray(expression.base.numpy()).astype(np.float64), axis)
+        before = _peaks(np.asarray(expression.base.numpy()), axis)
         if before.shape != peaks.shape or (low & (before >= smallest)).any():
             return (
                 f"a whole channel would shrink to {peaks[low].min():.3g}, below the normal "
@@ -136,14 +163,14 @@ def range_fault(
     return ""
 
 
-def _peaks(wide: Wide, axis: int | None) -> Wide:
+def _peaks(elements: NDArray[np.generic], axis: int | None) -> Wide:
     """Largest magnitude of every slice along ``axis``, or of every element."""
-    if axis is None or wide.ndim == 0 or wide.size == 0:
-        return np.abs(wide).reshape(-1)
-    others = tuple(other for other in range(wide.ndim) if other != axis % wide.ndim)
-    high = wide.max(axis=others) if others else wide
-    low = wide.min(axis=others) if others else wide
-    return np.maximum(np.abs(high), np.abs(low))
+    if axis is None or elements.ndim == 0 or elements.size == 0:
+        return np.abs(elements.astype(np.float64)).reshape(-1)
+    others = tuple(other for other in range(elements.ndim) if other != axis % elements.ndim)
+    high = elements.max(axis=others) if others else elements
+    low = elements.min(axis=others) if others else elements
+    return np.maximum(np.abs(high.astype(np.float64)), np.abs(low.astype(np.float64)))
 
 
 def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from bnfold import __version__
 from bnfold.errors import BnfoldError
 
 _COMMANDS: Final = {
@@ -43,7 +44,7 @@ class _LazyGroup(click.Group):
     epilog="Exit codes: 0 done, 1 the check failed, 2 usage, 3 unusable input, 4 something is"
     " missing on this machine.",
 )
-@click.version_option(package_name="bnfold", prog_name="bnfold")
+@click.version_option(__version__, prog_name="bnfold")
 def cli() -> None:
     """Fold per-channel affine maps (BatchNorm, Mul/Add chains) of ONNX models into weights."""
 

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from bnfold.folding.selection import Selection
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
+from bnfold.model.graphs import graphs_of
 from bnfold.records import Refusal, Step
 from bnfold.rules.base import name_of
 
@@ -20,6 +21,8 @@ def inline_constant_branches(
     """
     steps: list[Step] = []
     for node in facts.nodes():
+        if node.op_type != "If" or node.graph not in set(graphs_of(facts.model.graph)):
+            continue
         branch = _known_branch(node, facts)
         if branch is None or selection.refuse_touch(node) is not None:
             continue
@@ -33,7 +36,7 @@ def inline_constant_branches(
 
 
 def _known_branch(node: ir.Node, facts: Facts) -> ir.Graph | None:
-    if node.op_type != "If" or not facts.is_standard(node) or node.graph is None:
+    if not facts.is_standard(node):
         return None
     condition = facts.constant(node.inputs[0])
     if isinstance(condition, Refusal):

@@ -84,7 +84,9 @@ def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]
     data = chain.source
     for node in chain.nodes:
         if node in kept:
-            if kept[node] != "BatchNormalization":
+            if kept[node] == "BatchNormalization":
+                editor.read_from(node, data)
+            else:
                 editor.rewrite(node, kept[node], data)
             data, behind = node.outputs[0], True
         else:

@@ -35,6 +35,9 @@ def shorten(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal:
     The constant becomes the second operand, of shape [C, 1, …]: what runtimes fuse best.
     """
     remainder = _as_batch_norm(chain, left, facts)
+    if left.is_identity:
+        # Its input and its output are both part of the interface: something must join them.
+        remainder = Remainder(((chain.nodes[-1], "Identity"),), ())
     if remainder is None:
         remainder = _as_mul_add(chain, left, facts)
     if isinstance(remainder, Refusal):
@@ -49,14 +52,14 @@ def shorten(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal:
     return remainder
 
 
-def _as_batch_norm(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal | None:
+def _as_batch_norm(chain: Chain, left: Affine, facts: Facts) -> Remainder | None:
     """Use a BatchNormalization of the chain, when both scale and shift remain."""
     found = [node for node in chain.nodes if node.op_type == "BatchNormalization"]
     if not found or not (left.has_scale and left.has_shift):
         return None
     edits = rewrite_as(found[0], left, facts)
     if isinstance(edits, Refusal):
-        return edits
+        return None  # it runs along another axis; Mul and Add may do
     return Remainder(((found[0], "BatchNormalization"),), edits)
 
 

@@ -16,8 +16,6 @@ _SILENT = frozenset(
     {
         Code.NOT_AFFINE,
         Code.NOT_FLOAT,
-        Code.SEVERAL_AXES,
-        Code.CHANGES_SHAPE,
         Code.NOT_SELECTED,
         Code.DYNAMIC_CONSTANT,
     }
@@ -70,6 +68,9 @@ def source_of(node: ir.Node, facts: Facts, selection: Selection) -> Source | Ref
     found = rule_of(node, facts).source(node, facts)
     if isinstance(found, Refusal):
         return found
+    if not isinstance(facts.constant(node.inputs[found.index]), Refusal):
+        why = "it maps a constant; the result is one"
+        return Refusal(Code.NOT_AFFINE, name_of(node), why)
     return selection.refuse_site(node) or found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.expression import Expression, Wide, round_once
+from bnfold.expression import Expression, Wide
 
 _EXPRESSION: Final = "bnfold.expression"
 
@@ -45,7 +45,7 @@ class Constant:
         """Return the elements in their own type; what was computed is rounded once."""
         elements = np.asarray(self.expression.base.numpy())
         if self.is_float and (self.expression.factors or elements.dtype != self.dtype.numpy()):
-            return round_once(self.wide(), self.dtype.numpy())
+            return self.expression.rounded(self.dtype.numpy())
         return elements
 
 
@@ -77,7 +77,7 @@ def folded_tensor(
 
 
 def _rounded(expression: Expression, dtype: ir.DataType) -> ir.Tensor:
-    return ir.Tensor(round_once(expression.evaluate(), dtype.numpy()), dtype=dtype)
+    return ir.Tensor(expression.rounded(dtype.numpy()), dtype=dtype)
 
 
 def constant_node(node: ir.Node) -> Constant | None:

@@ -158,17 +158,20 @@ class Editor:
                 graph.outputs[place] = source
 
     def rewrite(self, node: ir.Node, op_type: str, data: ir.Value) -> None:
-        """Turn a node into the binary operator ``op_type`` reading ``data`` as first operand."""
+        """Turn a node into the operator ``op_type`` reading ``data``, its constants unset."""
         olds = [value for value in node.inputs if value is not None and value is not data]
         node.op_type = op_type
         node.attributes.clear()
         if len(node.outputs) > 1:
             node.resize_outputs(1)
-        node.resize_inputs(2)
+        node.resize_inputs(1)
         node.replace_input_with(0, data)
-        node.replace_input_with(1, None)
         for value in olds:
             self.drop_constant(value)
+
+    def read_from(self, node: ir.Node, data: ir.Value) -> None:
+        """Make input 0 of a node ``data``."""
+        node.replace_input_with(0, data)
 
     def set_attribute(self, node: ir.Node, attribute: ir.Attr) -> None:
         """Give an attribute of a node a new value."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import onnx
 import onnx_ir as ir
@@ -11,6 +12,10 @@ import onnx_ir as ir
 from bnfold.errors import ModelError
 from bnfold.model.graphs import graphs_of
 from bnfold.model.structure import subgraphs
+
+OUTSIDE_FROM_BYTES: Final = "bnfold.outside_from_bytes"
+_DEFAULT_OUTSIDE_FROM_BYTES: Final = 1024
+_PROTOBUF_LIMIT_BYTES: Final = 1_900_000_000
 
 
 def check_external_data(proto: onnx.ModelProto, base_dir: Path, where: str) -> None:
@@ -61,9 +66,20 @@ def external_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 def bind_external_data(model: ir.Model, base_dir: Path) -> None:
     """Tell external initializers their folder, and read external Constant attributes in.
 
+    The graph remembers from which size on its initializers were outside, so that a fold, whose
+    new tensors are in memory, can put them outside again.
+
     The attributes are few and small; held in memory they cannot point to a file that a saved
     copy in another folder does not have.
     """
+    sizes = [
+        value.const_value.nbytes
+        for graph in graphs_of(model.graph)
+        for value in graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    ]
+    if sizes:
+        model.graph.meta[OUTSIDE_FROM_BYTES] = min(*sizes, _DEFAULT_OUTSIDE_FROM_BYTES)
     for graph in graphs_of(model.graph):
         ir.external_data.set_base_dir(graph, base_dir)
         for node in graph:
@@ -77,10 +93,17 @@ def bind_external_data(model: ir.Model, base_dir: Path) -> None:
                     node.attributes[name] = ir.AttrTensor(name, inside)
 
 
-def has_external_data(model: ir.Model) -> bool:
-    """Return whether any initializer lives outside of the model file."""
-    return any(
-        isinstance(value.const_value, ir.ExternalTensor)
-        for graph in graphs_of(model.graph)
-        for value in graph.initializers.values()
-    )
+def outside_from_bytes(model: ir.Model) -> int | None:
+    """Return the size from which on initializers belong outside of the file; None for nowhere.
+
+    They do when they were outside before, or when protobuf's 2 GB would not hold them.
+    """
+    initializers = [v for graph in graphs_of(model.graph) for v in graph.initializers.values()]
+    tensors = [v.const_value for v in initializers if v.const_value is not None]
+    remembered = model.graph.meta.get(OUTSIDE_FROM_BYTES)
+    if isinstance(remembered, int):
+        return remembered
+    outside = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+    if outside or sum(tensor.nbytes for tensor in tensors) > _PROTOBUF_LIMIT_BYTES:
+        return _DEFAULT_OUTSIDE_FROM_BYTES
+    return None

@@ -1,14 +1,8 @@
-"""Read and write models: the border between protobuf files and onnx_ir graphs.
-
-onnx_ir carries nearly everything through a round trip. What it would drop or invent is kept
-aside in ``graph.meta`` and put right on the way out: sparse initializers and training info are
-dropped by it, and it writes a `value_info` entry for every initializer.
-"""
+"""Read and write models: the border between protobuf files and onnx_ir graphs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +14,9 @@ from google.protobuf.message import DecodeError
 from bnfold.errors import ModelError
 from bnfold.model.external import bind_external_data, check_external_data
 from bnfold.model.graphs import graphs_of
-from bnfold.model.structure import check_structure, is_sorted, subgraphs
+from bnfold.model.presence import paired, put_back, remember
+from bnfold.model.structure import check_structure, is_sorted
 
-VALUE_INFO: Final = "bnfold.value_info"
-SPARSE: Final = "bnfold.sparse_initializers"
-TRAINING: Final = "bnfold.training_info"
 UNSORTED: Final = "bnfold.unsorted"
 SOURCE: Final = "bnfold.source_path"
 
@@ -87,24 +79,14 @@ def from_proto(
         ) from error
     if base_dir is not None:
         bind_external_data(model, base_dir)
-    for graph, graph_proto in zip(graphs_of(model.graph), _graphs(proto), strict=True):
-        graph.meta[VALUE_INFO] = tuple(info.name for info in graph_proto.value_info)
+    remember(model, proto)
+    for graph, graph_proto in paired(model, proto):
         _adopt_sparse(graph, graph_proto)
-    model.graph.meta[TRAINING] = tuple(proto.training_info)
     if not is_sorted(proto.graph):
         model.graph.meta[UNSORTED] = True
-        for graph in model.graphs():
+        for graph in list(graphs_of(model.graph)):
             graph.sort()
     return model
-
-
-def _graphs(proto: onnx.ModelProto | onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and its subgraphs, depth first, in the order of nodes and attributes."""
-    graph = proto.graph if isinstance(proto, onnx.ModelProto) else proto
-    yield graph
-    for node in graph.node:
-        for subgraph in subgraphs(node):
-            yield from _graphs(subgraph)
 
 
 def _adopt_sparse(graph: ir.Graph, proto: onnx.GraphProto) -> None:
@@ -112,7 +94,6 @@ def _adopt_sparse(graph: ir.Graph, proto: onnx.GraphProto) -> None:
     if not proto.sparse_initializer:
         return
     by_name = {sparse.values.name: sparse for sparse in proto.sparse_initializer}
-    graph.meta[SPARSE] = by_name
     for node in graph.all_nodes():
         for value in node.inputs:
             if value is None or value.producer() is not None or value.name not in by_name:
@@ -147,38 +128,10 @@ class _Densify:
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """Serialise a model; value_info is what was read, minus the values that are gone.
+    """Serialise a model; what `from_proto` read and nobody changed is written as it was.
 
     A model that was built in onnx_ir, and never read by `from_proto`, is written as onnx_ir does.
     """
     proto = ir.serde.serialize_model(model)
-    for graph, graph_proto in zip(graphs_of(model.graph), _graphs(proto), strict=True):
-        _restore_value_info(graph, graph_proto)
-        _restore_sparse(graph, graph_proto)
-    proto.training_info.extend(model.graph.meta.get(TRAINING, ()))
+    put_back(proto, model)
     return proto
-
-
-def _restore_value_info(graph: ir.Graph, proto: onnx.GraphProto) -> None:
-    known = graph.meta.get(VALUE_INFO)
-    if known is None:
-        return
-    present = {info.name: info for info in proto.value_info}
-    kept = [present[name] for name in known if name in present]
-    if len(kept) == len(proto.value_info):
-        return
-    copies = [onnx.ValueInfoProto.FromString(info.SerializeToString()) for info in kept]
-    del proto.value_info[:]
-    proto.value_info.extend(copies)
-
-
-def _restore_sparse(graph: ir.Graph, proto: onnx.GraphProto) -> None:
-    sparse = graph.meta.get(SPARSE)
-    if not sparse:
-        return
-    read = {value.name for node in graph.all_nodes() for value in node.inputs if value}
-    read.update(value.name for value in graph.outputs)
-    dense = {tensor.name for tensor in proto.initializer}
-    proto.sparse_initializer.extend(
-        tensor for name, tensor in sparse.items() if name in read and name not in dense
-    )

@@ -7,17 +7,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import onnx_ir as ir
 
 from bnfold.errors import OutputError
-from bnfold.model.external import has_external_data
+from bnfold.model.external import outside_from_bytes
 from bnfold.model.graphs import graphs_of
 from bnfold.model.io import to_proto
-
-_PROTOBUF_LIMIT_BYTES: Final = 1_900_000_000
-_EXTERNAL_FROM_BYTES: Final = 1024
 
 
 def save(model: ir.Model, path: str | Path) -> None:
@@ -47,14 +43,15 @@ def save(model: ir.Model, path: str | Path) -> None:
 
 
 def _write(model: ir.Model, path: Path) -> None:
-    outside = has_external_data(model) or _size_bytes(model) > _PROTOBUF_LIMIT_BYTES
-    with _weights_outside(model, path) if outside else contextlib.nullcontext():
+    size_bytes = outside_from_bytes(model)
+    inside = contextlib.nullcontext()
+    with inside if size_bytes is None else _weights_outside(model, path, size_bytes):
         data = to_proto(model).SerializeToString()
     path.write_bytes(data)
 
 
 @contextlib.contextmanager
-def _weights_outside(model: ir.Model, path: Path) -> Iterator[None]:
+def _weights_outside(model: ir.Model, path: Path, size_bytes: int) -> Iterator[None]:
     """Write large initializers to ``<path>.data`` and refer to them there for a while."""
     values = [
         value for graph in graphs_of(model.graph) for value in graph.initializers.values()
@@ -65,22 +62,13 @@ def _weights_outside(model: ir.Model, path: Path) -> Iterator[None]:
             model,
             path.parent,
             f"{path.name}.data",
-            size_threshold_bytes=_EXTERNAL_FROM_BYTES,
+            size_threshold_bytes=size_bytes - 1,
             alignment=4096,
         )
         yield
     finally:
         for value, tensor in zip(values, tensors, strict=True):
             value.const_value = tensor
-
-
-def _size_bytes(model: ir.Model) -> int:
-    return sum(
-        value.const_value.nbytes
-        for graph in graphs_of(model.graph)
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    )
 
 
 def _flush(path: Path) -> None:

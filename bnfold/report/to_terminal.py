@@ -18,8 +18,9 @@ def print_sites(report: FoldReport, model: str) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPE_WIDTH)
-    title = f"{model}: {len(report.steps)} maps would go, {len(report.stays)} would stay"
-    table = Table(title=title, title_justify="left", show_lines=False)
+    console.print(Text(model, style="bold"), soft_wrap=True)
+    console.print(f"{len(report.steps)} maps would go, {len(report.stays)} would stay")
+    table = Table()
     table.add_column("map", overflow="fold")
     table.add_column("answer", no_wrap=True)
     table.add_column("where to, or what stops it", overflow="fold")

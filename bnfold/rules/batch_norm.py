@@ -72,6 +72,8 @@ def rewrite_as(node: ir.Node, affine: Affine, facts: Facts) -> tuple[SetConstant
     if isinstance(read, Refusal):
         return read
     constants, (_, _, mean, var) = read
+    if affine.axis not in (None, _CHANNEL_AXIS) or affine.channels not in (None, mean.size):
+        return wrong_axis(node, affine, "BatchNormalization works along axis 1")
     epsilon = float(np.float32(float_attr(node, "epsilon", 1e-5)))
     slope, offset = affine.entries(mean.size)
     scale = slope * np.sqrt(var + epsilon)
@@ -84,7 +86,7 @@ def _absorb(
     own = BatchNormalization().source(node, facts)
     if isinstance(own, Refusal):
         return own
-    if not affine.composes_with(own.affine):
+    if affine.axis not in (None, _CHANNEL_AXIS) or not affine.composes_with(own.affine):
         return wrong_axis(node, affine, "BatchNormalization works along axis 1")
     whole = affine.then(own.affine) if shift_in_front else own.affine.then(affine)
     edits = rewrite_as(node, whole, facts)

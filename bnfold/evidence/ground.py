@@ -1,0 +1,146 @@
+"""Find out how the original can be run at all: types, optimisation level, sizes, batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
+
+from bnfold.evidence.bench import Bench, plain, run_variants
+from bnfold.evidence.hints import with_hints
+from bnfold.evidence.inputs import (
+    Binding,
+    Case,
+    Style,
+    bindings,
+    draw_inputs,
+    other_batches,
+)
+from bnfold.evidence.signature import Slot, inputs_of
+from bnfold.evidence.variants import constants_of
+from bnfold.runtime import Arrays, Level, Outcome
+
+_BUDGET_S: Final = 40.0
+_RUNS_PER_CASE: Final = 8
+_FEWEST_CASES: Final = 2
+_TRIED_TOGETHER: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What both models will be judged on."""
+
+    bench: Bench
+    sets: tuple[Arrays, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NoGround:
+    """The original does not run here: the first reason met."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    binding: Binding
+    seconds: float
+
+
+def find_ground(original: ir.Model, folder: Path, seed: int) -> Ground | NoGround:
+    """Try types, levels and sizes until the original runs, then draw the inputs."""
+    slots = with_hints(inputs_of(original), original)
+    try:
+        draw_inputs(slots, Case(Binding(), Style.UNIFORM), seed)
+    except TypeError as error:
+        return NoGround(str(error))
+    first_reason = ""
+    for bench in _benches(original, folder):
+        fits, reason = _fits(bench, original, slots, seed)
+        if fits:
+            sets = tuple(draw_inputs(slots, case, seed) for case in _cases(fits))
+            return Ground(bench, sets, tuple(_warnings(bench, first_reason)))
+        first_reason = first_reason or reason
+    return NoGround(f"the original does not run: {first_reason}")
+
+
+def _benches(original: ir.Model, folder: Path) -> Iterator[Bench]:
+    yield Bench(folder)
+    yield Bench(folder, Level.BASIC)
+    yield Bench(folder, Level.ALL)
+    kinds = frozenset(tensor.dtype for tensor in constants_of(original))
+    kinds |= {slot.dtype for slot in inputs_of(original) if slot.dtype is not None}
+    rare = kinds & {ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
+    half = kinds & {ir.DataType.FLOAT16}
+    for widened in dict.fromkeys((rare, rare | half)):
+        if widened:
+            yield Bench(folder, Level.DISABLED, widened)
+            yield Bench(folder, Level.ALL, widened)
+
+
+def _fits(
+    bench: Bench, model: ir.Model, slots: Sequence[Slot], seed: int
+) -> tuple[list[_Fit], str]:
+    """Up to two bindings that run, one more with another batch; if none, the first reason."""
+    fits, reason = _try(bench, model, slots, bindings(slots), seed, 2)
+    for fit in fits[:1]:
+        more, _ = _try(bench, model, slots, other_batches(fit.binding, slots), seed, 1)
+        fits[1:1] = more
+    return fits, reason
+
+
+def _try(
+    bench: Bench,
+    model: ir.Model,
+    slots: Sequence[Slot],
+    wishes: Sequence[Binding],
+    seed: int,
+    enough: int,
+) -> tuple[list[_Fit], str]:
+    """Run wishes in turn until enough of them ran; go on behind one that ended the child."""
+    fits: list[_Fit] = []
+    reason = ""
+    while wishes and len(fits) < enough:
+        some = wishes[:_TRIED_TOGETHER]
+        sets = [draw_inputs(slots, Case(wish, Style.UNIFORM), seed) for wish in some]
+        runs = run_variants([plain(bench, model, sets, enough - len(fits))])[0]
+        answered = [run for run in runs if run.outcome is not Outcome.SKIPPED]
+        reason = reason or next((run.message for run in answered if not run.ran), "")
+        pairs = zip(some, answered, strict=False)
+        fits.extend(_Fit(wish, run.seconds) for wish, run in pairs if run.ran)
+        if len(answered) <= 1 and not fits:
+            break
+        wishes = wishes[len(answered) :]
+    return fits, reason
+
+
+def _cases(fits: Sequence[_Fit]) -> tuple[Case, ...]:
+    """Every style and binding as far as the time allows, two cases at least."""
+    first, second, third = (*fits, *fits, *fits)[:3] if len(fits) < 3 else fits[:3]
+    wanted = (
+        (first, Style.NORMAL),
+        (second, Style.UNIFORM),
+        (first, Style.BORDERED),
+        (third, Style.NORMAL),
+        (second, Style.NORMAL),
+    )
+    cases: list[Case] = []
+    spent_s = 0.0
+    for fit, style in dict.fromkeys(wanted):
+        spent_s += fit.seconds * _RUNS_PER_CASE
+        if spent_s <= _BUDGET_S or len(cases) < _FEWEST_CASES:
+            cases.append(Case(fit.binding, style))
+    return tuple(cases)
+
+
+def _warnings(bench: Bench, reason: str) -> Iterator[str]:
+    if bench.level is not Level.DISABLED:
+        yield f"the original ran only with optimisation {bench.level.value!r}: {reason}"
+    for kind in sorted(bench.widened, key=int):
+        name = kind.name.lower()
+        accuracy = "float32 only" if kind is ir.DataType.DOUBLE else name
+        yield f"{name} was judged in a float32 copy, at the accuracy of {accuracy}: {reason}"

@@ -1,0 +1,63 @@
+"""What a model asks for and promises: its real inputs, its outputs, and where two differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+Dim = int | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One input or output: its name, type, and dimensions (None: rank not declared)."""
+
+    name: str
+    kind: ir.TypeProtocol | None
+    dims: tuple[Dim, ...] | None
+
+    @property
+    def dtype(self) -> ir.DataType | None:
+        """Element type of a tensor; None for sequences, optionals and undeclared types."""
+        return self.kind.dtype if isinstance(self.kind, ir.TensorType) else None
+
+
+def inputs_of(model: ir.Model) -> tuple[Slot, ...]:
+    """The inputs that a caller must give: those that no initializer answers."""
+    stored = model.graph.initializers
+    return tuple(_slot(value) for value in model.graph.inputs if value.name not in stored)
+
+
+def outputs_of(model: ir.Model) -> tuple[Slot, ...]:
+    """The outputs, in order."""
+    return tuple(_slot(value) for value in model.graph.outputs)
+
+
+def differences(original: ir.Model, folded: ir.Model) -> tuple[str, ...]:
+    """Where the interfaces differ, in words; empty when a caller cannot tell them apart."""
+    found = list(_unlike("input", inputs_of(original), inputs_of(folded)))
+    found.extend(_unlike("output", outputs_of(original), outputs_of(folded)))
+    return tuple(found)
+
+
+def _slot(value: ir.Value) -> Slot:
+    dims = None if value.shape is None else _dims(value.shape)
+    return Slot(value.name or "", value.type, dims)
+
+
+def _dims(shape: ir.ShapeProtocol) -> tuple[Dim, ...]:
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
+
+
+def _unlike(role: str, before: Sequence[Slot], after: Sequence[Slot]) -> Iterator[str]:
+    names, renamed = [slot.name for slot in before], [slot.name for slot in after]
+    if names != renamed:
+        yield f"{role}s were {names}, are {renamed}"
+        return
+    for old, new in zip(before, after, strict=True):
+        if old.kind != new.kind:
+            yield f"{role} {old.name!r} was {old.kind}, is {new.kind}"
+        if old.dims != new.dims:
+            yield f"{role} {old.name!r} had shape {old.dims}, has {new.dims}"

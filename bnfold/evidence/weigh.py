@@ -1,0 +1,126 @@
+"""From readings to one check per output: match levels, see blind outputs, look behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from bnfold.evidence.compare import Deviation
+from bnfold.evidence.judge import LIMIT, Trial, judge
+from bnfold.evidence.readings import Distances, Measures
+from bnfold.records import OutputCheck
+from bnfold.runtime import Level
+
+_BLIND: Final = "reacted neither to the inputs nor to rounding noise"
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """All that was measured.
+
+    Attributes:
+        names: Names of the outputs, those in front of a saturation behind the model's own.
+        fronts: From the position of an output to the one in front of it.
+        reference: Sizes of the original's outputs.
+        noise: One entry per draw.
+        own: Distance of the original from itself at another optimisation level, by that level.
+        accused: The folded model's distance, by level.
+        coarsest: Largest unit roundoff among the numbers that the original stores or reads.
+    """
+
+    names: Sequence[str]
+    fronts: Mapping[int, int]
+    reference: Measures
+    noise: Sequence[Distances]
+    own: Mapping[Level, Distances]
+    accused: Mapping[Level, Distances]
+    coarsest: float
+
+
+def weigh(readings: Readings) -> tuple[OutputCheck, ...]:
+    """One check per output; one that is blind is joined by the value in front of it."""
+    hidden = set(readings.fronts.values())
+    checks: list[OutputCheck] = []
+    for place in range(len(readings.names)):
+        if place in hidden:
+            continue
+        checks.append(_check(readings, place))
+        front = readings.fronts.get(place)
+        if front is not None and is_blind(readings, place):
+            checks.append(_in_front(_check(readings, front), readings.names[place]))
+    return tuple(checks)
+
+
+def sees(readings: Readings) -> bool:
+    """Whether any output, or what is in front of it, reacted to anything."""
+    return not all(is_blind(readings, place) for place in range(len(readings.names)))
+
+
+def is_blind(readings: Readings, place: int) -> bool:
+    """Whether noise never moved the output and equal shapes always held equal numbers."""
+    for distances in readings.noise:
+        found = [distance.get(place) for distance in distances]
+        if any(one is None or one.largest > 0 or one.flipped for one in found):
+            return False
+    seen = [measure[place] for measure in readings.reference if place in measure]
+    return len({(one.shape, one.checksum) for one in seen}) == len({one.shape for one in seen})
+
+
+def _check(readings: Readings, place: int) -> OutputCheck:
+    name = readings.names[place]
+    checks = [_check_at(readings, place, level) for level in readings.accused]
+    worst = max(checks, key=lambda check: (not check.passed, check.ratio))
+    if is_blind(readings, place) and any(place in one for one in readings.reference):
+        worst = replace(worst, note=_joined(worst.note, f"{name} {_BLIND}"))
+    return worst
+
+
+def _check_at(readings: Readings, place: int, level: Level) -> OutputCheck:
+    name = readings.names[place]
+    trials: list[Trial] = []
+    for index, (measures, accused) in enumerate(
+        zip(readings.reference, readings.accused[level], strict=True)
+    ):
+        if place not in measures:
+            return _plain(name, 0.0, "not a dense tensor: not compared")
+        noise = _noise_at(readings, place, level, index)
+        found = accused[place]
+        if found is not None and noise:
+            trials.append(Trial(measures[place].scale, noise, found))
+        elif found is None and len(noise) == _draws(readings, level):
+            return _plain(name, float("inf"), f"another shape or type (optimisation {level})")
+    if not trials:
+        return _plain(name, 0.0, "its shape depends on rounding: not compared")
+    check = judge(name, trials, readings.coarsest)
+    return check if check.passed else replace(check, note=_failed_at(check, level))
+
+
+def _noise_at(
+    readings: Readings, place: int, level: Level, index: int
+) -> tuple[Deviation, ...]:
+    sources = [draw[index].get(place) for draw in readings.noise]
+    if level in readings.own:
+        sources.append(readings.own[level][index].get(place))
+    return tuple(one for one in sources if one is not None)
+
+
+def _draws(readings: Readings, level: Level) -> int:
+    return len(readings.noise) + (level in readings.own)
+
+
+def _failed_at(check: OutputCheck, level: Level) -> str:
+    return _joined(check.note, f"seen with the runtime's optimisation {level}")
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+def _plain(name: str, ratio: float, note: str) -> OutputCheck:
+    return OutputCheck(name, ratio, LIMIT, 0.0, 0.0, None, passed=ratio <= LIMIT, note=note)
+
+
+def _in_front(check: OutputCheck, output: str) -> OutputCheck:
+    said = f"compared in front of {output!r}, which is saturated"
+    return replace(check, note=_joined(check.note, said))

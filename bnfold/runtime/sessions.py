@@ -1,0 +1,202 @@
+"""Run a model in a child process and say what became of it.
+
+ONNX Runtime can die on legal models (a BatchNormalization of opset 9 with empty optional
+outputs ends it with a segmentation fault when optimisation is off). A child process turns that
+into an answer. Models are passed as paths, so that files beyond 2 GB and external data work.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from bnfold.errors import MissingDependencyError
+from bnfold.runtime.arrays import Arrays, read_arrays
+
+_TOLD_CHARACTERS = 600
+
+
+class Level(StrEnum):
+    """How much the runtime may rewrite the graph before it runs it."""
+
+    DISABLED = "disabled"
+    BASIC = "basic"
+    ALL = "all"
+
+
+class Outcome(StrEnum):
+    """What became of one set of inputs."""
+
+    RAN = "ran"
+    FAILED = "failed"
+    DIED = "died"
+    TIMED_OUT = "timed-out"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model, several sets of inputs, one child process.
+
+    Attributes:
+        model: The ``.onnx`` file; external data is looked for beside it.
+        inputs: Files written by ``write_arrays``, one per set of inputs.
+        folder: Where the outputs go; must exist.
+        level: How much the runtime may optimise.
+        stop_after: Leave out the remaining sets once so many have run; 0 runs all.
+        timeout_s: The child is ended after so many seconds.
+        threads: Threads inside an operator; fixed, because sums depend on it.
+    """
+
+    model: Path
+    inputs: tuple[Path, ...]
+    folder: Path
+    level: Level = Level.DISABLED
+    stop_after: int = 0
+    timeout_s: float = 600.0
+    threads: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What became of one set of inputs: its outputs, or why there are none."""
+
+    outcome: Outcome
+    message: str = ""
+    seconds: float = 0.0
+    file: Path | None = None
+
+    @property
+    def ran(self) -> bool:
+        """Whether there are outputs to read."""
+        return self.outcome is Outcome.RAN
+
+    def outputs(self) -> Arrays:
+        """Read the outputs; empty when it did not run."""
+        return {} if self.file is None else read_arrays(self.file)
+
+
+def available() -> bool:
+    """Whether ONNX Runtime is installed; does not import it."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def require(purpose: str) -> None:
+    """Stop with the name of the extra when ONNX Runtime is not installed."""
+    if not available():
+        raise MissingDependencyError(
+            f"cannot {purpose}",
+            why="ONNX Runtime is not installed",
+            remedy="pip install 'bnfold[cpu]', or 'bnfold[gpu]' where CUDA is",
+        )
+
+
+def run(job: Job) -> tuple[Run, ...]:
+    """Run every set of inputs of the job; one answer per set, in order."""
+    return run_all((job,))[0]
+
+
+def run_all(jobs: Sequence[Job]) -> list[tuple[Run, ...]]:
+    """Run several jobs in as few child processes as possible: one more for each that dies."""
+    require("run a model")
+    answers: list[tuple[Run, ...]] = []
+    while len(answers) < len(jobs):
+        answers.extend(_run_together(jobs[len(answers) :]))
+    return answers
+
+
+def _run_together(jobs: Sequence[Job]) -> list[tuple[Run, ...]]:
+    """Answers up to the job that ended the child: all of them if nothing went wrong."""
+    with tempfile.TemporaryDirectory(prefix="bnfold-job-") as name:
+        journals = [Path(name) / f"journal{index}.jsonl" for index in range(len(jobs))]
+        request = Path(name) / "jobs.json"
+        asked = [_request(*pair) for pair in zip(jobs, journals, strict=True)]
+        request.write_text(json.dumps(asked), encoding="utf-8")
+        end = _run_child(request, sum(job.timeout_s for job in jobs))
+        answers: list[tuple[Run, ...]] = []
+        for job, journal in zip(jobs, journals, strict=True):
+            lines = _lines(journal)
+            complete = bool(lines) and "end" in lines[-1]
+            answers.append(_answers(job, lines[:-1]) if complete else _cut(job, lines, end))
+            if not complete:
+                break
+    return answers
+
+
+def _request(job: Job, journal: Path) -> dict[str, Any]:
+    return {
+        "model": str(job.model),
+        "inputs": [str(path) for path in job.inputs],
+        "folder": str(job.folder),
+        "level": job.level.value,
+        "stop_after": job.stop_after,
+        "threads": job.threads,
+        "journal": str(journal),
+    }
+
+
+def _run_child(request: Path, timeout_s: float) -> Run:
+    """Start the child and describe its end."""
+    command = [sys.executable, "-P", "-m", "bnfold.runtime.child", str(request)]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=_environment(),
+        )
+    except subprocess.TimeoutExpired:
+        return Run(Outcome.TIMED_OUT, f"no answer after {timeout_s:g} s")
+    if done.returncode < 0:
+        return Run(Outcome.DIED, f"the runtime died by {_signal_name(-done.returncode)}")
+    said = done.stderr.decode("utf-8", "replace").strip()
+    return Run(Outcome.FAILED, said[-_TOLD_CHARACTERS:] or f"exit code {done.returncode}")
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with this copy of bnfold in front: the child must not find another one."""
+    here = str(Path(__file__).parents[2])
+    others = os.environ.get("PYTHONPATH", "")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, others)))}
+
+
+def _signal_name(number: int) -> str:
+    known = number in set(signal.Signals)
+    return f"signal {number} ({signal.Signals(number).name})" if known else f"signal {number}"
+
+
+def _lines(journal: Path) -> list[dict[str, Any]]:
+    """The lines that were written completely."""
+    text = journal.read_text(encoding="utf-8") if journal.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _answers(job: Job, lines: list[dict[str, Any]]) -> tuple[Run, ...]:
+    """One answer per set; those without a line were not needed, or not possible."""
+    behind = Run(Outcome.SKIPPED, "enough sets had run, or the model did not load")
+    answered = [_answer(line) for line in lines]
+    return (*answered, *[behind] * (len(job.inputs) - len(answered)))
+
+
+def _cut(job: Job, lines: list[dict[str, Any]], end: Run) -> tuple[Run, ...]:
+    """The set under way met the child's end; those behind it were never tried."""
+    behind = Run(Outcome.SKIPPED, f"not tried: an earlier set ended the child ({end.message})")
+    answered = [_answer(line) for line in lines]
+    return (*answered, end, *[behind] * len(job.inputs))[: max(len(job.inputs), 1)]
+
+
+def _answer(line: dict[str, Any]) -> Run:
+    file = Path(line["file"]) if line["file"] else None
+    return Run(Outcome(line["outcome"]), line["message"], line["seconds"], file)

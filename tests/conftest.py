@@ -1,0 +1,29 @@
+"""Settings that every test shares."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+_SLOW_DRAWS = (HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=_SLOW_DRAWS)
+settings.register_profile(
+    "ci",
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=_SLOW_DRAWS,
+)
+settings.register_profile(
+    "long", max_examples=5000, deadline=None, suppress_health_check=_SLOW_DRAWS
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The one source of random numbers."""
+    return np.random.default_rng(20261123)

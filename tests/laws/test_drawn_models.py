@@ -1,0 +1,57 @@
+"""The law of the fold, over drawn models: the same function, the same interface, never dearer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from onnx import TensorProto
+
+import bnfold
+from tests.battery import judge
+from tests.strategies import models
+
+
+@given(models())
+def test_folding_keeps_the_function(model):
+    folded = bnfold.fold(model, verify=False).to_proto()
+    assert judge.wrong_outputs(model, folded) == []
+
+
+@given(models())
+def test_folding_keeps_the_interface_and_never_costs_more(model):
+    folded = bnfold.fold(model, verify=False).to_proto()
+    assert judge.newly_invalid(model, folded) == ""
+    assert judge.interface(folded) == judge.interface(model)
+    assert judge.affine_count(folded) <= judge.affine_count(model)
+    assert judge.node_count(folded) <= judge.node_count(model)
+    assert judge.duplicate_names(folded) == []
+
+
+@given(models())
+def test_folding_twice_changes_nothing_more(model):
+    once = bnfold.fold(model, verify=False).to_proto()
+    again = bnfold.fold(once, verify=False)
+    assert again.report.steps == ()
+    assert again.to_proto().SerializeToString() == once.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "dtype", [TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE]
+)
+def test_other_types_obey_the_same_law(dtype):
+    @given(models(dtype))
+    def law(model):
+        folded = bnfold.fold(model, verify=False).to_proto()
+        assert judge.wrong_outputs(model, folded) == []
+
+    law()
+
+
+@given(models())
+def test_a_report_accounts_for_every_map_that_went(model):
+    result = bnfold.fold(model, verify=False)
+    gone = judge.affine_count(model) - judge.affine_count(result.to_proto())
+    left = {step: [kind for kind in step.left if kind != "Identity"] for step in result.report.steps}
+    named = sum(len(step.site) - len(kinds) for step, kinds in left.items())
+    assert gone <= named
+    assert (gone > 0) == bool(result.report.steps)

@@ -1,0 +1,197 @@
+"""Hypothesis strategies: affine maps, and whole models drawn one operator at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from bnfold.affine import Affine
+
+numbers = st.floats(-8, 8, allow_subnormal=False).map(lambda x: round(x, 3))
+scales = numbers.filter(lambda x: abs(x) > 1e-2)
+
+
+@st.composite
+def affines(draw, channels: int | None = None, axis: int | None = None, invertible=True):
+    """A map along an axis, or a uniform one."""
+    size = channels or draw(st.integers(1, 5))
+    entries = scales if invertible else st.one_of(st.just(0.0), scales)
+    scale = draw(st.lists(entries, min_size=size, max_size=size))
+    shift = draw(st.lists(numbers, min_size=size, max_size=size))
+    place = draw(st.integers(0, 3)) if axis is None else axis
+    return Affine.per_channel(place, scale, shift)
+
+
+@dataclass
+class Sketch:
+    """A model under construction; every value has a known shape."""
+
+    rng: np.random.Generator
+    dtype: int = TensorProto.FLOAT
+    declared: bool = True
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: list[onnx.TensorProto] = field(default_factory=list)
+    infos: list[onnx.ValueInfoProto] = field(default_factory=list)
+
+    def constant(self, array) -> str:
+        name = f"c{len(self.weights)}"
+        numpy_type = helper.tensor_dtype_to_np_dtype(self.dtype)
+        self.weights.append(numpy_helper.from_array(np.asarray(array).astype(numpy_type), name))
+        return name
+
+    def add(self, kind: str, inputs: list[str], shape: tuple[int, ...], **attributes) -> str:
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=f"n{name}", **attributes))
+        if self.declared:
+            self.infos.append(helper.make_tensor_value_info(name, self.dtype, list(shape)))
+        return name
+
+    def model(self, shape_in, outputs: list[tuple[str, tuple[int, ...]]]) -> onnx.ModelProto:
+        names = {name for name, _ in outputs}
+        graph = helper.make_graph(
+            self.nodes,
+            "drawn",
+            [helper.make_tensor_value_info("x", self.dtype, ["N", *shape_in[1:]])],
+            [
+                helper.make_tensor_value_info(name, self.dtype, [None, *shape[1:]])
+                for name, shape in outputs
+            ],
+            self.weights,
+            value_info=[info for info in self.infos if info.name not in names],
+        )
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        )
+
+
+def _away_from_zero(rng, size):
+    return rng.uniform(0.3, 2.0, size) * np.where(rng.random(size) < 0.3, -1.0, 1.0)
+
+
+def _map_along(draw, sketch, value, shape):
+    """One of the spellings of a map, on a drawn axis."""
+    kind = draw(st.sampled_from(["Mul", "Add", "Sub", "Div", "Neg", "BatchNormalization"]))
+    if kind == "Neg":
+        return sketch.add("Neg", [value], shape), shape
+    if kind == "BatchNormalization":
+        if len(shape) < 2:
+            return value, shape
+        count = shape[1]
+        parameters = [
+            sketch.constant(_away_from_zero(sketch.rng, count)),
+            sketch.constant(sketch.rng.normal(0, 1, count)),
+            sketch.constant(sketch.rng.normal(0, 1, count)),
+            sketch.constant(sketch.rng.uniform(0.3, 2, count)),
+        ]
+        return sketch.add(kind, [value, *parameters], shape), shape
+    axis = draw(st.integers(1, len(shape)))  # len(shape) draws a scalar
+    along = [1] * (len(shape) - axis)
+    if along:
+        along[0] = shape[axis]
+    constant = sketch.constant(_away_from_zero(sketch.rng, along))
+    first = kind != "Div" and draw(st.booleans())
+    inputs = [constant, value] if first else [value, constant]
+    return sketch.add(kind, inputs, shape), shape
+
+
+def _convolve(draw, sketch, value, shape):
+    rank = len(shape) - 2
+    if rank < 1 or rank > 2:
+        return value, shape
+    groups = draw(st.sampled_from([g for g in (1, 2, 3) if shape[1] % g == 0]))
+    outputs = groups * draw(st.integers(1, 2))
+    kernel = draw(st.sampled_from([1, 2, 3]))
+    pad = draw(st.sampled_from([0, 1]))
+    sizes = tuple(size + 2 * pad - kernel + 1 for size in shape[2:])
+    if min(sizes) < 1:
+        return value, shape
+    weight = sketch.rng.normal(0, 1, (outputs, shape[1] // groups, *[kernel] * rank))
+    inputs = [value, sketch.constant(weight)]
+    if draw(st.booleans()):
+        inputs.append(sketch.constant(sketch.rng.normal(0, 1, outputs)))
+    attributes = {"pads": [pad] * 2 * rank, "group": groups}
+    result = (shape[0], outputs, *sizes)
+    return sketch.add("Conv", inputs, result, **attributes), result
+
+
+def _transpose_convolve(draw, sketch, value, shape):
+    rank = len(shape) - 2
+    if rank < 1 or rank > 2:
+        return value, shape
+    groups = draw(st.sampled_from([g for g in (1, 2) if shape[1] % g == 0]))
+    columns, kernel = draw(st.integers(1, 2)), draw(st.sampled_from([1, 2]))
+    weight = sketch.rng.normal(0, 1, (shape[1], columns, *[kernel] * rank))
+    inputs = [value, sketch.constant(weight)]
+    result = (shape[0], columns * groups, *(size + kernel - 1 for size in shape[2:]))
+    return sketch.add("ConvTranspose", inputs, result, group=groups), result
+
+
+def _multiply(draw, sketch, value, shape):
+    outputs = draw(st.integers(1, 4))
+    weight = sketch.rng.normal(0, 1, (shape[-1], outputs))
+    result = (*shape[:-1], outputs)
+    if len(shape) == 2 and draw(st.booleans()):
+        turned = draw(st.booleans())
+        inputs = [value, sketch.constant(weight.T if turned else weight)]
+        if draw(st.booleans()):
+            inputs.append(sketch.constant(sketch.rng.normal(0, 1, outputs)))
+        attributes = {"alpha": 0.5, "beta": draw(st.sampled_from([1.0, 2.0, 0.0]))}
+        return sketch.add("Gemm", inputs, result, transB=int(turned), **attributes), result
+    if len(shape) > 2 and draw(st.booleans()):
+        left = sketch.rng.normal(0, 1, (outputs, shape[-2]))
+        result = (*shape[:-2], outputs, shape[-1])
+        return sketch.add("MatMul", [sketch.constant(left), value], result), result
+    return sketch.add("MatMul", [value, sketch.constant(weight)], result), result
+
+
+def _lay_out(draw, sketch, value, shape):
+    kind = draw(st.sampled_from(["Transpose", "Flatten", "Unsqueeze", "Identity", "Relu"]))
+    if kind == "Transpose" and len(shape) > 2:
+        order = draw(st.permutations(range(1, len(shape))))
+        result = (shape[0], *(shape[axis] for axis in order))
+        return sketch.add(kind, [value], result, perm=[0, *order]), result
+    if kind == "Flatten" and len(shape) > 2:
+        result = (shape[0], int(np.prod(shape[1:])))
+        return sketch.add(kind, [value], result, axis=1), result
+    if kind == "Unsqueeze" and len(shape) < 4:
+        axis = draw(st.integers(1, len(shape)))
+        name = f"axes{len(sketch.weights)}"
+        sketch.weights.append(numpy_helper.from_array(np.array([axis], np.int64), name))
+        result = (*shape[:axis], 1, *shape[axis:])
+        return sketch.add(kind, [value, name], result), result
+    if kind in ("Identity", "Relu"):
+        return sketch.add(kind, [value], shape), shape
+    return value, shape
+
+
+_STEPS = {
+    "map": _map_along,
+    "conv": _convolve,
+    "conv_transpose": _transpose_convolve,
+    "multiply": _multiply,
+    "lay_out": _lay_out,
+}
+_WEIGHTED = ["map"] * 4 + ["conv"] * 2 + ["conv_transpose", "multiply", "lay_out", "lay_out"]
+
+
+@st.composite
+def models(draw, dtype: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    """A chain of 2 to 8 operators, sometimes with an intermediate value read twice."""
+    sketch = Sketch(np.random.default_rng(draw(st.integers(0, 2**20))), dtype)
+    sketch.declared = draw(st.booleans())
+    shape = draw(st.sampled_from([(2, 4), (2, 3, 5), (2, 4, 3, 5), (2, 6, 3, 3)]))
+    first, value, values = shape, "x", [("x", shape)]
+    for step in draw(st.lists(st.sampled_from(_WEIGHTED), min_size=2, max_size=8)):
+        value, shape = _STEPS[step](draw, sketch, value, shape)
+        values.append((value, shape))
+    if not sketch.nodes:
+        value = sketch.add("Neg", [value], shape)
+    outputs = [(value, shape)]
+    extra = draw(st.one_of(st.none(), st.sampled_from(values[1:])))
+    if extra is not None and extra[0] not in ("x", value):
+        outputs.append(extra)
+    return sketch.model(first, outputs)
