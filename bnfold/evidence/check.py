@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ from bnfold.evidence.bench import Bench, nudged, plain, run_variants
 from bnfold.evidence.fronts import Exposed, expose_fronts
 from bnfold.evidence.ground import Ground, NoGround, find_ground
 from bnfold.evidence.inputs import shapes
-from bnfold.evidence.noise import Draw, first_draws, further_draws, roundoff
+from bnfold.evidence.noise import first_draws, further_draws, roundoff
 from bnfold.evidence.readings import Distances, distances, measures
 from bnfold.evidence.signature import differences, inputs_of
 from bnfold.evidence.variants import constants_of
@@ -33,10 +34,16 @@ class _Court:
     bench: Bench
     sets: tuple[Arrays, ...]
     reference: tuple[Run, ...]
+    nudged: tuple[tuple[Run, ...], ...]
 
-    def from_reference(self, model: ir.Model, runs: Sequence[Run]) -> Distances:
+    def distances(self, model: ir.Model, runs: Sequence[Run]) -> Distances:
         """How far those runs are from the original's."""
         return distances((self.models.original, self.reference), (model, runs))
+
+    def noise(self, draws: Sequence[Sequence[Run]]) -> tuple[Distances, ...]:
+        """The distance of nudged originals; draws that do not run are left out."""
+        whole = (runs for runs in draws if all(run.ran for run in runs))
+        return tuple(self.distances(self.models.original, runs) for runs in whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ class _Accused:
 
     own: dict[Level, Distances]
     distances: dict[Level, Distances]
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     broken: str = ""
 
 
@@ -71,20 +78,31 @@ def check_fold(original: ir.Model, folded: ir.Model, *, seed: int = 0) -> Verify
         ground = find_ground(original, Path(folder), seed)
         if isinstance(ground, NoGround):
             return VerifyReport(Verdict.NOT_JUDGED, why=ground.why)
-        court = _open_court(original, folded, ground)
+        court = _open_court(original, folded, ground, seed)
         report = _hear(court, seed)
         cases = tuple(shapes(arrays) for arrays in court.sets)
         return replace(report, cases=cases, warnings=ground.warnings + report.warnings)
 
 
-def _open_court(original: ir.Model, folded: ir.Model, ground: Ground) -> _Court:
-    """Run the original once; without the values in front of saturations if they do not run."""
+def _open_court(original: ir.Model, folded: ir.Model, ground: Ground, seed: int) -> _Court:
+    """Run the original, plain and nudged; values in front of saturations only if they run."""
     for models in (expose_fronts(original, folded), Exposed(original, folded, {})):
-        runs = run_variants([plain(ground.bench, models.original, ground.sets)])[0]
-        if any(run.ran for run in runs):
+        variants = [plain(ground.bench, models.original, ground.sets)]
+        variants += [
+            nudged(ground.bench, models.original, ground.sets, draw)
+            for draw in first_draws(seed)
+        ]
+        reference, *draws = run_variants(variants)
+        if any(run.ran for run in reference):
             break
-    sets = tuple(one for one, run in zip(ground.sets, runs, strict=True) if run.ran)
-    return _Court(models, ground.bench, sets, tuple(run for run in runs if run.ran))
+    able = [run.ran for run in reference]
+    return _Court(
+        models,
+        ground.bench,
+        tuple(compress(ground.sets, able)),
+        tuple(compress(reference, able)),
+        tuple(tuple(compress(runs, able)) for runs in draws),
+    )
 
 
 def _hear(court: _Court, seed: int) -> VerifyReport:
@@ -93,7 +111,7 @@ def _hear(court: _Court, seed: int) -> VerifyReport:
     accused = _run_accused(court)
     if accused.broken:
         return VerifyReport(Verdict.FAILED, why=accused.broken, warnings=accused.warnings)
-    noise = _noise(court, first_draws(seed))
+    noise = court.noise(court.nudged)
     if not noise:
         return VerifyReport(Verdict.NOT_JUDGED, why="the original does not run when nudged")
     readings = Readings(
@@ -106,8 +124,43 @@ def _hear(court: _Court, seed: int) -> VerifyReport:
         coarsest=_coarsest(court.models.original),
     )
     if any(not check.passed for check in weigh(readings)):
-        readings = replace(readings, noise=noise + _noise(court, further_draws(seed)))
+        readings = replace(readings, noise=noise + _further_noise(court, seed))
     return _report(readings, accused.warnings)
+
+
+def _further_noise(court: _Court, seed: int) -> tuple[Distances, ...]:
+    original = court.models.original
+    variants = [
+        nudged(court.bench, original, court.sets, draw) for draw in further_draws(seed)
+    ]
+    return court.noise(run_variants(variants))
+
+
+def _run_accused(court: _Court) -> _Accused:
+    """Run the folded model as the original was run, and as the runtime does by default."""
+    original, folded = court.models.original, court.models.folded
+    best = court.bench.at(Level.ALL)
+    accused = [plain(court.bench, folded, court.sets)]
+    if best != court.bench:
+        accused += [plain(best, model, court.sets) for model in (original, folded)]
+    as_is, *optimised = run_variants(accused)
+    if not all(run.ran for run in as_is):
+        return _Accused({}, {}, (), _broken(court.bench.level, as_is))
+    found = {court.bench.level: court.distances(folded, as_is)}
+    if not optimised:
+        return _Accused({}, found)
+    itself, runs = optimised
+    if not all(run.ran for run in itself):
+        warning = f"not judged with optimisation {Level.ALL}: {_reason(itself)}"
+        return _Accused({}, found, (warning,))
+    if not all(run.ran for run in runs):
+        return _Accused({}, found, (), _broken(Level.ALL, runs))
+    found[Level.ALL] = court.distances(folded, runs)
+    return _Accused({Level.ALL: court.distances(original, itself)}, found)
+
+
+def _broken(level: Level, runs: Sequence[Run]) -> str:
+    return f"the folded model fails with optimisation {level}: {_reason(runs)}"
 
 
 def _coarsest(model: ir.Model) -> float:
@@ -115,38 +168,6 @@ def _coarsest(model: ir.Model) -> float:
     kinds |= {slot.dtype for slot in inputs_of(model) if slot.dtype is not None}
     floats = [kind for kind in kinds if kind.is_floating_point()]
     return max((roundoff(kind.numpy()) for kind in floats), default=0.0)
-
-
-def _run_accused(court: _Court) -> _Accused:
-    """Run the folded model as the original was run, and as the runtime does by default."""
-    own: dict[Level, Distances] = {}
-    found: dict[Level, Distances] = {}
-    warnings: list[str] = []
-    original, folded = court.models.original, court.models.folded
-    for level in dict.fromkeys((court.bench.level, Level.ALL)):
-        bench = court.bench.at(level)
-        pair = [plain(bench, model, court.sets) for model in (original, folded)]
-        itself, runs = run_variants(pair)
-        if not all(run.ran for run in itself):
-            warnings.append(f"not judged with optimisation {level}: {_reason(itself)}")
-            continue
-        if not all(run.ran for run in runs):
-            broken = f"the folded model fails with optimisation {level}: {_reason(runs)}"
-            return _Accused(own, found, tuple(warnings), broken)
-        own[level] = court.from_reference(original, itself)
-        found[level] = court.from_reference(folded, runs)
-    return _Accused(own, found, tuple(warnings))
-
-
-def _noise(court: _Court, draws: Sequence[Draw]) -> tuple[Distances, ...]:
-    """The distance of nudged originals; draws that do not run are left out."""
-    original = court.models.original
-    variants = [nudged(court.bench, original, court.sets, draw) for draw in draws]
-    return tuple(
-        court.from_reference(original, runs)
-        for runs in run_variants(variants)
-        if all(run.ran for run in runs)
-    )
 
 
 def _reason(runs: Sequence[Run]) -> str:

@@ -8,13 +8,15 @@ integers, new NaN and infinities.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.evidence.noise import roundoff
 from bnfold.runtime.arrays import is_foreign
+
+_FLUSHED: Final = float(np.finfo(np.float32).smallest_normal)
 
 Vector = NDArray[np.float64]
 
@@ -75,7 +77,7 @@ def scale_of(reference: NDArray[Any]) -> Scale:
     """The size of a reference output."""
     width = reference.size // max(_channels(reference), 1)
     if not is_float(reference):
-        return Scale(np.zeros(_channels(reference)), 0.0, width, 0.0, 0.0)
+        return Scale(np.zeros(_channels(reference)), 0.0, width, 0.0, _FLUSHED)
     values = reference.astype(np.float64)
     values = np.where(np.isfinite(values), values, 0.0)
     unit = roundoff(reference.dtype)
@@ -92,7 +94,7 @@ def _tiny(dtype: np.dtype[Any]) -> float:
     """Half precision keeps subnormals; wider types may be flushed by the processor."""
     if dtype == np.float16:
         return float(np.finfo(np.float16).smallest_subnormal)
-    return float(np.finfo(np.float32).smallest_normal)
+    return _FLUSHED
 
 
 def _channels(array: NDArray[Any]) -> int:

@@ -17,7 +17,6 @@ from bnfold.evidence.inputs import (
     Style,
     bindings,
     draw_inputs,
-    other_batches,
 )
 from bnfold.evidence.signature import Slot, inputs_of
 from bnfold.evidence.variants import constants_of
@@ -27,6 +26,8 @@ _BUDGET_S: Final = 40.0
 _RUNS_PER_CASE: Final = 8
 _FEWEST_CASES: Final = 2
 _TRIED_TOGETHER: Final = 6
+_ENOUGH: Final = 2
+_PLENTY: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,45 +70,32 @@ def find_ground(original: ir.Model, folder: Path, seed: int) -> Ground | NoGroun
 
 
 def _benches(original: ir.Model, folder: Path) -> Iterator[Bench]:
+    """As it is; in wider types where rare ones may be the trouble; with optimisation."""
     yield Bench(folder)
-    yield Bench(folder, Level.BASIC)
-    yield Bench(folder, Level.ALL)
     kinds = frozenset(tensor.dtype for tensor in constants_of(original))
     kinds |= {slot.dtype for slot in inputs_of(original) if slot.dtype is not None}
     rare = kinds & {ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
-    half = kinds & {ir.DataType.FLOAT16}
-    for widened in dict.fromkeys((rare, rare | half)):
-        if widened:
-            yield Bench(folder, Level.DISABLED, widened)
-            yield Bench(folder, Level.ALL, widened)
+    if rare:
+        yield Bench(folder, Level.DISABLED, rare)
+    yield Bench(folder, Level.BASIC)
+    yield Bench(folder, Level.ALL)
+    if rare:
+        yield Bench(folder, Level.ALL, rare)
+    if ir.DataType.FLOAT16 in kinds:
+        yield Bench(folder, Level.DISABLED, rare | {ir.DataType.FLOAT16})
 
 
 def _fits(
     bench: Bench, model: ir.Model, slots: Sequence[Slot], seed: int
 ) -> tuple[list[_Fit], str]:
-    """Up to two bindings that run, one more with another batch; if none, the first reason."""
-    fits, reason = _try(bench, model, slots, bindings(slots), seed, 2)
-    for fit in fits[:1]:
-        more, _ = _try(bench, model, slots, other_batches(fit.binding, slots), seed, 1)
-        fits[1:1] = more
-    return fits, reason
-
-
-def _try(
-    bench: Bench,
-    model: ir.Model,
-    slots: Sequence[Slot],
-    wishes: Sequence[Binding],
-    seed: int,
-    enough: int,
-) -> tuple[list[_Fit], str]:
-    """Run wishes in turn until enough of them ran; go on behind one that ended the child."""
+    """Bindings that run, three if they come early; go on behind one that ended the child."""
+    wishes = bindings(slots)
     fits: list[_Fit] = []
     reason = ""
-    while wishes and len(fits) < enough:
+    while wishes and len(fits) < _ENOUGH:
         some = wishes[:_TRIED_TOGETHER]
         sets = [draw_inputs(slots, Case(wish, Style.UNIFORM), seed) for wish in some]
-        runs = run_variants([plain(bench, model, sets, enough - len(fits))])[0]
+        runs = run_variants([plain(bench, model, sets, _PLENTY - len(fits))])[0]
         answered = [run for run in runs if run.outcome is not Outcome.SKIPPED]
         reason = reason or next((run.message for run in answered if not run.ran), "")
         pairs = zip(some, answered, strict=False)

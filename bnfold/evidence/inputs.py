@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
 from typing import Any, Final
@@ -63,15 +63,6 @@ def bindings(slots: Sequence[Slot]) -> tuple[Binding, ...]:
     return tuple(binding for key, binding in seen.items() if sizes[key] <= most)
 
 
-def other_batches(binding: Binding, slots: Sequence[Slot]) -> tuple[Binding, ...]:
-    """The same with batch three, or two where three does not run; none if batch is fixed."""
-    here = [shape_of(slot, binding, slots) for slot in slots]
-    others = (replace(binding, batch=batch) for batch in (3, 2) if batch != binding.batch)
-    return tuple(
-        other for other in others if [shape_of(slot, other, slots) for slot in slots] != here
-    )
-
-
 def shape_of(slot: Slot, binding: Binding, slots: Sequence[Slot]) -> tuple[int, ...]:
     """The shape of one input: fixed dimensions as declared, one size for one symbol."""
     dims = slot.dims
@@ -102,8 +93,8 @@ def _wishes(slots: Sequence[Slot]) -> Iterator[Binding]:
     ranks = _RANKS if any(slot.dims is None for slot in slots) else (4,)
     channels = _CHANNELS if len(ranks) > 1 else (3,)
     tops = _INT_TOPS if any(slot.dtype and slot.dtype.is_integer() for slot in slots) else (8,)
-    for top, rank, channel, size in product(tops, ranks, channels, _SIZES):
-        yield Binding(1, size, rank, channel, top)
+    for top, rank, channel, size, batch in product(tops, ranks, channels, _SIZES, (1, 3)):
+        yield Binding(batch, size, rank, channel, top)
     for batch, size in product(_OTHER_BATCHES, _SIZES[:3]):
         yield Binding(batch, size)
 

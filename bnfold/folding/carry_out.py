@@ -11,7 +11,7 @@ from bnfold.folding.plan import Plan
 from bnfold.folding.sites import Chain
 from bnfold.model.edit import Editor
 from bnfold.records import Step
-from bnfold.rules.base import Edit, SetAttribute, SetConstant, name_of
+from bnfold.rules.base import Edit, SetAttribute, SetConstant, SetOperator, name_of
 
 
 def carry_out(plan: Plan, remainder: Remainder | None, editor: Editor) -> list[Step]:
@@ -74,6 +74,8 @@ def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]
                 growth += grown
             case SetAttribute(node, attribute):
                 editor.set_attribute(node, attribute)
+            case SetOperator(node, op_type):
+                editor.set_operator(node, op_type)
     return tuple(tensors), growth
 
 

@@ -42,7 +42,7 @@ def shorten(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal:
         remainder = _as_mul_add(chain, left, facts)
     if isinstance(remainder, Refusal):
         return remainder
-    if len(remainder.kept) >= len(chain.nodes):
+    if _cost([kind for _, kind in remainder.kept]) >= _cost([n.op_type for n in chain.nodes]):
         why = "its maps already stand in the fewest nodes"
         return Refusal(Code.NO_GAIN, chain.names[0], why)
     for edit in remainder.edits:
@@ -50,6 +50,11 @@ def shorten(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal:
         if fault:
             return Refusal(Code.OUT_OF_RANGE, name_of(edit.node), fault)
     return remainder
+
+
+def _cost(kinds: list[str]) -> int:
+    """Count scales and shifts: a BatchNormalization is both in one node."""
+    return sum(2 if kind == "BatchNormalization" else 1 for kind in kinds)
 
 
 def _as_batch_norm(chain: Chain, left: Affine, facts: Facts) -> Remainder | None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from bnfold.folding.branches import inline_constant_branches
 from bnfold.folding.carry_out import carry_out, shorten_in_place
 from bnfold.folding.compose import Remainder, shorten
+from bnfold.folding.dead_code import drop_dead_code
 from bnfold.folding.plan import Plan, draw_plan
 from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain, chain_from, is_reported, source_of
@@ -39,7 +40,9 @@ def fold_in_place(
     while inlined := inline_constant_branches(facts, Editor(model, facts), chosen):
         steps.extend(inlined)
         facts = Facts(model, assume_constant_inputs=assume_constant_inputs)
-    folder = _Folder(facts, Editor(model, facts), chosen)
+    editor = Editor(model, facts)
+    steps.extend(drop_dead_code(facts, editor, chosen))
+    folder = _Folder(facts, editor, chosen)
     steps.extend(folder.run())
     return FoldReport(tuple(steps), tuple(folder.stays()), before, count_operators(model))
 

@@ -95,9 +95,9 @@ def _attempts(
     if whole.is_invertible:
         early = whole.shift_before_scale()
         yield lambda: trip.plan("shift up, scale down", early, scale, none)
+    yield lambda: trip.plan("scale up, shift stays", scale, none, shift)
     if len(chains[0].nodes) < 2:
         return
-    yield lambda: trip.plan("scale up, shift stays", scale, none, shift)
     yield lambda: trip.plan("shift down, scale stays", none, shift, scale)
     if whole.is_invertible:
         yield lambda: trip.plan("scale down, shift stays", none, scale, early)

@@ -177,6 +177,10 @@ class Editor:
         """Give an attribute of a node a new value."""
         node.attributes[attribute.name] = attribute
 
+    def set_operator(self, node: ir.Node, op_type: str) -> None:
+        """Make a node another operator that reads the inputs it has."""
+        node.op_type = op_type
+
     def inline_branch(self, node: ir.Node, branch: ir.Graph) -> None:
         """Put the nodes of ``branch`` in the place of the If ``node``."""
         graph = _graph_of(node)

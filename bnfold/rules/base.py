@@ -56,7 +56,15 @@ class SetAttribute:
     attribute: ir.Attr
 
 
-Edit = SetConstant | SetAttribute
+@dataclass(frozen=True, slots=True)
+class SetOperator:
+    """Turn a node into another operator that reads the same inputs, and maybe more."""
+
+    node: ir.Node
+    op_type: str
+
+
+Edit = SetConstant | SetAttribute | SetOperator
 
 
 @dataclass(frozen=True, slots=True)

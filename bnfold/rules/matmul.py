@@ -1,4 +1,8 @@
-"""MatMul with one constant factor: a scale goes into it, a shift goes on as a constant shift."""
+"""MatMul with one constant factor: a scale goes into it, a shift makes it a Gemm or goes on.
+
+A product of two matrices and a constant addend is one Gemm. A stack of matrices has no such
+operator: a shift in front of it goes on as a shift behind it, one behind it is refused.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,13 @@ import onnx_ir as ir
 from bnfold.affine import Affine
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Maps, Rule, Taken, name_of, wrong_axis
-from bnfold.rules.weights import Weight, only_map, read_weight
+from bnfold.rules.base import Edit, Maps, Rule, SetOperator, Taken, name_of, wrong_axis
+from bnfold.rules.weights import Weight, bias_edit, only_map, read_weight
 
 _LEFT: Final = 0
 _RIGHT: Final = 1
+_ADDEND: Final = 2
+_MATRIX: Final = 2
 
 
 class MatMul(Rule):
@@ -26,16 +32,16 @@ class MatMul(Rule):
         weight = _weight(node, facts)
         if isinstance(weight, Refusal):
             return weight
-        if affine.has_shift:
-            why = "a MatMul has no addend that could take the shift"
+        if affine.has_shift and not _is_gemm(node, weight, facts):
+            why = "a MatMul of stacked matrices has no addend that could take the shift"
             remedy = "the scale alone can be folded"
             return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why, remedy)
         if affine.axis is None:
-            return Taken(weight.times(affine.scale))
+            return Taken((*weight.times(affine.scale), *_addend(node, affine, weight)))
         axis = _weight_axis(node, weight, affine, facts)
         if axis is None:
             return wrong_axis(node, affine, "its weight does not run along that axis")
-        return Taken(weight.times(affine.scale, axis))
+        return Taken((*weight.times(affine.scale, axis), *_addend(node, affine, weight)))
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``(s · x + t) · W = x · (s · W) + t · W``: the image of t goes onward as a shift."""
@@ -58,6 +64,8 @@ class MatMul(Rule):
         if isinstance(onward, Refusal):
             return onward
         edits = weight.times(scale, summed, channels=_outer_axis(weight))
+        if onward.has_shift and _is_gemm(node, weight, facts):
+            return Taken((*edits, *_addend(node, onward, weight)))
         return Taken(edits, {0: onward} if onward.has_shift else {})
 
 
@@ -68,6 +76,23 @@ def _weight(node: ir.Node, facts: Facts) -> Weight | Refusal:
         return right
     left = read_weight(node, _LEFT, facts)
     return right if isinstance(left, Refusal) else left
+
+
+def _is_gemm(node: ir.Node, weight: Weight, facts: Facts) -> bool:
+    """Return whether both factors are matrices, so that Gemm computes the same."""
+    data = node.inputs[1 - weight.index]
+    return data is not None and facts.rank(data) == len(weight.shape) == _MATRIX
+
+
+def _addend(node: ir.Node, affine: Affine, weight: Weight) -> tuple[Edit, ...]:
+    """Return the edits that make the node a Gemm with the shift as its C."""
+    if not affine.has_shift:
+        return ()
+    along = affine.shift
+    if affine.axis is not None and weight.index == _LEFT:
+        along = along.reshape(-1, 1)
+    addend = bias_edit(node, _ADDEND, along, weight.constant.dtype)
+    return SetOperator(node, "Gemm"), addend
 
 
 def _summed_axis(weight: Weight) -> int:

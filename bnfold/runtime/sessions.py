@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bnfold.errors import MissingDependencyError
 from bnfold.runtime.arrays import Arrays, read_arrays
 
-_TOLD_CHARACTERS = 600
+_TOLD_CHARACTERS: Final = 600
+_MODULE: Final = ("-m", "bnfold.runtime.child")
 
 
 class Level(StrEnum):
@@ -147,7 +148,7 @@ def _request(job: Job, journal: Path) -> dict[str, Any]:
 
 def _run_child(request: Path, timeout_s: float) -> Run:
     """Start the child and describe its end."""
-    command = [sys.executable, "-P", "-m", "bnfold.runtime.child", str(request)]
+    command = [sys.executable, "-P", *_MODULE, str(request)]
     try:
         done = subprocess.run(
             command,
