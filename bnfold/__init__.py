@@ -1,4 +1,4 @@
-"""bnfold: fold affine maps into neighbouring weights of ONNX graphs, exactly, with evidence."""
+"""bnfold: fold affine maps into neighbouring weights of ONNX graphs, with evidence."""
 
 from __future__ import annotations
 

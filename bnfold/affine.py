@@ -49,7 +49,7 @@ class Affine:
         """Return the map with ``scale`` [C] and ``shift`` [C] (or scalars) along ``axis``.
 
         Raises:
-            ValueError: If the two vectors differ in length, or the axis is missing or negative.
+            ValueError: If the vectors differ in length, or the axis is missing or negative.
         """
         scale, shift = np.broadcast_arrays(_vector(scale), _vector(shift))
         if _is_constant(scale) and _is_constant(shift):
@@ -129,11 +129,11 @@ class Affine:
         return Affine.per_channel(self.axis, 1.0 / self.scale, -self.shift / self.scale)
 
     def scale_only(self) -> Affine:
-        """Return ``x · scale``, so that ``self = scale_only().then(shift_only())``."""
+        """Return the inner part, ``x · scale``."""
         return Affine.per_channel(self.axis, self.scale, 0.0)
 
     def shift_only(self) -> Affine:
-        """Return ``x + shift``, the part behind `scale_only`."""
+        """Return the outer part, ``x + shift``: behind `scale_only` it makes the whole."""
         return Affine.per_channel(self.axis, 1.0, self.shift)
 
     def shift_before_scale(self) -> Affine:
@@ -163,7 +163,7 @@ class Affine:
         return Affine.per_channel(self.axis, self.scale[chosen], self.shift[chosen])
 
     def repeat(self, inner: int = 1, outer: int = 1) -> Affine:
-        """Return the map where each entry is repeated ``inner`` times, and all of it ``outer``."""
+        """Return each entry repeated ``inner`` times, and all of that ``outer`` times."""
         if self.axis is None:
             return self
         scale, shift = (
@@ -184,7 +184,7 @@ class Affine:
 
     @staticmethod
     def concat(axis: int, parts: Sequence[tuple[Affine, int]]) -> Affine:
-        """Return the map of values joined along ``axis``; each part comes with its channels."""
+        """Return the map of values joined along ``axis``; parts come with their channels."""
         entries = [part.entries(channels) for part, channels in parts]
         scale = np.concatenate([pair[0] for pair in entries])
         shift = np.concatenate([pair[1] for pair in entries])

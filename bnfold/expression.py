@@ -81,7 +81,7 @@ class Expression:
         """Return the elements in ``dtype``, rounded once from float64."""
         if len(self.factors) != 1 or dtype not in _NATIVE:
             return round_once(self.evaluate(), dtype)
-        # One pass in blocks: numpy multiplies in float64 and rounds each product as it stores it.
+        # One pass in blocks: numpy multiplies in float64 and rounds as it stores.
         out = np.empty(self.shape, dtype)
         with np.errstate(over="ignore", under="ignore"):
             np.multiply(
@@ -94,10 +94,11 @@ class Expression:
         return out
 
     def peaks(self, axis: int | None) -> Wide:
-        """Return the largest magnitude of every slice along ``axis``; of every element for None."""
+        """Return the peak of every slice along ``axis``, or every magnitude for None."""
         along = [size if place == axis else 1 for place, size in enumerate(self.shape)]
-        if axis is None or any(np.broadcast_shapes(f.shape, along) != tuple(along)
-                               for f in self.factors):
+        if axis is None or any(
+            np.broadcast_shapes(f.shape, along) != tuple(along) for f in self.factors
+        ):
             return _peaks(self.evaluate(), axis)
         peaks = _peaks(np.asarray(self.base.numpy()), axis)
         for factor in self.factors:
@@ -126,7 +127,7 @@ def round_once(wide: Wide, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
 
 
 def _round_to_odd(wide: Wide) -> NDArray[np.float32]:
-    """Round towards zero and set the last bit where that was inexact (Boldo, Melquiond 2008)."""
+    """Round to zero, set the last bit where that was inexact (Boldo, Melquiond 2008)."""
     near = wide.astype(np.float32)
     bits = near.view(np.uint32).copy()
     inexact = np.isfinite(near) & (near.astype(np.float64) != wide)
@@ -135,23 +136,23 @@ def _round_to_odd(wide: Wide) -> NDArray[np.float32]:
     return bits.view(np.float32)
 
 
-def range_fault(
-    expression: Expression, dtype: np.dtype[np.generic], axis: int | None
-) -> str:
+def range_fault(expression: Expression, dtype: np.dtype[np.generic], axis: int | None) -> str:
     """Say what the storage type ``dtype`` cannot hold of ``expression``; empty when it fits.
 
     No element may become infinite or NaN. No slice along ``axis`` (an output channel) may fall
     into the subnormal range as a whole: single small elements beside larger ones lose no more
     than the rounding of the larger ones does, a whole channel there loses its precision.
-    ``axis`` None asks for overflow only: a subnormal addend is off by no more than the smallest
-    step of the type its sum is stored in.
+    ``axis`` None asks for overflow only: a subnormal addend is off by no more than the
+    smallest step of the type its sum is stored in.
     """
     smallest, largest = _limits(dtype)
     peaks = expression.peaks(axis)
     if not np.isfinite(peaks).all():
         return "a folded value is not finite"
     if (np.abs(round_once(peaks, dtype).astype(np.float64)) > largest).any():
-        return f"a folded value of {peaks.max():.3g} overflows {dtype.name} (max {largest:.3g})"
+        return (
+            f"a folded value of {peaks.max():.3g} overflows {dtype.name} (max {largest:.3g})"
+        )
     low = (peaks > 0) & (peaks < smallest)
     if axis is not None and low.any():
         before = _peaks(np.asarray(expression.base.numpy()), axis)
@@ -177,5 +178,5 @@ def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:
     """Smallest normal and largest finite value of a floating type."""
     if dtype.name == "bfloat16":
         return 2.0**-126, float(2.0**127 * (2 - 2.0**-7))
-    info = np.finfo(dtype)  # type: ignore[arg-type]  # only floating types arrive here
+    info = np.finfo(np.dtype(dtype.name))
     return float(info.smallest_normal), float(info.max)

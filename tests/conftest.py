@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 _SLOW_DRAWS = (HealthCheck.too_slow, HealthCheck.data_too_large)
-settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=_SLOW_DRAWS)
+settings.register_profile(
+    "dev", max_examples=50, deadline=None, suppress_health_check=_SLOW_DRAWS
+)
 settings.register_profile(
     "ci",
     max_examples=200,

@@ -33,7 +33,7 @@ _SELECTION = (
         help="Treat initializers that are also graph inputs as constants. Overriding them"
         " afterwards gives wrong results.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout."),
 )
 
 

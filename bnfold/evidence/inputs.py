@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bnfold.evidence.signature import Dim, Slot
 from bnfold.runtime import Arrays
 
-_SIZES: Final = (64, 32, 224, 48, 640, 16, 8, 4, 2, 1, 299, 512)
+_SIZES: Final = (32, 64, 224, 48, 640, 16, 8, 4, 2, 1, 299, 512)
 _OTHER_BATCHES: Final = (2, 4, 8, 16, 32, 64)
 _INT_TOPS: Final = (8, 2, 1)
 _RANKS: Final = (4, 2, 3, 5, 1)

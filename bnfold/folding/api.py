@@ -90,7 +90,7 @@ def fold_unchecked(
 
 
 def opened(model: Foldable) -> ir.Model:
-    """Return a model of our own to edit: read from a file, or a copy that shares the weights."""
+    """Return a model of our own to edit: from a file, or a copy that shares the weights."""
     if isinstance(model, str | Path):
         return load(model)
     if isinstance(model, onnx.ModelProto):

@@ -12,9 +12,7 @@ from bnfold.records import Refusal, Step
 from bnfold.rules.base import name_of
 
 
-def inline_constant_branches(
-    facts: Facts, editor: Editor, selection: Selection
-) -> list[Step]:
+def inline_constant_branches(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
     """Replace every If of known outcome by the branch it takes; innermost last.
 
     The graph afterwards computes the same values; the branch not taken is dropped.

@@ -1,4 +1,4 @@
-"""Write a chain that cannot leave in the fewest nodes: one BatchNormalization, or Mul and Add."""
+"""Write a chain that cannot leave in the fewest nodes: a BatchNormalization, Mul, Add."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def shorten(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal:
 
     The constant becomes the second operand, of shape [C, 1, …]: what runtimes fuse best.
     """
-    remainder = _as_batch_norm(chain, left, facts)
+    remainder: Remainder | Refusal
     if left.is_identity:
         # Its input and its output are both part of the interface: something must join them.
         remainder = Remainder(((chain.nodes[-1], "Identity"),), ())
-    if remainder is None:
-        remainder = _as_mul_add(chain, left, facts)
+    else:
+        remainder = _as_batch_norm(chain, left, facts) or _as_mul_add(chain, left, facts)
     if isinstance(remainder, Refusal):
         return remainder
     if _cost([kind for _, kind in remainder.kept]) >= _cost([n.op_type for n in chain.nodes]):

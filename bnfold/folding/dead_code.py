@@ -12,7 +12,7 @@ from bnfold.rules.base import name_of
 
 
 def drop_dead_code(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
-    """Remove nodes no output depends on, where one of them shares its input with other readers.
+    """Remove nodes no output depends on, where one shares its input with other readers.
 
     Dead nodes that stand in nobody's way stay, like everything else a fold does not touch.
     """

@@ -126,9 +126,9 @@ class _Folder:
         return carry_out(plan, remainder, self.editor)
 
     def _groups(self, chain: Chain) -> list[tuple[Chain, ...]]:
-        """Return the chain alone, and with its equals when they are all that reads its input."""
+        """Return the chain alone, then with its equals if only they read its input."""
         readers = list(chain.source.uses())
-        alone = [(chain,)]
+        alone: list[tuple[Chain, ...]] = [(chain,)]
         if len(readers) < 2 or chain.source.is_graph_output():
             return alone
         equals: list[Chain] = []
@@ -136,7 +136,9 @@ class _Folder:
             other = chain_from(reader, self.facts, self.selection)
             if isinstance(other, Refusal) or other.index != index:
                 return alone
-            if reader.graph is not chain.nodes[0].graph or not other.affine.equals(chain.affine):
+            if reader.graph is not chain.nodes[0].graph or not other.affine.equals(
+                chain.affine
+            ):
                 return alone
             equals.append(other)
         return [*alone, tuple(equals)]

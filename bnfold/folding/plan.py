@@ -78,7 +78,7 @@ Attempt = Callable[[], Plan | Refusal]
 def _attempts(
     chains: tuple[Chain, ...], facts: Facts, selection: Selection
 ) -> Iterator[Attempt]:
-    """Yield the ways out in order of what they leave behind: nothing, one node, fewer nodes."""
+    """Yield the ways out in order of what they leave behind: nothing, then one node."""
     trip = _Trip(chains, facts, selection)
     whole, none = trip.affine, Affine.uniform()
     if whole.is_identity:
@@ -146,7 +146,9 @@ class _Trip:
                 continue
             fixed = source.is_graph_output() or source.producer() is None
             if fixed or source.graph is not chain.result.graph:
-                why = f"{source.name!r} and {chain.result.name!r} are both part of the interface"
+                why = (
+                    f"{source.name!r} and {chain.result.name!r} are both part of the interface"
+                )
                 return Refusal(Code.GRAPH_OUTPUT, chain.result.name or "", why)
         outputs = [chain for chain in self.chains if chain.result.is_graph_output()]
         if len(outputs) > 1:
@@ -165,4 +167,3 @@ def _check_ranges(edits: list[Edit]) -> Refusal | None:
             remedy = "store this layer in a wider type"
             return Refusal(Code.OUT_OF_RANGE, name_of(edit.node), fault, remedy)
     return None
-

@@ -47,14 +47,7 @@ def lift(
     if first is not None:
         return first
     while (node := queue.pop()) is not None:
-        maps: dict[int, Affine] = {}
-        for place, output in enumerate(node.outputs):
-            if output in asked:
-                agreed = _agree(output, asked[output])
-                if isinstance(agreed, Refusal):
-                    return agreed
-                maps[place] = agreed
-        taken = selection.refuse_touch(node) or rule_of(node, facts).take_after(node, maps, facts)
+        taken = _ask_upwards(node, asked, facts, selection)
         if isinstance(taken, Refusal):
             return taken
         journey.note(node, taken)
@@ -69,6 +62,26 @@ def lift(
     return journey
 
 
+def _ask_upwards(
+    node: ir.Node,
+    asked: Mapping[ir.Value, Demands],
+    facts: Facts,
+    selection: Selection,
+) -> Taken | Refusal:
+    """Ask a node to give its outputs as all of their readers demand them."""
+    blocked = selection.refuse_touch(node)
+    if blocked is not None:
+        return blocked
+    maps: dict[int, Affine] = {}
+    for place, output in enumerate(node.outputs):
+        if output in asked:
+            agreed = _agree(output, asked[output])
+            if isinstance(agreed, Refusal):
+                return agreed
+            maps[place] = agreed
+    return rule_of(node, facts).take_after(node, maps, facts)
+
+
 def lower(
     value: ir.Value, affine: Affine, facts: Facts, selection: Selection
 ) -> Journey | Refusal:
@@ -80,8 +93,9 @@ def lower(
     if blocked is not None:
         return blocked
     while (node := queue.pop()) is not None:
-        maps = arriving[node]
-        taken = selection.refuse_touch(node) or rule_of(node, facts).take_before(node, maps, facts)
+        rule = rule_of(node, facts)
+        blocked = selection.refuse_touch(node)
+        taken = blocked or rule.take_before(node, arriving[node], facts)
         if isinstance(taken, Refusal):
             return taken
         journey.note(node, taken)
@@ -119,7 +133,9 @@ def _enter_up(value: ir.Value, queue: _Queue, start: ir.Value) -> Refusal | None
         return Refusal(Code.GRAPH_OUTPUT, name, why)
     producer = value.producer()
     if producer is None:
-        why = f"{name!r} is a graph input or a constant, nothing in front of it can take the map"
+        why = (
+            f"{name!r} is a graph input or a constant, nothing in front of it can take the map"
+        )
         return Refusal(Code.GRAPH_INPUT, name, why)
     if value.graph is not start.graph:
         why = f"{name!r} is computed outside of this subgraph"

@@ -1,1 +1,1 @@
-"""The ONNX model: reading and writing it, asking it for facts, and the only hands that edit it."""
+"""The ONNX model: read it, write it, ask it for facts; the only hands that edit it."""

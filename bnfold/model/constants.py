@@ -22,7 +22,7 @@ FLOATS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:
-    """A constant value: its elements (float64 where floating, not yet rounded) and its type."""
+    """A constant value: its elements (floats in float64, unrounded) and its type."""
 
     expression: Expression
     dtype: ir.DataType
@@ -50,7 +50,7 @@ class Constant:
 
 
 def constant_of(tensor: ir.TensorProtocol) -> Constant:
-    """Return the constant that a tensor holds; a folded tensor gives its unrounded expression."""
+    """Return the constant a tensor holds; a folded tensor gives its unrounded expression."""
     expression = tensor.meta.get(_EXPRESSION) if isinstance(tensor, ir.LazyTensor) else None
     if expression is None:
         shape = tuple(int(size) for size in tensor.shape.numpy())
@@ -76,7 +76,7 @@ def folded_tensor(
     return tensor
 
 
-def _rounded(expression: Expression, dtype: ir.DataType) -> ir.Tensor:
+def _rounded(expression: Expression, dtype: ir.DataType) -> ir.TensorProtocol:
     return ir.Tensor(expression.rounded(dtype.numpy()), dtype=dtype)
 
 

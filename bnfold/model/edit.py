@@ -81,7 +81,9 @@ class Editor:
         self, node: ir.Node, index: int, old: ir.Value | None, tensor: ir.LazyTensor
     ) -> ir.Value:
         graph = _graph_of(node)
-        stem = (old.name if old is not None else None) or f"{_label(node)}.{_ROLES.get(index, index)}"
+        stem = (
+            old.name if old is not None else None
+        ) or f"{_label(node)}.{_ROLES.get(index, index)}"
         tensor.name = self.unique(stem if old is None else f"{stem}.folded")
         value = ir.Value(
             name=tensor.name,

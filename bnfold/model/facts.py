@@ -17,8 +17,30 @@ from bnfold.records import Code, Refusal
 
 _OVERRIDABLE_SINCE_IR: Final = 4
 _SAME_SHAPE: Final = frozenset(
-    "BatchNormalization Relu LeakyRelu PRelu Sigmoid Tanh Clip Identity Dropout Cast Elu Selu"
-    " HardSigmoid HardSwish Softplus Neg Abs Exp Sqrt Erf Gelu Softmax".split()
+    [
+        "BatchNormalization",
+        "Relu",
+        "LeakyRelu",
+        "PRelu",
+        "Sigmoid",
+        "Tanh",
+        "Clip",
+        "Identity",
+        "Dropout",
+        "Cast",
+        "Elu",
+        "Selu",
+        "HardSigmoid",
+        "HardSwish",
+        "Softplus",
+        "Neg",
+        "Abs",
+        "Exp",
+        "Sqrt",
+        "Erf",
+        "Gelu",
+        "Softmax",
+    ]
 )
 
 
@@ -96,7 +118,8 @@ class Facts:
                 return (None, weight[1] * int_attr(node, "group", 1), *rest)
             case "Gemm":
                 return (None, weight[0 if int_attr(node, "transB", 0) else 1])
-        return None
+            case _:
+                return None
 
     def dtype(self, value: ir.Value) -> ir.DataType | None:
         """Return the element type of a value, if known."""
@@ -115,7 +138,7 @@ class Facts:
             return Refusal(
                 Code.OVERRIDABLE,
                 value.name or "",
-                f"the initializer {value.name!r} is also a graph input: a caller may override it",
+                f"the initializer {value.name!r} is a graph input too: callers may override it",
                 "remove it from the graph inputs, or pass --assume-constant-inputs",
             )
         return constant_of(value.const_value)
@@ -149,7 +172,8 @@ class Facts:
             waiting = [
                 producer
                 for value in self._needed(node)
-                if (producer := value.producer()) is not None and producer not in self._computed
+                if (producer := value.producer()) is not None
+                and producer not in self._computed
             ]
             if waiting:
                 stack.extend(waiting)

@@ -20,7 +20,9 @@ from bnfold.model.structure import check_structure, is_sorted
 UNSORTED: Final = "bnfold.unsorted"
 SOURCE: Final = "bnfold.source_path"
 
-logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # its warnings are our errors, said better
+logging.getLogger("onnx_ir").setLevel(
+    logging.ERROR
+)  # its warnings are our errors, said better
 
 
 def load(path: str | Path) -> ir.Model:
@@ -115,7 +117,7 @@ class _Densify:
     def __init__(self, sparse: onnx.SparseTensorProto) -> None:
         self._sparse = sparse
 
-    def __call__(self) -> ir.Tensor:
+    def __call__(self) -> ir.TensorProtocol:
         dims = tuple(self._sparse.dims)
         values = onnx.numpy_helper.to_array(self._sparse.values)
         indices = onnx.numpy_helper.to_array(self._sparse.indices)
@@ -130,7 +132,7 @@ class _Densify:
 def to_proto(model: ir.Model) -> onnx.ModelProto:
     """Serialise a model; what `from_proto` read and nobody changed is written as it was.
 
-    A model that was built in onnx_ir, and never read by `from_proto`, is written as onnx_ir does.
+    A model that was built in onnx_ir is written as onnx_ir does.
     """
     proto = ir.serde.serialize_model(model)
     put_back(proto, model)

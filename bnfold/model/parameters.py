@@ -27,7 +27,9 @@ def check_parameters(facts: Facts) -> None:
 
 def _check_batch_norm(node: ir.Node, facts: Facts) -> None:
     if len(node.inputs) < 5 or any(value is None for value in node.inputs[:5]):
-        raise _fault(node, "BatchNormalization needs five inputs", f"it has {len(node.inputs)}")
+        raise _fault(
+            node, "BatchNormalization needs five inputs", f"it has {len(node.inputs)}"
+        )
     lengths = {}
     for name, value in zip(_NAMES, node.inputs[1:5], strict=True):
         dims = None if value is None else facts.shape(value)

@@ -29,7 +29,9 @@ def save(model: ir.Model, path: str | Path) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=".bnfold-", dir=path.parent) as folder:
             _write(model, Path(folder) / path.name)
-            for written in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+            for written in sorted(
+                Path(folder).iterdir(), key=lambda file: file.name == path.name
+            ):
                 _flush(written)
                 written.replace(path.parent / written.name)
         _flush(path.parent)

@@ -110,11 +110,7 @@ def _write_light_graph(proto: onnx.GraphProto, graph: ir.Graph) -> None:
     for value in graph.inputs:
         ir.serde.serialize_value_into(proto.input.add(), value)
     for value in graph.initializers.values():
-        tensor = value.const_value
-        if tensor is not None and tensor.size <= _SMALL_ELEMENTS:
-            ir.serde.serialize_tensor_into(proto.initializer.add(), tensor)
-        elif tensor is not None and not value.is_graph_input():
-            _add_input(proto, value.name or "", tensor)
+        _write_light_initializer(proto, value)
     for node in graph:
         _write_light_node(proto, node)
         for output in node.outputs:
@@ -122,6 +118,18 @@ def _write_light_graph(proto: onnx.GraphProto, graph: ir.Graph) -> None:
                 ir.serde.serialize_value_into(proto.value_info.add(), output)
     for value in graph.outputs:
         ir.serde.serialize_value_into(proto.output.add(), value)
+
+
+def _write_light_initializer(proto: onnx.GraphProto, value: ir.Value) -> None:
+    tensor = value.const_value
+    if tensor is None:
+        return
+    if tensor.size <= _SMALL_ELEMENTS:
+        ir.serde.serialize_tensor_into(proto.initializer.add(), tensor)
+    elif not value.is_graph_input():
+        dims = [int(size) for size in tensor.shape.numpy()]
+        name = value.name or ""
+        proto.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), dims))
 
 
 def _write_light_node(proto: onnx.GraphProto, node: ir.Node) -> None:
@@ -139,8 +147,3 @@ def _write_light_node(proto: onnx.GraphProto, node: ir.Node) -> None:
         node_proto.attribute.append(onnx.helper.make_attribute("value", value))
         return
     proto.node.append(written if written is not None else ir.serde.serialize_node(node))
-
-
-def _add_input(proto: onnx.GraphProto, name: str, tensor: ir.TensorProtocol) -> None:
-    dims = [int(size) for size in tensor.shape.numpy()]
-    proto.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), dims))

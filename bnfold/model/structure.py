@@ -83,7 +83,7 @@ def _check_names(graph: onnx.GraphProto, outer: frozenset[str], where: str) -> N
                 f"the graph output {output.name!r} is not written in its graph",
                 where=f"{where}: graph {graph.name!r}",
                 why="no node, input or initializer of that graph has the name",
-                remedy="export the model again; return an outer value through an Identity node",
+                remedy="export the model again; return outer values through an Identity node",
             )
     _check_acyclic(graph, where)
 
@@ -146,7 +146,9 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
 
 def _check_acyclic(graph: onnx.GraphProto, where: str) -> None:
     """Peel off nodes whose inputs are ready (Kahn 1962); what remains stands on a cycle."""
-    writer = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    writer = {
+        name: place for place, node in enumerate(graph.node) for name in node.output if name
+    }
     readers: list[list[int]] = [[] for _ in graph.node]
     waits = [0] * len(graph.node)
     for place, node in enumerate(graph.node):
@@ -162,9 +164,7 @@ def _check_acyclic(graph: onnx.GraphProto, where: str) -> None:
             if not waits[reader]:
                 ready.append(reader)
     if done < len(graph.node):
-        stuck = next(
-            node for node, count in zip(graph.node, waits, strict=True) if count
-        )
+        stuck = next(node for node, count in zip(graph.node, waits, strict=True) if count)
         raise ModelError(
             "the graph has a cycle",
             where=f"{where}: node {stuck.name or stuck.op_type!r}",

@@ -14,7 +14,7 @@ _PIPE_WIDTH: Final = 200
 
 
 def print_sites(report: FoldReport, model: str) -> None:
-    """Print one row for each map: the nodes it stands in, and where it goes or what stops it."""
+    """Print a row for each map: the nodes it stands in, where it goes or what stops it."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPE_WIDTH)

@@ -7,9 +7,9 @@ A rule answers three questions, each with a reason when the answer is no:
 - `Rule.take_before`: maps were applied to my inputs; can I do with the bare inputs?
 
 Both ``take`` questions are answered with `Taken`: edits of the node's own constants and
-attributes, and the maps that go onward, to the inputs (up) or to the outputs (down). A node that
-absorbs sends nothing onward; one that is merely passed edits nothing; a MatMul takes the scale
-and sends a shift on. Rules are stateless, and read the graph through `Facts` only.
+attributes, and the maps that go onward, to the inputs (up) or to the outputs (down). A node
+that absorbs sends nothing onward; one that is merely passed edits nothing; a MatMul takes the
+scale and sends a shift on. Rules are stateless, and read the graph through `Facts` only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""BatchNormalization at inference: ``scale · (x − mean) / √(var + epsilon) + B`` (opset 7–15)."""
+"""BatchNormalization at inference: ``scale · (x − mean) / √(var + epsilon) + B``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BatchNormalization(Rule):
     """A map on axis 1, and an absorber of other maps on that axis."""
 
     def source(self, node: ir.Node, facts: Facts) -> Source | Refusal:
-        """Y = scale · (X − input_mean) / √(input_var + epsilon) + B, with stored statistics."""
+        """Y = scale · (X − input_mean) / √(input_var + epsilon) + B (opset 7 to 15)."""
         blocked = _not_inference(node, facts)
         if blocked is not None:
             return blocked
@@ -56,7 +56,7 @@ class BatchNormalization(Rule):
         return blocked or _absorb(node, maps[0], facts, shift_in_front=False)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
-        """``bn(s · x + t)``: the slope a of bn becomes ``a · s``, its offset grows by ``a · t``."""
+        """``bn(s · x + t)``: bn's slope a becomes ``a · s``, its offset grows by ``a · t``."""
         blocked = _not_inference(node, facts)
         if blocked is not None:
             return blocked
@@ -66,7 +66,9 @@ class BatchNormalization(Rule):
         return _absorb(node, maps[0], facts, shift_in_front=True)
 
 
-def rewrite_as(node: ir.Node, affine: Affine, facts: Facts) -> tuple[SetConstant, ...] | Refusal:
+def rewrite_as(
+    node: ir.Node, affine: Affine, facts: Facts
+) -> tuple[SetConstant, ...] | Refusal:
     """Return the edits of scale and B after which a BatchNormalization applies ``affine``."""
     read = _parameters(node, facts)
     if isinstance(read, Refusal):

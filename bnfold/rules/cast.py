@@ -20,7 +20,7 @@ _EXPONENT_BITS: Final = {
     ir.DataType.DOUBLE: 11,
 }
 _HEADROOM: Final = 64.0
-"""Into float16 a map may stretch values by this much: six of its fifteen binades either way."""
+"""Into float16 a map may stretch values this much: six of fifteen binades either way."""
 
 
 class Cast(Rule):
@@ -45,7 +45,7 @@ def _types(node: ir.Node, facts: Facts) -> tuple[ir.DataType | None, ir.DataType
 def _pass(
     node: ir.Node, affine: Affine, *, now: ir.DataType | None, then: ir.DataType | None
 ) -> Taken | Refusal:
-    """Let the map pass unless the type it moves to is narrower in range and it stretches values.
+    """Let the map pass unless it stretches values and the type it moves to has less range.
 
     What was ``cast(s · x + t)`` becomes ``s · cast(x) + t``: x itself must then fit the type.
     """

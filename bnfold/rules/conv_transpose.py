@@ -40,7 +40,7 @@ class ConvTranspose(Rule):
         return Taken((*weight.times(factor, 0, 1, channels=1), *bias))
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
-        """``f(s · x + t)``: row i times s[i]; the shift only where every output sees one tap."""
+        """``f(s · x + t)``: row i times s[i]; the shift only if every output sees one tap."""
         affine = only_map(node, maps, 0, "weight or bias")
         weight = read_weight(node, 1, facts)
         if isinstance(affine, Refusal):

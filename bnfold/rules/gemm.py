@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bnfold.affine import Affine
 from bnfold.model.attributes import float_attr, int_attr
 from bnfold.model.facts import Facts
-from bnfold.records import Code, Refusal
+from bnfold.records import Refusal
 from bnfold.rules.base import Edit, Maps, Rule, SetAttribute, Taken, name_of, wrong_axis
 from bnfold.rules.weights import Weight, bias_edit, has_input, only_map, read_weight
 
@@ -101,7 +101,9 @@ def _addend_after(
             return ()
         return _write_addend(node, _laid(shift, weight), weight.constant.dtype)
     changed = addend * _laid(scale, weight) + _laid(shift, weight)
-    return _write_addend(node, _slim(changed, addend, affine), _addend_dtype(node, facts, weight))
+    return _write_addend(
+        node, _slim(changed, addend, affine), _addend_dtype(node, facts, weight)
+    )
 
 
 def _addend_plus(
@@ -127,7 +129,7 @@ def _laid(vector: _Wide, weight: Weight) -> _Wide:
     return vector if weight.index == _B else vector.reshape(-1, 1)
 
 
-def _read_addend(node: ir.Node, facts: Facts) -> _Wide | None | Refusal:
+def _read_addend(node: ir.Node, facts: Facts) -> _Wide | Refusal | None:
     """Return ``beta · C`` in float64; None when absent."""
     beta = float_attr(node, "beta", 1.0)
     if not has_input(node, _C) or beta == 0.0:
@@ -143,8 +145,7 @@ def _addend_dtype(node: ir.Node, facts: Facts, weight: Weight) -> ir.DataType:
     if not has_input(node, _C):
         return weight.constant.dtype
     held = facts.constant(node.inputs[_C])
-    dtype = weight.constant.dtype if isinstance(held, Refusal) else held.dtype
-    return dtype
+    return weight.constant.dtype if isinstance(held, Refusal) else held.dtype
 
 
 def _write_addend(node: ir.Node, elements: _Wide, dtype: ir.DataType) -> tuple[Edit, ...]:

@@ -28,7 +28,7 @@ class _Binary(Rule):
 
     @abstractmethod
     def _map(self, index: int, constant: _Wide, axis: int | None) -> Affine | None:
-        """Return the map of the operand ``index`` given the other one; None when it is none."""
+        """Return the map of operand ``index``, given the other one; None when it is none."""
 
     def source(self, node: ir.Node, facts: Facts) -> Source | Refusal:
         """Y = x ∘ constant, or constant ∘ x."""
@@ -43,7 +43,9 @@ class _Binary(Rule):
         with np.errstate(all="ignore"):
             affine = self._map(index, vector, axis)
         if affine is None:
-            return Refusal(Code.NOT_AFFINE, name_of(node), f"{node.op_type} by a value is no map")
+            return Refusal(
+                Code.NOT_AFFINE, name_of(node), f"{node.op_type} by a value is no map"
+            )
         if not affine.is_finite:
             why = "its constant gives a scale or shift that is not finite"
             return Refusal(Code.NOT_FINITE, name_of(node), why, "check the constant")
@@ -242,7 +244,7 @@ def _join(rule: _Binary, node: ir.Node, affine: Affine, facts: Facts) -> Taken |
 
 
 def laid_out(vector: _Wide, axis: int | None, rank: int | None) -> Expression | None:
-    """Return ``vector`` shaped to broadcast along ``axis`` of a value: [C, 1, …], or a scalar."""
+    """Return ``vector`` shaped to broadcast along ``axis``: [C, 1, …], or a scalar."""
     if axis is None:
         return Expression.of(vector.reshape(()))
     if rank is None:

@@ -78,7 +78,9 @@ def through_reshape(affine: Affine, from_dims: Dims, to_dims: Dims) -> Affine | 
     varying = [axis for axis in range(len(outside)) if any(_varies(p, axis) for p in parts)]
     if len(varying) != 1:
         return None
-    vectors = [np.moveaxis(p, varying[0], 0).reshape(outside[varying[0]], -1)[:, 0] for p in parts]
+    vectors = [
+        np.moveaxis(p, varying[0], 0).reshape(outside[varying[0]], -1)[:, 0] for p in parts
+    ]
     return Affine.per_channel(to_start + varying[0], *vectors)
 
 

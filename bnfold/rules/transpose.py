@@ -19,8 +19,10 @@ class Transpose(Rule):
         if affine.axis is None:
             return Taken(onward={0: affine})
         perm = _perm(node, facts)
-        return perm if isinstance(perm, Refusal) else Taken(
-            onward={0: affine.on_axis(perm[affine.axis])}
+        return (
+            perm
+            if isinstance(perm, Refusal)
+            else Taken(onward={0: affine.on_axis(perm[affine.axis])})
         )
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:

@@ -37,7 +37,9 @@ class Weight:
         """Dimensions of the weight."""
         return self.constant.shape
 
-    def times(self, factor: _Wide, *axes: int, channels: int | None = None) -> tuple[Edit, ...]:
+    def times(
+        self, factor: _Wide, *axes: int, channels: int | None = None
+    ) -> tuple[Edit, ...]:
         """Return the edit that multiplies the weight by ``factor`` along ``axes``; none for 1.
 
         ``channels`` is the axis of the weight whose slices are output channels.

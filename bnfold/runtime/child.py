@@ -46,6 +46,7 @@ def open_session(job: dict[str, Any]) -> ort.InferenceSession:
     options.graph_optimization_level = _LEVELS[job["level"]]
     options.intra_op_num_threads = job["threads"]
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     ort.set_seed(_SEED)
     return ort.InferenceSession(job["model"], options, providers=["CPUExecutionProvider"])

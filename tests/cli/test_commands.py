@@ -146,7 +146,7 @@ def test_an_unexpected_error_is_a_message_and_not_a_traceback(model, monkeypatch
     from bnfold.cli.main import main
     from bnfold.rules.conv import Conv
 
-    def breaks(self, node, maps, facts):
+    def breaks(*_):
         message = "a bug"
         raise ZeroDivisionError(message)
 

@@ -1,4 +1,4 @@
-"""The law of the fold, over drawn models: the same function, the same interface, never dearer."""
+"""The law of the fold, over drawn models: same function, same interface, never dearer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def test_other_types_obey_the_same_law(dtype):
 def test_a_report_accounts_for_every_map_that_went(model):
     result = bnfold.fold(model, verify=False)
     gone = judge.affine_count(model) - judge.affine_count(result.to_proto())
-    left = {step: [kind for kind in step.left if kind != "Identity"] for step in result.report.steps}
+    left = {
+        step: [kind for kind in step.left if kind != "Identity"]
+        for step in result.report.steps
+    }
     named = sum(len(step.site) - len(kinds) for step, kinds in left.items())
     assert gone <= named
     assert (gone > 0) == bool(result.report.steps)

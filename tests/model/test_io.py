@@ -41,9 +41,7 @@ def test_battery_models_come_back_bit_for_bit():
 def external(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "model.onnx"
-    onnx.save(
-        conv_bn(), path, save_as_external_data=True, location="w.bin", size_threshold=0
-    )
+    onnx.save(conv_bn(), path, save_as_external_data=True, location="w.bin", size_threshold=0)
     return path
 
 
@@ -53,7 +51,10 @@ def test_external_weights_stay_outside(tmp_path):
     (tmp_path / "b").mkdir()
     out = tmp_path / "b" / "out.onnx"
     bnfold.fold(path, verify=False).save(out)
-    assert sorted(entry.name for entry in out.parent.iterdir()) == ["out.onnx", "out.onnx.data"]
+    assert sorted(entry.name for entry in out.parent.iterdir()) == [
+        "out.onnx",
+        "out.onnx.data",
+    ]
     inside = bnfold.fold(conv_bn(), verify=False).to_proto()
     folded = {t.name: numpy_helper.to_array(t) for t in onnx.load(out).graph.initializer}
     for tensor in inside.graph.initializer:
@@ -78,7 +79,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list((tmp_path / "b").iterdir()) == []
 
 
-def _disk_full(self, data):
+def _disk_full(*_):
     raise OSError(28, "No space left on device")
 
 
@@ -91,7 +92,7 @@ def test_a_failed_write_keeps_the_file_that_was_there(tmp_path, monkeypatch):
     assert out.read_bytes() == b"before"
 
 
-def _fails(model):
+def _fails(*_):
     raise OSError(5, "Input/output error")
 
 
