@@ -96,11 +96,19 @@ def opened(model: Foldable) -> ir.Model:
     if isinstance(model, onnx.ModelProto):
         return from_proto(model)
     if isinstance(model, ir.Model):
-        return model.clone()
+        return _copied(model)
     raise UsageError(
         f"cannot fold a {type(model).__name__}",
         why="fold takes a path, an onnx.ModelProto or an onnx_ir.Model",
     )
+
+
+def _copied(model: ir.Model) -> ir.Model:
+    """Clone a model; one that onnx_ir cannot clone (unsorted, say) goes through protobuf."""
+    try:
+        return model.clone()
+    except (RuntimeError, ValueError):
+        return from_proto(ir.to_proto(model), where="onnx_ir.Model")
 
 
 def _with_warnings(report: FoldReport, warnings: list[str]) -> FoldReport:

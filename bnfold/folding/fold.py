@@ -16,7 +16,7 @@ from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain, chain_from, is_reported, source_of
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
-from bnfold.model.graphs import graphs_of
+from bnfold.model.graphs import graphs_of, sort_graphs
 from bnfold.model.parameters import check_parameters
 from bnfold.records import Code, FoldReport, Refusal, Stay, Step
 
@@ -34,6 +34,7 @@ def fold_in_place(
     """
     chosen = selection or Selection()
     before = count_operators(model)
+    sort_graphs(model)
     facts = Facts(model, assume_constant_inputs=assume_constant_inputs)
     check_parameters(facts)
     steps: list[Step] = []

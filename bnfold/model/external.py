@@ -29,6 +29,13 @@ def check_external_data(proto: onnx.ModelProto, base_dir: Path, where: str) -> N
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         path = base_dir / location
+        if not path.resolve().is_relative_to(base_dir.resolve()):
+            raise ModelError(
+                "the model reads external data from outside of its folder",
+                where=f"{where}: tensor {tensor.name!r}",
+                why=f"its location is {location!r}; ONNX allows paths below the model only",
+                remedy="put the data file beside the model and correct the location",
+            )
         if path not in sizes:
             sizes[path] = path.stat().st_size if location and path.is_file() else -1
         needed_bytes = int(entries.get("offset", 0)) + int(entries.get("length", 0))

@@ -138,7 +138,7 @@ class Facts:
             return Refusal(
                 Code.OVERRIDABLE,
                 value.name or "",
-                f"the initializer {value.name!r} is a graph input too: callers may override it",
+                f"initializer {value.name!r} is a graph input too: callers may override it",
                 "remove it from the graph inputs, or pass --assume-constant-inputs",
             )
         return constant_of(value.const_value)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from bnfold.errors import ModelError
+
 
 def graphs_of(graph: ir.Graph) -> Iterator[ir.Graph]:
     """Yield a graph and its subgraphs, depth first, in the order of nodes and attributes."""
@@ -24,3 +26,43 @@ def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
             yield attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS:
             yield from attribute.as_graphs()
+
+
+def sort_graphs(model: ir.Model) -> bool:
+    """Put the nodes of every graph in topological order; return whether any was out of it.
+
+    Raises:
+        ModelError: If there is no such order.
+    """
+    if all(_is_sorted(graph) for graph in graphs_of(model.graph)):
+        return False
+    try:
+        for graph in list(graphs_of(model.graph)):
+            graph.sort()
+    except ValueError as error:
+        raise ModelError(
+            "the graph has a cycle",
+            where=f"graph {model.graph.name!r}",
+            why=str(error),
+            remedy="export the model again; ONNX graphs are acyclic",
+        ) from error
+    return True
+
+
+def _is_sorted(graph: ir.Graph) -> bool:
+    """Return whether every node, and what stands in its subgraphs, reads from earlier ones."""
+    seen: set[ir.Node] = set()
+    for node in graph:
+        inside = (
+            inner
+            for subgraph in subgraphs_of(node)
+            for g in graphs_of(subgraph)
+            for inner in g
+        )
+        for reader in (node, *inside):
+            for value in reader.inputs:
+                producer = None if value is None else value.producer()
+                if producer is not None and producer.graph is graph and producer not in seen:
+                    return False
+        seen.add(node)
+    return True

@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError
 
 from bnfold.errors import ModelError
 from bnfold.model.external import bind_external_data, check_external_data
-from bnfold.model.graphs import graphs_of
+from bnfold.model.graphs import sort_graphs
 from bnfold.model.presence import paired, put_back, remember
-from bnfold.model.structure import check_structure, is_sorted
+from bnfold.model.structure import check_structure
 
 UNSORTED: Final = "bnfold.unsorted"
 SOURCE: Final = "bnfold.source_path"
@@ -84,10 +84,8 @@ def from_proto(
     remember(model, proto)
     for graph, graph_proto in paired(model, proto):
         _adopt_sparse(graph, graph_proto)
-    if not is_sorted(proto.graph):
+    if sort_graphs(model):
         model.graph.meta[UNSORTED] = True
-        for graph in list(graphs_of(model.graph)):
-            graph.sort()
     return model
 
 

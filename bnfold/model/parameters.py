@@ -30,15 +30,7 @@ def _check_batch_norm(node: ir.Node, facts: Facts) -> None:
         raise _fault(
             node, "BatchNormalization needs five inputs", f"it has {len(node.inputs)}"
         )
-    lengths = {}
-    for name, value in zip(_NAMES, node.inputs[1:5], strict=True):
-        dims = None if value is None else facts.shape(value)
-        if dims is not None and len(dims) == 1 and isinstance(dims[0], int):
-            lengths[name] = dims[0]
-    data = node.inputs[0]
-    channels = None if data is None else facts.dim(data, 1)
-    if isinstance(channels, int) and int_attr(node, "spatial", 1):
-        lengths["the channels of its input"] = channels
+    lengths = _lengths(node, facts)
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise _fault(node, "the parameters of a BatchNormalization do not fit", found)
@@ -49,6 +41,23 @@ def _check_batch_norm(node: ir.Node, facts: Facts) -> None:
     if not np.isfinite(wide).all() or (wide < 0).any():
         wrong = wide[~np.isfinite(wide) | (wide < 0)][0]
         raise _fault(node, "a variance is negative or not finite", f"input_var holds {wrong}")
+
+
+def _lengths(node: ir.Node, facts: Facts) -> dict[str, int]:
+    """Return the known lengths of the parameters, and of the channels they must equal."""
+    spatial = bool(int_attr(node, "spatial", 1))
+    lengths: dict[str, int] = {}
+    for name, value in zip(_NAMES, node.inputs[1:5], strict=True):
+        dims = None if value is None else facts.shape(value)
+        if dims is not None and len(dims) != 1 and spatial:
+            found = f"{name} has the shape {list(dims)}, [C] is required"
+            raise _fault(node, "a parameter of a BatchNormalization has the wrong rank", found)
+        if dims is not None and len(dims) == 1 and isinstance(dims[0], int):
+            lengths[name] = dims[0]
+    channels = None if node.inputs[0] is None else facts.dim(node.inputs[0], 1)
+    if isinstance(channels, int) and spatial:
+        lengths["the channels of its input"] = channels
+    return lengths
 
 
 def _fault(node: ir.Node, what: str, why: str) -> ModelError:

@@ -56,6 +56,8 @@ def put_back(proto: onnx.ModelProto, model: ir.Model) -> None:
         _restore(graph_proto, old, _GRAPH_FIELDS)
         _restore_order(graph_proto, old)
         _restore_value_info(graph_proto, old)
+        for tensor in _tensors(graph_proto):
+            _undouble(tensor)
         _restore_sparse(graph, graph_proto, old)
         for node, node_proto in zip(graph, graph_proto.node, strict=True):
             _restore_node(node_proto, node.meta.get(PROTO))
@@ -116,6 +118,21 @@ def _restore_node(new: onnx.NodeProto, old: onnx.NodeProto | None) -> None:
     for attribute, old_attribute in zip(new.attribute, old.attribute, strict=False):
         if attribute.name == old_attribute.name:
             _restore(attribute, old_attribute, _ATTRIBUTE_FIELDS)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
+
+
+def _undouble(tensor: onnx.TensorProto) -> None:
+    """Keep the first entry of each key: onnx_ir appends metadata_props to a full copy."""
+    keys = [entry.key for entry in tensor.metadata_props]
+    if len(set(keys)) < len(keys):
+        for place in reversed(range(len(keys))):
+            if keys[place] in keys[:place]:
+                del tensor.metadata_props[place]
 
 
 def _restore_value_info(new: onnx.GraphProto, old: onnx.GraphProto) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import onnx
+import onnx_ir as ir
 
 from bnfold.errors import ModelError
 
-_DEFAULT_DOMAINS = ("", "ai.onnx")
+_DEFAULT_DOMAINS: Final = ("", "ai.onnx")
+_TYPES: Final = frozenset(ir.DataType) - {ir.DataType.UNDEFINED, ir.DataType.STRING}
 
 
 def check_structure(proto: onnx.ModelProto, where: str) -> None:
     """Refuse a model whose graph is empty, ill-named or cyclic, or lacks an opset import.
 
-    An unsorted graph is no fault: `is_sorted` tells, and the reader sorts it.
+    An unsorted graph is no fault: the reader sorts it.
 
     Raises:
         ModelError: Naming the fault, the node or tensor, and what to do.
@@ -27,6 +31,8 @@ def check_structure(proto: onnx.ModelProto, where: str) -> None:
             remedy="export the model again; a file of zero bytes is an interrupted download",
         )
     _check_opset_imports(proto, where)
+    for tensor in _all_tensors(proto.graph):
+        _check_length(tensor, where)
     _check_names(proto.graph, frozenset(), where)
 
 
@@ -41,6 +47,31 @@ def _check_opset_imports(proto: onnx.ModelProto, where: str) -> None:
                 why="without an opset import the meaning of its operators is undefined",
                 remedy="add it to model.opset_import, or export the model again",
             )
+
+
+def _all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in _all_nodes(graph):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from attribute.g.initializer
+
+
+def _check_length(tensor: onnx.TensorProto, where: str) -> None:
+    """Check that raw bytes are as many as the shape and type ask for."""
+    if not tensor.HasField("raw_data") or tensor.data_type not in _TYPES:
+        return
+    bits = ir.DataType(tensor.data_type).bitwidth
+    needed_bytes = (math.prod(tensor.dims) * bits + 7) // 8
+    if len(tensor.raw_data) != needed_bytes:
+        raise ModelError(
+            "a tensor has more or fewer bytes than its shape",
+            where=f"{where}: tensor {tensor.name!r} of shape {list(tensor.dims)}",
+            why=f"it holds {len(tensor.raw_data)} bytes, {needed_bytes} are needed",
+            remedy="export the model again",
+        )
 
 
 def _canonical(domain: str) -> str:
@@ -120,16 +151,6 @@ def _duplicate(name: str, holders: str, where: str) -> ModelError:
         why=f"it is the name of {holders}; ONNX requires single assignment",
         remedy="rename one of them, or export the model again",
     )
-
-
-def is_sorted(graph: onnx.GraphProto) -> bool:
-    """Return whether every node, in subgraphs too, stands behind the nodes it reads from."""
-    pending = {name for node in graph.node for name in node.output if name}
-    for node in graph.node:
-        if any(name in pending for name in _reads(node)):
-            return False
-        pending.difference_update(node.output)
-    return all(is_sorted(sub) for node in graph.node for sub in subgraphs(node))
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

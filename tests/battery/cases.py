@@ -1,0 +1,36 @@
+"""All graphs of the battery, in one list."""
+
+from __future__ import annotations
+
+from tests.battery import (
+    axes,
+    beyond,
+    branches,
+    carriers,
+    constants,
+    direct,
+    guards,
+    linear,
+    oddities,
+    ranges,
+    traps,
+)
+from tests.battery.graphs import Case
+
+ALL: tuple[Case, ...] = tuple(
+    case
+    for theme in (
+        direct,
+        linear,
+        constants,
+        branches,
+        carriers,
+        guards,
+        axes,
+        ranges,
+        oddities,
+        traps,
+        beyond,
+    )
+    for case in theme.cases()
+)

@@ -1,0 +1,36 @@
+"""ONNX Runtime as a second witness: does it load and run what it ran before?"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.battery.judge import Inputs
+
+ort = pytest.importorskip("onnxruntime")
+
+
+def complaint(model: onnx.ModelProto, feeds: Inputs, *, optimised: bool = True) -> str:
+    """What the runtime says when it cannot load or run the model."""
+    _, error = outputs(model, feeds, optimised=optimised)
+    return error
+
+
+def outputs(
+    model: onnx.ModelProto, feeds: Inputs, *, optimised: bool = True
+) -> tuple[dict[str, np.ndarray], str]:
+    """The runtime's results, or none and its complaint."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        values = session.run(None, feeds)
+    except Exception as error:  # noqa: BLE001 - the runtime raises its own classes for every fault
+        return {}, f"{type(error).__name__}: {error}"
+    return dict(zip((o.name for o in model.graph.output), values, strict=True)), ""
