@@ -42,7 +42,9 @@ class _Network:
         self.weights.append(numpy_helper.from_array(array.astype(np.float32), name))
         return name
 
-    def conv_bn(self, data: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> str:
+    def conv_bn(
+        self, data: str, inputs: int, outputs: int, kernel: int, stride: int = 1
+    ) -> str:
         stem = f"l{len(self.nodes)}"
         shape = (outputs, inputs, kernel, kernel)
         deviation = (2 / (inputs * kernel * kernel)) ** 0.5
@@ -86,7 +88,9 @@ def resnet50(seed: int = 0) -> onnx.ModelProto:
     channels = 64
     for blocks, width in ((3, 64), (4, 128), (6, 256), (3, 512)):
         for block in range(blocks):
-            value = net.bottleneck(value, channels, width, 2 if block == 0 and width > 64 else 1)
+            value = net.bottleneck(
+                value, channels, width, 2 if block == 0 and width > 64 else 1
+            )
             channels = 4 * width
     value = net.then("Flatten", net.then("GlobalAveragePool", value))
     weight = net.constant("fc.w", np.random.default_rng(seed).normal(0, 0.02, (1000, 2048)))
@@ -124,7 +128,9 @@ def compare(ours: list[str], baseline: list[str], rounds: int) -> dict[str, obje
         order = (("ours", ours), ("baseline", baseline))
         for name, command in order if turn % 2 == 0 else reversed(order):
             samples[name].append(measured(command))
-    time_ratios = [a[0] / b[0] for a, b in zip(samples["ours"], samples["baseline"], strict=True)]
+    time_ratios = [
+        a[0] / b[0] for a, b in zip(samples["ours"], samples["baseline"], strict=True)
+    ]
     memory = {name: statistics.median(s[1] for s in rows) for name, rows in samples.items()}
     return {
         "time_ratio": statistics.median(time_ratios),
@@ -166,10 +172,14 @@ def main() -> None:
         [sys.executable, "-c", "import click"],
         3 * arguments.rounds,
     )
-    print(f"fold of {size_mb:.0f} MB / load and save: time {fold['time_ratio']:.2f}×"
-          f" {fold['time_ratio_range']}, peak memory {fold['memory_ratio']:.2f}×")
-    print(f"bnfold --help / import click: time {start['time_ratio']:.2f}×"
-          f" {start['time_ratio_range']}")
+    print(
+        f"fold of {size_mb:.0f} MB / load and save: time {fold['time_ratio']:.2f}×"
+        f" {fold['time_ratio_range']}, peak memory {fold['memory_ratio']:.2f}×"
+    )
+    print(
+        f"bnfold --help / import click: time {start['time_ratio']:.2f}×"
+        f" {start['time_ratio_range']}"
+    )
     if arguments.json:
         document = {"environment": environment(), "fold": fold, "help": start}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")

@@ -29,6 +29,7 @@ class Code(StrEnum):
     SHIFT_MEETS_PADDING = "shift-meets-padding"
     SHIFT_NOT_CONSTANT = "shift-not-constant"
     NEEDS_SCALE_ONLY = "needs-scale-only"
+    WRONG_SHAPE = "wrong-shape"
     OUT_OF_RANGE = "out-of-range"
     CAST_RANGE = "cast-range"
     NO_GAIN = "no-gain"

@@ -53,8 +53,16 @@ def weigh(readings: Readings) -> tuple[OutputCheck, ...]:
 
 
 def sees(readings: Readings) -> bool:
-    """Whether any output, or what is in front of it, reacted to anything."""
-    return not all(is_blind(readings, place) for place in range(len(readings.names)))
+    """Whether any output, or what is in front of one, was compared and reacted to anything."""
+    places = range(len(readings.names))
+    return any(_compared(readings, one) and not is_blind(readings, one) for one in places)
+
+
+def _compared(readings: Readings, place: int) -> bool:
+    return any(
+        place in measures and any(draw[index].get(place) for draw in readings.noise)
+        for index, measures in enumerate(readings.reference)
+    )
 
 
 def is_blind(readings: Readings, place: int) -> bool:

@@ -27,7 +27,7 @@ class MatMul(Rule):
     """``Y = A · B`` with the numpy rules for stacks of matrices (MatMul-1 to -13)."""
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
-        """``s · y``: the weight times s along the axis that became the map's axis of Y."""
+        """``s · y + t``: the weight times s; for t, two matrices become a Gemm with C = t."""
         affine = maps[0]
         weight = _weight(node, facts)
         if isinstance(weight, Refusal):
@@ -44,7 +44,7 @@ class MatMul(Rule):
         return Taken((*weight.times(affine.scale, axis), *_addend(node, affine, weight)))
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
-        """``(s · x + t) · W = x · (s · W) + t · W``: the image of t goes onward as a shift."""
+        """``(s · x + t) · W``: the weight times s; the image of t as above, or onward."""
         weight = _weight(node, facts)
         if isinstance(weight, Refusal):
             return weight

@@ -82,6 +82,9 @@ def bias_after(
     bias = read_weight(node, index, facts)
     if isinstance(bias, Refusal):
         return bias
+    if bias.shape != (channels,):
+        why = f"its bias has the shape {list(bias.shape)}, [{channels}] is required"
+        return Refusal(Code.WRONG_SHAPE, name_of(node), why, "export the model again")
     return (bias_edit(node, index, bias.constant.wide() * scale + shift, bias.constant.dtype),)
 
 

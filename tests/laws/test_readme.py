@@ -1,0 +1,48 @@
+"""The README says what is so: its code runs, its table is the rules', its options exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from docs.rule_table import updated
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_table_of_rules_is_up_to_date():
+    assert updated(README) == README, "run python -m docs.rule_table"
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_the_examples_run(code, tmp_path):
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "BatchNormalization" in done.stdout
+    assert (tmp_path / "folded.onnx").exists()
+
+
+def test_every_option_named_exists():
+    shown = subprocess.run(
+        [sys.executable, "-m", "bnfold", "fold", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    named = set(re.findall(r"`(--[a-z-]+)", README))
+    assert named
+    assert [option for option in sorted(named - {"--check"}) if option not in shown] == []
