@@ -58,7 +58,8 @@ class Step:
         absorbed_by: Names of the nodes whose constants took it.
         tensors: Names of the tensors that were written.
         left: Operator kinds of the nodes that remain of the site, if any.
-        cloned_bytes: Growth from shared weights that had to be cloned, in bytes.
+        cloned_bytes: Growth by weights written anew because other nodes read them, or because
+            nodes computed them, in bytes.
     """
 
     rule: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -87,16 +87,17 @@ def _check(readings: Readings, place: int) -> OutputCheck:
 def _check_at(readings: Readings, place: int, level: Level) -> OutputCheck:
     name = readings.names[place]
     trials: list[Trial] = []
-    for index, (measures, accused) in enumerate(
-        zip(readings.reference, readings.accused[level], strict=True)
-    ):
+    for index, measures in enumerate(readings.reference):
         if place not in measures:
             return _plain(name, 0.0, "not a dense tensor: not compared")
-        noise = _noise_at(readings, place, level, index)
-        found = accused[place]
-        if found is not None and noise:
-            trials.append(Trial(measures[place].scale, noise, found))
-        elif found is None and len(noise) == _draws(readings, level):
+        noise = _present(draw[index].get(place) for draw in readings.noise)
+        own = _present(
+            one[index].get(place) for at, one in readings.own.items() if at is level
+        )
+        accused = readings.accused[level][index][place]
+        if accused is not None and noise:
+            trials.append(Trial(measures[place].scale, noise, own, accused))
+        elif accused is None and len(noise) == len(readings.noise):
             return _plain(name, float("inf"), f"another shape or type (optimisation {level})")
     if not trials:
         return _plain(name, 0.0, "its shape depends on rounding: not compared")
@@ -104,17 +105,8 @@ def _check_at(readings: Readings, place: int, level: Level) -> OutputCheck:
     return check if check.passed else replace(check, note=_failed_at(check, level))
 
 
-def _noise_at(
-    readings: Readings, place: int, level: Level, index: int
-) -> tuple[Deviation, ...]:
-    sources = [draw[index].get(place) for draw in readings.noise]
-    if level in readings.own:
-        sources.append(readings.own[level][index].get(place))
-    return tuple(one for one in sources if one is not None)
-
-
-def _draws(readings: Readings, level: Level) -> int:
-    return len(readings.noise) + (level in readings.own)
+def _present(found: Iterable[Deviation | None]) -> tuple[Deviation, ...]:
+    return tuple(one for one in found if one is not None)
 
 
 def _failed_at(check: OutputCheck, level: Level) -> str:

@@ -59,8 +59,18 @@ class Editor:
         if index >= len(node.inputs):
             node.resize_inputs(index + 1)
         node.replace_input_with(index, value)
-        gone = old is None or self.drop_constant(old)
-        return value.name or "", 0 if gone else tensor.nbytes
+        if old is None:
+            return value.name or "", 0
+        was_stored = _is_stored(old)
+        gone = self.drop_constant(old)
+        if gone:
+            self._inherit_name(value, old)
+        return value.name or "", 0 if gone and was_stored else tensor.nbytes
+
+    def _inherit_name(self, value: ir.Value, old: ir.Value) -> None:
+        """Give a new tensor the name of the one it replaced."""
+        self._names.discard(value.name or "")
+        value.name = old.name
 
     def _owned_by(
         self, node: ir.Node, value: ir.Value, expression: Expression, dtype: ir.DataType
@@ -242,6 +252,12 @@ class Editor:
 
 
 _ROLES: Final = {1: "weight", 2: "bias"}
+
+
+def _is_stored(value: ir.Value) -> bool:
+    """Return whether a constant takes space in the model, rather than being computed."""
+    producer = value.producer()
+    return producer is None or producer.op_type == "Constant"
 
 
 def _label(node: ir.Node) -> str:

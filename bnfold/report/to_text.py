@@ -17,7 +17,10 @@ def fold_to_text(
     lines += [f"  {line}" for line in _reasons(report)]
     lines += [f"  warning: {warning}" for warning in report.warnings]
     if report.cloned_bytes:
-        lines.append(f"  shared weights were cloned: {report.cloned_bytes} bytes more")
+        lines.append(
+            f"  grown by {report.cloned_bytes} bytes: weights that other nodes read, or that"
+            " nodes computed, were written anew"
+        )
     lines.append(f"  check: {_check(check)}")
     lines.append(f"  written: {written}" if written is not None else "  nothing written")
     return "\n".join(lines)
