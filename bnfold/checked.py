@@ -29,7 +29,8 @@ def fold(
         assume_constant_inputs: Treat initializers that are also graph inputs (from IR version
             4 on) as constants; overriding them afterwards gives wrong results.
         verify: Run both models on ONNX Runtime and judge the difference against the
-            original's own rounding noise. None checks when a runtime is installed.
+            original's own rounding noise. None checks when anything was folded and a runtime
+            is installed.
         seed: Seed of the inputs and of the noise.
 
     Raises:
@@ -40,7 +41,8 @@ def fold(
     result = fold_unchecked(
         model, only=only, skip=skip, assume_constant_inputs=assume_constant_inputs
     )
-    if verify is False or (verify is None and not _runtime_is_there()):
+    wanted = bool(result.report.steps) and _runtime_is_there() if verify is None else verify
+    if not wanted:
         return result
     check = _check(model, result, seed)
     if check.verdict is Verdict.FAILED:

@@ -21,7 +21,8 @@ def fold_to_text(
             f"  grown by {report.cloned_bytes} bytes: weights that other nodes read, or that"
             " nodes computed, were written anew"
         )
-    lines.append(f"  check: {_check(check)}")
+    nothing = check is None and not report.steps
+    lines.append(f"  check: {'nothing to check' if nothing else _check(check)}")
     lines.append(f"  written: {written}" if written is not None else "  nothing written")
     return "\n".join(lines)
 
