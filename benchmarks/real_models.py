@@ -2,9 +2,9 @@
 
     python -m benchmarks.real_models [--markdown TABLE.md] [MODEL.onnx …]
 
-Without arguments: the ``light_*`` models of the onnx wheel, the models in the packages
-``rapidocr-onnxruntime`` and ``nudenet`` where they are installed (``pip install --no-deps``), and
-the two of ``models/``.
+Without arguments: the ``light_*`` models of the onnx wheel, those in the packages
+``rapidocr-onnxruntime`` and ``nudenet`` where they are installed (``pip install --no-deps``),
+and the two of ``models/``.
 """
 
 from __future__ import annotations
