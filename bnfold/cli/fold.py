@@ -14,7 +14,7 @@ from bnfold.cli.options import model_argument, selection_options
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Where to write the folded model.",
 )
 @click.option(
@@ -43,6 +43,7 @@ def command(
     another function is never written.
     """
     from bnfold.checked import fold
+    from bnfold.model.save import check_writable
     from bnfold.report.to_json import fold_to_json
     from bnfold.report.to_text import fold_to_text
 
@@ -51,6 +52,7 @@ def command(
         raise click.UsageError(message)
     if output is not None:
         _refuse_same_file(model, output)
+        check_writable(output)
     result = fold(
         model,
         only=only,

@@ -10,9 +10,7 @@ import click
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
-model_argument = click.argument(
-    "model", type=click.Path(dir_okay=False, path_type=Path), metavar="MODEL"
-)
+model_argument = click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
 
 _SELECTION = (
     click.option(

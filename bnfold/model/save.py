@@ -44,6 +44,25 @@ def save(model: ir.Model, path: str | Path) -> None:
         ) from error
 
 
+def check_writable(path: str | Path) -> None:
+    """Find out before the work whether a file could be written.
+
+    Raises:
+        OutputError: If ``path`` is a folder, or its folder is missing or read-only.
+    """
+    path = Path(path)
+    why = ""
+    if path.is_dir():
+        why = "it is a folder"
+    elif not path.parent.is_dir():
+        why = f"there is no folder {str(path.parent)!r}"
+    elif not os.access(path.parent, os.W_OK):
+        why = f"the folder {str(path.parent)!r} is not writable"
+    if why:
+        remedy = "name a file in a folder that exists and is writable"
+        raise OutputError("cannot write the model", where=str(path), why=why, remedy=remedy)
+
+
 def _write(model: ir.Model, path: Path) -> None:
     size_bytes = outside_from_bytes(model)
     inside = contextlib.nullcontext()
