@@ -12,6 +12,7 @@ Baselines, measured in the same run, turn about:
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -26,6 +27,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+import bnfold
 
 _LOAD_AND_SAVE = "import sys, onnx_ir as ir; ir.save(ir.load(sys.argv[1]), sys.argv[2])"
 
@@ -142,11 +145,13 @@ def compare(ours: list[str], baseline: list[str], rounds: int) -> dict[str, obje
 
 def environment() -> dict[str, str]:
     """Return the machine and the versions that the figures hold for."""
-    packages = ("bnfold", "onnx", "onnx-ir", "numpy", "click", "protobuf")
+    packages = ("onnx", "onnx-ir", "numpy", "click", "protobuf")
     return {
         "machine": platform.machine(),
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "bnfold": bnfold.__version__,
         **{name: metadata.version(name) for name in packages},
     }
 
@@ -156,10 +161,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--build", type=Path, help="only write the model there")
     arguments = parser.parse_args()
+    if arguments.build:
+        onnx.save(resnet50(), arguments.build)
+        return
     with tempfile.TemporaryDirectory() as folder:
         model, out = Path(folder) / "resnet50.onnx", Path(folder) / "out.onnx"
-        onnx.save(resnet50(), model)
+        # In a process of its own: a child's peak memory counts from its parent's at the fork.
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.fold_cost", "--build", model], check=True
+        )
         size_mb = model.stat().st_size / 1e6
         command = [sys.executable, "-m", "bnfold", "fold", str(model), "-o", str(out)]
         fold = compare(
