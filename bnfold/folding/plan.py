@@ -65,7 +65,7 @@ def draw_plan(
         if isinstance(outcome, Refusal):
             refusals.append(outcome)
             continue
-        fault = _check_ranges(outcome.edits)
+        fault = _check_gain(outcome) or _check_ranges(outcome.edits)
         if fault is None:
             return outcome
         refusals.append(fault)
@@ -155,6 +155,22 @@ class _Trip:
             why = "several graph outputs would become one value"
             return Refusal(Code.GRAPH_OUTPUT, outputs[0].result.name or "", why)
         return None
+
+
+def _check_gain(plan: Plan) -> Refusal | None:
+    """Refuse to leave an Add or Mul where a BatchNormalization would do as well.
+
+    Both are one pass over the value, and runtimes keep a BatchNormalization in their blocked
+    layouts. Only an Add right behind a MatMul is worth more: they run as one.
+    """
+    chain = plan.chains[0]
+    if plan.left.is_identity or chain.rule != "BatchNormalization":
+        return None
+    takers = {node.op_type for node in (*plan.up.absorbed_by, *plan.down.absorbed_by)}
+    if takers == {"MatMul"} and plan.up.absorbed_by and not plan.left.has_scale:
+        return None
+    why = "what would stay of it costs as much as a BatchNormalization"
+    return Refusal(Code.NO_GAIN, chain.names[0], why)
 
 
 def _check_ranges(edits: list[Edit]) -> Refusal | None:
