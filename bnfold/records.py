@@ -30,8 +30,12 @@ class Code(StrEnum):
     SHIFT_NOT_CONSTANT = "shift-not-constant"
     NEEDS_SCALE_ONLY = "needs-scale-only"
     WRONG_SHAPE = "wrong-shape"
+    TOO_FAR = "too-far"
     OUT_OF_RANGE = "out-of-range"
     CAST_RANGE = "cast-range"
+    NEGATIVE_SCALE = "negative-scale"
+    PAD_VALUE = "pad-value"
+    MAPS_DIFFER = "maps-differ"
     NO_GAIN = "no-gain"
     NOT_SELECTED = "not-selected"
 

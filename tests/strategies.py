@@ -171,14 +171,122 @@ def _lay_out(draw, sketch, value, shape):
     return value, shape
 
 
+def _whole(sketch, *numbers) -> str:
+    name = f"whole{len(sketch.weights)}"
+    sketch.weights.append(numpy_helper.from_array(np.array(numbers, np.int64), name))
+    return name
+
+
+def _bend(draw, sketch, value, shape):
+    kind = draw(st.sampled_from(["LeakyRelu", "Clip", "PRelu", "Max"]))
+    if kind == "LeakyRelu":
+        return sketch.add(kind, [value], shape, alpha=0.25), shape
+    if kind == "Clip":
+        low = draw(st.sampled_from([0.0, -0.5]))
+        inputs = [value, sketch.constant(np.array(low)), sketch.constant(np.array(1.5))]
+        return sketch.add(kind, inputs, shape), shape
+    constant = sketch.constant(sketch.rng.uniform(0.1, 0.9, shape[-1:]))
+    return sketch.add(kind, [value, constant], shape), shape
+
+
+def _shrink(draw, sketch, value, shape):
+    rank = len(shape) - 2
+    if rank < 1 or min(shape[2:]) < 2:
+        return value, shape
+    kind = draw(st.sampled_from(["MaxPool", "AveragePool", "Global", "Reduce", "Slice"]))
+    if kind == "Global":
+        kind = draw(st.sampled_from(["GlobalAveragePool", "GlobalMaxPool"]))
+        result = (*shape[:2], *[1] * rank)
+        return sketch.add(kind, [value], result), result
+    if kind == "Reduce":
+        kind = draw(st.sampled_from(["ReduceMean", "ReduceMax", "ReduceMin"]))
+        axis = draw(st.integers(1, len(shape) - 1))
+        result = (*shape[:axis], *shape[axis + 1 :])
+        return sketch.add(kind, [value], result, axes=[axis], keepdims=0), result
+    if kind == "Slice":
+        axis = draw(st.sampled_from([a for a in range(1, len(shape)) if shape[a] > 1]))
+        result = (*shape[:axis], shape[axis] - 1, *shape[axis + 1 :])
+        ranges = [_whole(sketch, number) for number in (1, shape[axis], axis)]
+        return sketch.add(kind, [value, *ranges], result), result
+    result = (*shape[:2], *(size - 1 for size in shape[2:]))
+    return sketch.add(kind, [value], result, kernel_shape=[2] * rank), result
+
+
+def _grow(draw, sketch, value, shape):
+    kind = draw(st.sampled_from(["Pad", "Tile", "Resize", "Gather"]))
+    last = shape[-1]
+    if kind == "Gather":
+        axis = draw(st.integers(1, len(shape) - 1))
+        order = draw(st.lists(st.integers(0, shape[axis] - 1), min_size=1, max_size=5))
+        result = (*shape[:axis], len(order), *shape[axis + 1 :])
+        return sketch.add(kind, [value, _whole(sketch, *order)], result, axis=axis), result
+    if kind == "Pad":
+        result = (*shape[:-1], last + 1)
+        pads = [*[0] * (2 * len(shape) - 1), 1]
+        mode = draw(st.sampled_from(["constant", "edge"]))
+        return sketch.add(kind, [value, _whole(sketch, *pads)], result, mode=mode), result
+    if kind == "Tile" and np.prod(shape) < 200:
+        result = (*shape[:-1], 2 * last)
+        repeats = [*[1] * (len(shape) - 1), 2]
+        return sketch.add(kind, [value, _whole(sketch, *repeats)], result), result
+    if kind == "Resize" and len(shape) == 4 and np.prod(shape) < 200:
+        result = (*shape[:2], 2 * shape[2], 2 * last)
+        sizes = numpy_helper.from_array(
+            np.array([1, 1, 2, 2], np.float32), f"sizes{len(sketch.weights)}"
+        )
+        sketch.weights.append(sizes)
+        return sketch.add(kind, [value, "", sizes.name], result, mode="nearest"), result
+    return value, shape
+
+
+def _branch(draw, sketch, value, shape):
+    """Two branches of one value, each with a map or a linear layer, that meet again."""
+    ends = []
+    for _ in range(2):
+        end = value
+        if draw(st.booleans()):
+            end = sketch.add(draw(st.sampled_from(["Relu", "Sigmoid"])), [end], shape)
+        if draw(st.booleans()):
+            weight = sketch.constant(sketch.rng.normal(0, 1, (shape[-1], shape[-1])))
+            end = sketch.add("MatMul", [end, weight], shape)
+        if draw(st.booleans()):
+            end, _ = _map_along(draw, sketch, end, shape)
+        ends.append(end)
+    kind = draw(st.sampled_from(["Add", "Sub", "Mul", "Max", "Concat"]))
+    if kind == "Concat":
+        axis = draw(st.integers(1, len(shape) - 1))
+        result = (*shape[:axis], 2 * shape[axis], *shape[axis + 1 :])
+        return sketch.add(kind, ends, result, axis=axis), result
+    return sketch.add(kind, ends, shape), shape
+
+
+def _split(draw, sketch, value, shape):
+    axis = draw(st.sampled_from([a for a in range(1, len(shape)) if shape[a] % 2 == 0] or [0]))
+    if axis == 0:
+        return value, shape
+    part = (*shape[:axis], shape[axis] // 2, *shape[axis + 1 :])
+    first = sketch.add("Split", [value], part, axis=axis)
+    sketch.nodes[-1].output.append(f"{first}_second")
+    second = f"{first}_second"
+    if draw(st.booleans()):
+        second, _ = _map_along(draw, sketch, second, part)
+    return sketch.add(draw(st.sampled_from(["Mul", "Add"])), [first, second], part), part
+
+
 _STEPS = {
     "map": _map_along,
     "conv": _convolve,
     "conv_transpose": _transpose_convolve,
     "multiply": _multiply,
     "lay_out": _lay_out,
+    "bend": _bend,
+    "shrink": _shrink,
+    "grow": _grow,
+    "branch": _branch,
+    "split": _split,
 }
-_WEIGHTED = ["map"] * 4 + ["conv"] * 2 + ["conv_transpose", "multiply", "lay_out", "lay_out"]
+_WEIGHTED = ["map"] * 6 + ["conv"] * 2 + ["conv_transpose", "multiply", "lay_out", "lay_out"]
+_WEIGHTED += ["bend", "shrink", "grow", "branch", "split"]
 
 
 @st.composite

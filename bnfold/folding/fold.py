@@ -115,6 +115,8 @@ class _Folder:
         if isinstance(shorter, Remainder):
             return [shorten_in_place(chain, shorter, self.editor)]
         telling = [entry for entry in refusals if entry.code is not Code.NO_GAIN]
+        # That nothing stands in front of a map says less than what stops it behind.
+        telling.sort(key=lambda entry: entry.code is Code.GRAPH_INPUT)
         self._refused[chain.nodes[0]] = (chain, tuple(telling or [*refusals, shorter]))
         return []
 

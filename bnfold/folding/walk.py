@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import onnx_ir as ir
 
@@ -21,6 +22,9 @@ from bnfold.rules.base import Edit, Taken, name_of
 Demands = Mapping[tuple[ir.Node, int], Affine]
 """Maps by the reader (node, input index) that brings them."""
 
+_FARTHEST: Final = 200
+"""No walk asks more nodes, so that planning stays linear in the size of the graph."""
+
 
 @dataclass(slots=True)
 class Journey:
@@ -29,6 +33,11 @@ class Journey:
     edits: list[Edit] = field(default_factory=list)
     passed: list[ir.Node] = field(default_factory=list)
     absorbed_by: list[ir.Node] = field(default_factory=list)
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether so many nodes were asked that the search would cost more than it brings."""
+        return len(self.passed) + len(self.absorbed_by) > _FARTHEST
 
     def note(self, node: ir.Node, taken: Taken) -> None:
         """Remember the answer of one node."""
@@ -51,6 +60,8 @@ def lift(
         if isinstance(taken, Refusal):
             return taken
         journey.note(node, taken)
+        if journey.is_too_long:
+            return _too_far(value, node)
         for index, affine in taken.onward.items():
             source = node.inputs[index]
             if source is None:
@@ -99,11 +110,18 @@ def lower(
         if isinstance(taken, Refusal):
             return taken
         journey.note(node, taken)
+        if journey.is_too_long:
+            return _too_far(value, node)
         for place, onward in taken.onward.items():
             blocked = _enter_down(node.outputs[place], onward, arriving, queue)
             if blocked is not None:
                 return blocked
     return journey
+
+
+def _too_far(value: ir.Value, node: ir.Node) -> Refusal:
+    why = f"the map of {value.name!r} would have to pass more than {_FARTHEST} nodes"
+    return Refusal(Code.TOO_FAR, name_of(node), why)
 
 
 class _Queue:

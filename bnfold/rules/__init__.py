@@ -7,34 +7,71 @@ from typing import Final
 from bnfold.rules.base import Rule
 from bnfold.rules.batch_norm import BatchNormalization
 from bnfold.rules.cast import Cast
+from bnfold.rules.choose import Max, Where
+from bnfold.rules.clip import Clip
+from bnfold.rules.concat import Concat, Split
 from bnfold.rules.conv import Conv
 from bnfold.rules.conv_transpose import ConvTranspose
+from bnfold.rules.depth_to_space import DepthToSpace, SpaceToDepth
+from bnfold.rules.expand import Expand, Tile
+from bnfold.rules.gather import Gather, Slice
 from bnfold.rules.gemm import Gemm
 from bnfold.rules.identity import Dropout, Identity
 from bnfold.rules.matmul import MatMul
 from bnfold.rules.mul_add import Add, Div, Mul, Neg, Sub
+from bnfold.rules.pad import Pad
+from bnfold.rules.pool import AveragePool, MaxPool
+from bnfold.rules.reduce import ReduceMax, ReduceMean, ReduceSum
+from bnfold.rules.relu import Relu
 from bnfold.rules.reshape import Reshape
+from bnfold.rules.resize import Resize
 from bnfold.rules.transpose import Transpose
 
 RULES: Final[dict[str, Rule]] = {
     "Add": Add(),
+    "AveragePool": AveragePool(),
     "BatchNormalization": BatchNormalization(),
     "Cast": Cast(),
+    "Clip": Clip(),
+    "Concat": Concat(),
     "Conv": Conv(),
     "ConvTranspose": ConvTranspose(),
+    "DepthToSpace": DepthToSpace(),
     "Div": Div(),
     "Dropout": Dropout(),
+    "Expand": Expand(),
     "Flatten": Reshape(),
+    "Gather": Gather(),
     "Gemm": Gemm(),
+    "GlobalAveragePool": AveragePool(),
+    "GlobalMaxPool": MaxPool(),
     "Identity": Identity(),
+    "LeakyRelu": Relu(),
     "MatMul": MatMul(),
+    "Max": Max(),
+    "MaxPool": MaxPool(),
+    "Min": Max(),
     "Mul": Mul(),
     "Neg": Neg(),
+    "PRelu": Relu(),
+    "Pad": Pad(),
+    "ReduceMax": ReduceMax(),
+    "ReduceMean": ReduceMean(),
+    "ReduceMin": ReduceMax(),
+    "ReduceSum": ReduceSum(),
+    "Relu": Relu(),
     "Reshape": Reshape(),
+    "Resize": Resize(),
+    "Slice": Slice(),
+    "SpaceToDepth": SpaceToDepth(),
+    "Split": Split(),
     "Squeeze": Reshape(),
     "Sub": Sub(),
+    "Tile": Tile(),
     "Transpose": Transpose(),
     "Unsqueeze": Reshape(),
+    "Upsample": Resize(),
+    "Where": Where(),
 }
 """What each operator of the default domain does with a map."""
 

@@ -18,6 +18,7 @@ from bnfold.model.constants import FLOATS, Constant
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, Rule, SetConstant, Source, Taken, name_of, wrong_axis
+from bnfold.rules.meet import product_after, product_before, sum_after, sum_before
 
 _NUMPY_BROADCAST_SINCE: Final = 7
 _Wide = NDArray[np.float64]
@@ -53,21 +54,37 @@ class _Binary(Rule):
 
 
 class _Scales(_Binary):
-    """Mul and Div: they absorb what is a pure scale."""
+    """Mul and Div: they absorb a scale, and pass a shift as another one."""
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
-        """``s · (x ∘ c)``: the scale joins the constant."""
-        return self._absorb(node, maps[0], facts)
+        """``s · c · x + t = (s · c) · (x + t / (s · c))``."""
+        affine, own = maps[0], self.source(node, facts)
+        if isinstance(own, Refusal):
+            return own if _is_old(facts) else product_after(node, affine, facts)
+        if not affine.has_shift:
+            return _join(self, node, affine, facts)
+        whole = _product(node, own.affine, affine)
+        if isinstance(whole, Refusal):
+            return whole
+        if not whole.is_invertible:
+            why = f"a shift cannot pass in front of a {node.op_type} by zero"
+            return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why)
+        onward = {own.index: whole.shift_before_scale()}
+        return _with_onward(_join(self, node, affine.scale_only(), facts), onward)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
-        """``(s · x) ∘ c``: the scale joins the constant."""
-        return self._absorb(node, next(iter(maps.values())), facts)
-
-    def _absorb(self, node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:
-        if affine.has_shift:
-            why = f"a {node.op_type} holds a scale only, the map has a shift"
-            return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why)
-        return _join(self, node, affine, facts)
+        """``c · (s · x + t) = (s · c) · x + c · t``."""
+        own = self.source(node, facts)
+        if isinstance(own, Refusal):
+            return own if _is_old(facts) else product_before(node, maps, facts)
+        affine = maps[own.index]
+        if not affine.has_shift:
+            return _join(self, node, affine, facts)
+        whole = _product(node, affine, own.affine)
+        if isinstance(whole, Refusal):
+            return whole
+        joined = _join(self, node, affine.scale_only(), facts)
+        return _with_onward(joined, {0: whole.shift_only()})
 
 
 class Mul(_Scales):
@@ -85,25 +102,34 @@ class Div(_Scales):
 
 
 class _Shifts(_Binary):
-    """Add and Sub: they absorb what is a pure shift."""
+    """Add and Sub: they absorb a shift, and pass a scale with their constant divided by it."""
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``(x ∘ c) + t``: the shift joins the constant."""
-        return self._absorb(node, maps[0], facts)
+        if self._joins(node, maps[0], facts):
+            return _join(self, node, maps[0], facts)
+        return self._meet(node, facts) or sum_after(node, maps[0], facts)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``(x + t) ∘ c``: the shift joins the constant."""
-        return self._absorb(node, next(iter(maps.values())), facts)
+        affine = next(iter(maps.values()))
+        if self._joins(node, affine, facts):
+            return _join(self, node, affine, facts)
+        return self._meet(node, facts) or sum_before(node, maps, facts)
 
-    def _absorb(self, node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:
-        if affine.has_scale:
-            why = f"a {node.op_type} holds a shift only, the map has a scale"
-            return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why)
+    def _joins(self, node: ir.Node, affine: Affine, facts: Facts) -> bool:
+        """Return whether the map and the node's own are shifts along one axis."""
         own = self.source(node, facts)
-        if not isinstance(own, Refusal) and own.affine.has_scale:
-            why = "a constant minus the value turns signs, it is no pure shift"
-            return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why)
-        return _join(self, node, affine, facts)
+        return not (
+            isinstance(own, Refusal)
+            or affine.has_scale
+            or own.affine.has_scale
+            or not affine.composes_with(own.affine)
+        )
+
+    def _meet(self, node: ir.Node, facts: Facts) -> Refusal | None:
+        own = self.source(node, facts)
+        return own if isinstance(own, Refusal) and _is_old(facts) else None
 
 
 class Add(_Shifts):
@@ -217,6 +243,21 @@ def _about(node: ir.Node, refusal: Refusal) -> Refusal:
 
 def _not_float(node: ir.Node) -> Refusal:
     return Refusal(Code.NOT_FLOAT, name_of(node), "it computes on integers or unknown types")
+
+
+def _is_old(facts: Facts) -> bool:
+    """Return whether operands are broadcast by an attribute."""
+    return facts.opset() < _NUMPY_BROADCAST_SINCE
+
+
+def _product(node: ir.Node, first: Affine, second: Affine) -> Affine | Refusal:
+    if first.composes_with(second):
+        return first.then(second)
+    return wrong_axis(node, second, f"another map runs along axis {first.axis}")
+
+
+def _with_onward(taken: Taken | Refusal, onward: Maps) -> Taken | Refusal:
+    return taken if isinstance(taken, Refusal) else Taken(taken.edits, onward)
 
 
 def _join(rule: _Binary, node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:

@@ -432,7 +432,7 @@ def _shape_cases() -> list[Case]:
         folds("carriers/single_channel_down", single_channel_down, 0),
         folds("carriers/flatten_pixel", flatten_pixel, 0),
         stays("guards/axis/flatten_2", flatten_second_axis, 1),
-        stays("guards/axis/bias_map", bias_map_before_bn, scope="issue3"),
+        folds("guards/axis/bias_map", bias_map_before_bn, scope="issue3"),
         folds("guards/position/mul", partial(position_embedding, "mul"), scope="issue3"),
         folds("guards/position/both", partial(position_embedding, "mul_add"), scope="issue3"),
         folds("linear/scalar_bias/mul", partial(scalar_bias, "mul"), 1),

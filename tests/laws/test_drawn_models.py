@@ -57,4 +57,6 @@ def test_a_report_accounts_for_every_map_that_went(model):
     }
     named = sum(len(step.site) - len(kinds) for step, kinds in left.items())
     assert gone <= named
-    assert (gone > 0) == bool(result.report.steps)
+    # A BatchNormalization behind a MatMul may become an Add: a step, and as many nodes.
+    changed_kind = any(step.left for step in result.report.steps)
+    assert changed_kind or (gone > 0) == bool(result.report.steps)

@@ -1,0 +1,76 @@
+"""Max, Min and Where: each element is one of the operands, so all must have the same map."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold.affine import Affine
+from bnfold.model.facts import Facts
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import Edit, Maps, Rule, Taken, name_of, wrong_axis
+from bnfold.rules.meet import give, on_operands, on_result
+from bnfold.rules.passing import (
+    all_equal,
+    is_constant,
+    mapped_constant,
+    maps_differ,
+    refuse_negative,
+)
+
+
+class Where(Rule):
+    """``y = condition ? a : b`` (Where-9, -16)."""
+
+    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """All operands take the map; a constant one is mapped in place."""
+        chosen = _choices(node)
+        placed = on_operands(node, maps[0], facts, chosen)
+        if isinstance(placed, Refusal):
+            return placed
+        if len(placed) < len(chosen):
+            return wrong_axis(node, maps[0], "an operand is broadcast along that axis")
+        return _refuse_order(node, maps[0]) or give(node, placed, facts)
+
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """All computed operands bring the same map; a constant one is mapped back."""
+        placed = on_result(node, maps, facts)
+        if isinstance(placed, Refusal):
+            return placed
+        chosen = _choices(node)
+        constants = [i for i in chosen if i not in placed and is_constant(node, i, facts)]
+        if len(placed) + len(constants) < len(chosen) or not all_equal(placed.values()):
+            return maps_differ(node, "its operands do not all have the same map")
+        affine = next(iter(placed.values()))
+        edits = _mapped_back(node, affine, constants, facts)
+        if isinstance(edits, Refusal):
+            return edits
+        return _refuse_order(node, affine) or Taken(edits, {0: affine})
+
+
+class Max(Where):
+    """``y = max(a, b, …)``, or the minimum (Max-1 to -13): only for scales s ≥ 0."""
+
+
+def _choices(node: ir.Node) -> list[int]:
+    start = 1 if node.op_type == "Where" else 0
+    return list(range(start, len(node.inputs)))
+
+
+def _refuse_order(node: ir.Node, affine: Affine) -> Refusal | None:
+    return None if node.op_type == "Where" else refuse_negative(node, affine)
+
+
+def _mapped_back(
+    node: ir.Node, affine: Affine, constants: list[int], facts: Facts
+) -> tuple[Edit, ...] | Refusal:
+    if constants and not affine.is_invertible:
+        why = "a scale of zero leaves nothing of its constant"
+        return Refusal(Code.MAPS_DIFFER, name_of(node), why)
+    edits: list[Edit] = []
+    for index in constants:
+        rank = facts.rank(node.outputs[0])
+        edit = mapped_constant(node, index, affine.inverse(), rank, facts)
+        if isinstance(edit, Refusal):
+            return edit
+        edits.append(edit)
+    return tuple(edits)

@@ -1,0 +1,106 @@
+"""Clip: the bounds are mapped, so a map passes that is one number at every bound."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.affine import Affine
+from bnfold.expression import Expression
+from bnfold.model.attributes import float_attr
+from bnfold.model.facts import Facts
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import Edit, Maps, Rule, SetAttribute, SetConstant, Taken, name_of
+from bnfold.rules.passing import refuse_negative
+from bnfold.rules.weights import has_input, only_map, read_weight
+
+_BOUNDS_ARE_INPUTS_SINCE: Final = 11
+_NAMES: Final = ("min", "max")
+_LARGEST: Final = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """One bound: where it stands, its value, and its type (None: an attribute)."""
+
+    index: int
+    value: float
+    dtype: ir.DataType | None
+
+
+class Clip(Rule):
+    """``y = min(max(x, low), high)`` (Clip-6: attributes, Clip-11 and later: inputs)."""
+
+    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """``s · clip(x; a, b) + t = clip(s · x + t; s · a + t, s · b + t)`` for s > 0."""
+        return _pass(node, maps[0], maps[0], facts)
+
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """``clip(s · x + t; a, b) = s · clip(x; (a − t) / s, (b − t) / s) + t``."""
+        affine = only_map(node, maps, 0, "bounds")
+        if isinstance(affine, Refusal):
+            return affine
+        if not affine.is_invertible:
+            why = "a scale of zero leaves nothing of its bounds"
+            return Refusal(Code.NEGATIVE_SCALE, name_of(node), why)
+        return _pass(node, affine, affine.inverse(), facts)
+
+
+def _pass(node: ir.Node, affine: Affine, of_bounds: Affine, facts: Facts) -> Taken | Refusal:
+    """Pass ``affine`` on; the bounds become ``of_bounds`` of what they were."""
+    negative = refuse_negative(node, affine)
+    bounds = _bounds(node, facts)
+    if negative is not None:
+        return negative
+    if isinstance(bounds, Refusal):
+        return bounds
+    edits: list[Edit] = []
+    for bound in bounds:
+        mapped = of_bounds.scale * bound.value + of_bounds.shift
+        if not (mapped == mapped[0]).all():
+            why = f"its bound {bound.value:g} would differ from channel to channel"
+            return Refusal(Code.SHIFT_NOT_CONSTANT, name_of(node), why)
+        if mapped[0] == bound.value:
+            continue
+        edit = _edit(node, bound, float(mapped[0]))
+        if isinstance(edit, Refusal):
+            return edit
+        edits.append(edit)
+    return Taken(tuple(edits), {0: affine})
+
+
+def _edit(node: ir.Node, bound: _Bound, value: float) -> Edit | Refusal:
+    if bound.dtype is not None:
+        expression = Expression.of(np.array(value))
+        return SetConstant(node, bound.index, expression, bound.dtype, None)
+    if abs(value) >= _LARGEST:
+        why = f"its bound would become {value:.3g}, out of range"
+        return Refusal(Code.OUT_OF_RANGE, name_of(node), why)
+    return SetAttribute(node, ir.AttrFloat32(_NAMES[bound.index - 1], value))
+
+
+def _bounds(node: ir.Node, facts: Facts) -> list[_Bound] | Refusal:
+    """Return the bounds that bound: those that are absent or infinite are left alone."""
+    found: list[_Bound] = []
+    for index, name in enumerate(_NAMES, start=1):
+        if facts.opset() < _BOUNDS_ARE_INPUTS_SINCE:
+            value = float_attr(node, name, math.inf)
+            if abs(value) < _LARGEST:
+                found.append(_Bound(index, value, None))
+        elif has_input(node, index):
+            weight = read_weight(node, index, facts)
+            if isinstance(weight, Refusal):
+                return weight
+            value = float(weight.constant.wide().reshape(-1)[0])
+            if abs(value) < float(ir_largest(weight.constant.dtype)):
+                found.append(_Bound(index, value, weight.constant.dtype))
+    return found
+
+
+def ir_largest(dtype: ir.DataType) -> float:
+    """Return the largest number of a floating type that float32 can hold as well."""
+    return _LARGEST if dtype is not ir.DataType.FLOAT16 else float(np.finfo(np.float16).max)

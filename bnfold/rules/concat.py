@@ -1,0 +1,148 @@
+"""Concat and Split: a map along their axis is joined or cut, one along another axis passes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold.affine import Affine
+from bnfold.model.attributes import int_attr
+from bnfold.model.facts import Facts
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import Edit, Maps, Rule, Taken, name_of, wrong_axis
+from bnfold.rules.passing import (
+    all_equal,
+    channels_of,
+    is_constant,
+    mapped_constant,
+    maps_differ,
+    onward,
+    unknown_shape,
+)
+from bnfold.rules.weights import only_map
+
+_Values = tuple[ir.Value | None, ...]
+
+
+class Concat(Rule):
+    """``y = [x₀, x₁, …]`` along one axis (Concat-1 to -13)."""
+
+    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """Each part takes its piece of the map; a constant part is mapped in place."""
+        axis = _axis(node, node.outputs[0], 1, facts)
+        if isinstance(axis, Refusal):
+            return axis
+        pieces = _cut(node, maps[0], axis, tuple(node.inputs), facts)
+        if isinstance(pieces, Refusal):
+            return pieces
+        edits: list[Edit] = []
+        moving: dict[int, Affine] = {}
+        for index, piece in pieces.items():
+            if piece.is_identity:
+                continue
+            if not is_constant(node, index, facts):
+                moving[index] = piece
+                continue
+            rank = facts.rank(node.outputs[0])
+            edit = mapped_constant(node, index, piece, rank, facts)
+            if isinstance(edit, Refusal):
+                return edit
+            edits.append(edit)
+        return Taken(tuple(edits), moving)
+
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """Parts without a map count as mapped by the identity."""
+        axis = _axis(node, node.outputs[0], 1, facts)
+        if isinstance(axis, Refusal):
+            return axis
+        joined = _join(node, maps, axis, tuple(node.inputs), facts)
+        return joined if isinstance(joined, Refusal) else onward({0: joined})
+
+
+class Split(Rule):
+    """``[y₀, y₁, …] = x`` along one axis (Split-1 to -18)."""
+
+    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """Outputs without a map count as mapped by the identity."""
+        axis = _axis(node, node.inputs[0], 0, facts)
+        if isinstance(axis, Refusal):
+            return axis
+        joined = _join(node, maps, axis, tuple(node.outputs), facts)
+        return joined if isinstance(joined, Refusal) else onward({0: joined})
+
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
+        """Each output goes on with its piece of the map."""
+        affine = only_map(node, maps, 0, "sizes")
+        axis = _axis(node, node.inputs[0], 0, facts)
+        if isinstance(affine, Refusal):
+            return affine
+        if isinstance(axis, Refusal):
+            return axis
+        pieces = _cut(node, affine, axis, tuple(node.outputs), facts)
+        return pieces if isinstance(pieces, Refusal) else onward(pieces)
+
+
+def _axis(node: ir.Node, whole: ir.Value | None, default: int, facts: Facts) -> int | Refusal:
+    axis = int_attr(node, "axis", default)
+    if axis >= 0:
+        return axis
+    rank = None if whole is None else facts.rank(whole)
+    return unknown_shape(node, "the rank of its values") if rank is None else axis + rank
+
+
+def _join(
+    node: ir.Node, maps: Maps, axis: int, parts: _Values, facts: Facts
+) -> Affine | Refusal:
+    """Return the map of the whole from those of the parts that matter."""
+    read = [
+        index
+        for index, part in enumerate(parts)
+        if part is not None and (index in maps or not _is_dead(part, node))
+    ]
+    known = [maps.get(index, Affine.uniform()) for index in read]
+    if all_equal(known) and known[0].axis != axis:
+        return known[0]
+    pieces: list[tuple[Affine, int]] = []
+    for index, part in enumerate(parts):
+        affine = maps.get(index, Affine.uniform())
+        size = channels_of(part, axis, facts)
+        if affine.axis not in (None, axis):
+            along = f"the parts have different maps along axis {affine.axis}"
+            return maps_differ(node, f"{along}, they are joined along axis {axis}")
+        if size is None:
+            return unknown_shape(node, f"how many channels its part {index} has")
+        if affine.channels not in (None, size):
+            return wrong_axis(node, affine, f"that part has {size} channels")
+        pieces.append((affine, size))
+    return Affine.concat(axis, pieces)
+
+
+def _is_dead(part: ir.Value, node: ir.Node) -> bool:
+    return part.producer() is node and not part.uses() and not part.is_graph_output()
+
+
+def _cut(
+    node: ir.Node, affine: Affine, axis: int, parts: _Values, facts: Facts
+) -> dict[int, Affine] | Refusal:
+    """Return the piece of a map of the whole that belongs to each part."""
+    if affine.axis != axis:
+        return dict.fromkeys(range(len(parts)), affine)
+    pieces: dict[int, Affine] = {}
+    start = 0
+    for index, part in enumerate(parts):
+        size = channels_of(part, axis, facts)
+        if size is None:
+            return unknown_shape(node, f"how many channels its part {index} has")
+        pieces[index] = _piece(affine, start, start + size)
+        start += size
+    if start != affine.channels:
+        why = f"its parts have {start} channels, the map has {affine.channels}"
+        return Refusal(Code.WRONG_SHAPE, name_of(node), why)
+    return pieces
+
+
+def _piece(affine: Affine, start: int, stop: int) -> Affine:
+    """Return the map of some channels in a row, without copies: a Concat may join many."""
+    scale, shift = affine.scale[start:stop], affine.shift[start:stop]
+    if not scale.size or ((scale == scale[0]).all() and (shift == shift[0]).all()):
+        return affine.take(range(start, min(stop, affine.scale.size)))
+    return Affine(scale, shift, affine.axis)

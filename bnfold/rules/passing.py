@@ -1,0 +1,127 @@
+"""What carriers share: signs, channels that are read elsewhere, constants that are mapped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.affine import Affine
+from bnfold.expression import Expression
+from bnfold.model.facts import Facts
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import Maps, SetConstant, Taken, dynamic_weight, name_of, wrong_axis
+
+Indices = NDArray[np.intp]
+_MAY_GROW_TO: Final = 1 << 16
+"""A constant may become this many elements, where the map broadcasts it."""
+
+
+def refuse_negative(node: ir.Node, affine: Affine) -> Refusal | None:
+    """Refuse a map that turns the order of values around."""
+    count = int((affine.scale < 0).sum())
+    if not count:
+        return None
+    size = affine.scale.size
+    why = f"{node.op_type} keeps no negative scale, {count} of {size} scales are negative"
+    return Refusal(Code.NEGATIVE_SCALE, name_of(node), why)
+
+
+def unknown_shape(node: ir.Node, what: str) -> Refusal:
+    """Refuse because a shape that decides is not known."""
+    remedy = "run onnx.shape_inference on the model first, or export it with shapes"
+    return Refusal(Code.UNKNOWN_SHAPE, name_of(node), f"{what} is unknown", remedy)
+
+
+def maps_differ(node: ir.Node, why: str) -> Refusal:
+    """Refuse because several maps would have to be one."""
+    return Refusal(Code.MAPS_DIFFER, name_of(node), why)
+
+
+def onward(maps: Maps) -> Taken:
+    """Let maps go on, except those that change nothing."""
+    return Taken(onward={place: m for place, m in maps.items() if not m.is_identity})
+
+
+def is_constant(node: ir.Node, index: int, facts: Facts) -> bool:
+    """Return whether an input holds a constant that may be rewritten."""
+    return not isinstance(facts.constant(node.inputs[index]), Refusal)
+
+
+def channels_of(value: ir.Value | None, axis: int, facts: Facts) -> int | None:
+    """Return the size of a value along ``axis`` if it is a known number."""
+    size = None if value is None else facts.dim(value, axis)
+    return size if isinstance(size, int) else None
+
+
+def scatter(affine: Affine, sources: Indices, channels: int) -> Affine | None:
+    """Return the map of x whose channels ``sources`` carry ``affine``; None if they disagree.
+
+    This undoes ``take(sources)``. Channels that nobody reads get the identity.
+    """
+    if affine.axis is None:
+        return affine
+    scale, shift = np.ones(channels), np.zeros(channels)
+    scale[sources], shift[sources] = affine.scale, affine.shift
+    same = (scale[sources] == affine.scale) & (shift[sources] == affine.shift)
+    return Affine.per_channel(affine.axis, scale, shift) if bool(same.all()) else None
+
+
+def pick_after(
+    node: ir.Node, affine: Affine, sources: Indices, channels: int
+) -> Taken | Refusal:
+    """Pass up a map through an operator whose channel j is channel ``sources[j]`` of x."""
+    if sources.size != affine.channels:
+        return wrong_axis(node, affine, f"it writes {sources.size} channels there")
+    moved = scatter(affine, sources, channels)
+    if moved is None:
+        return maps_differ(node, "a channel is read several times, with different maps")
+    return onward({0: moved})
+
+
+def pick_before(
+    node: ir.Node, affine: Affine, sources: Indices, channels: int
+) -> Taken | Refusal:
+    """Pass down a map through an operator whose channel j is channel ``sources[j]`` of x."""
+    if channels != affine.channels:
+        return wrong_axis(node, affine, f"it reads {channels} channels there")
+    return onward({0: affine.take(sources)})
+
+
+def mapped_constant(
+    node: ir.Node, index: int, affine: Affine, rank: int | None, facts: Facts
+) -> SetConstant | Refusal:
+    """Return the edit after which a constant operand is ``affine`` of what it was.
+
+    Args:
+        node: The node that reads the constant.
+        index: Which of its inputs; it broadcasts to the result.
+        affine: The map, on an axis of the result.
+        rank: The number of dimensions of the result; only a map along an axis needs it.
+        facts: The model.
+    """
+    constant = facts.constant(node.inputs[index])
+    if isinstance(constant, Refusal):
+        return dynamic_weight(node, constant)
+    if affine.axis is None:
+        elements = constant.wide() * affine.scale[0] + affine.shift[0]
+        return SetConstant(node, index, Expression.of(elements), constant.dtype, None)
+    if rank is None:
+        return unknown_shape(node, "the rank of its result")
+    along = (affine.scale.size, *[1] * (rank - affine.axis - 1))
+    shape = np.broadcast_shapes(constant.shape, along)
+    if math.prod(shape) > max(math.prod(constant.shape), _MAY_GROW_TO):
+        why = f"its constant would grow from {list(constant.shape)} to {list(shape)}"
+        return Refusal(Code.NO_GAIN, name_of(node), why)
+    elements = constant.wide() * affine.scale.reshape(along) + affine.shift.reshape(along)
+    return SetConstant(node, index, Expression.of(elements), constant.dtype, None)
+
+
+def all_equal(maps: Iterable[Affine]) -> bool:
+    """Return whether all maps are the same."""
+    first, *rest = maps
+    return all(first.equals(other) for other in rest)
