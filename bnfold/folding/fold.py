@@ -130,7 +130,7 @@ class _Folder:
 
     def _groups(self, chain: Chain) -> list[tuple[Chain, ...]]:
         """Return the chain alone, then with its equals if only they read its input."""
-        readers = list(chain.source.uses())
+        readers = self.facts.element_uses(chain.source)
         alone: list[tuple[Chain, ...]] = [(chain,)]
         if len(readers) < 2 or chain.source.is_graph_output():
             return alone

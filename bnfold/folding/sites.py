@@ -95,13 +95,13 @@ def _next_link(
     node: ir.Node, affine: Affine, facts: Facts, selection: Selection
 ) -> tuple[ir.Node, Affine] | None:
     value = node.outputs[0]
-    uses = list(value.uses())
+    uses = facts.element_uses(value)
     if len(uses) != 1 or value.is_graph_output():
         return None
-    reader = uses[0].node
+    reader, index = uses[0]
     if reader.graph is not node.graph:
         return None
     found = source_of(reader, facts, selection)
-    if isinstance(found, Refusal) or found.index != uses[0].idx:
+    if isinstance(found, Refusal) or found.index != index:
         return None
     return (reader, found.affine) if affine.composes_with(found.affine) else None

@@ -86,7 +86,7 @@ def _ask_upwards(
     maps: dict[int, Affine] = {}
     for place, output in enumerate(node.outputs):
         if output in asked:
-            agreed = _agree(output, asked[output])
+            agreed = _agree(output, asked[output], facts)
             if isinstance(agreed, Refusal):
                 return agreed
             maps[place] = agreed
@@ -100,7 +100,7 @@ def lower(
     journey = Journey()
     arriving: dict[ir.Node, dict[int, Affine]] = {}
     queue = _Queue(facts, downwards=True)
-    blocked = _enter_down(value, affine, arriving, queue)
+    blocked = _enter_down(value, affine, arriving, queue, facts)
     if blocked is not None:
         return blocked
     while (node := queue.pop()) is not None:
@@ -113,7 +113,7 @@ def lower(
         if journey.is_too_long:
             return _too_far(value, node)
         for place, onward in taken.onward.items():
-            blocked = _enter_down(node.outputs[place], onward, arriving, queue)
+            blocked = _enter_down(node.outputs[place], onward, arriving, queue, facts)
             if blocked is not None:
                 return blocked
     return journey
@@ -162,10 +162,10 @@ def _enter_up(value: ir.Value, queue: _Queue, start: ir.Value) -> Refusal | None
     return None
 
 
-def _agree(value: ir.Value, demands: Demands) -> Affine | Refusal:
+def _agree(value: ir.Value, demands: Demands, facts: Facts) -> Affine | Refusal:
     """Return the map that every reader of a value brings, or name the reader that does not."""
     first = next(iter(demands.values()))
-    for reader, index in value.uses():
+    for reader, index in facts.element_uses(value):
         brought = demands.get((reader, index))
         if brought is None or not brought.equals(first):
             why = f"{value.name!r} is also read by {name_of(reader)}, which needs it as it is"
@@ -178,12 +178,13 @@ def _enter_down(
     affine: Affine,
     arriving: dict[ir.Node, dict[int, Affine]],
     queue: _Queue,
+    facts: Facts,
 ) -> Refusal | None:
     """Hand the map to every reader of a value, unless the value itself leaves the graph."""
     if value.is_graph_output():
         why = f"{value.name!r} is a graph output, its value may not change"
         return Refusal(Code.GRAPH_OUTPUT, value.name or "", why)
-    for reader, index in value.uses():
+    for reader, index in facts.element_uses(value):
         if reader.graph is not value.graph:
             why = f"{value.name!r} is read inside of a subgraph, by {name_of(reader)}"
             return Refusal(Code.OUTER_SCOPE, name_of(reader), why)

@@ -158,6 +158,10 @@ class Editor:
         elif renamed and not source.is_graph_output() and source.producer() is not None:
             _take_identity(source, last)
         last.replace_all_uses_with(source)
+        for node in nodes[:-1]:  # Shape and the like may read values inside of the chain
+            for reader, index in list(node.outputs[0].uses()):
+                if reader not in nodes:
+                    reader.replace_input_with(index, source)
         self.drop_nodes(reversed(nodes))
 
     def _become_output(self, source: ir.Value, output: ir.Value) -> None:

@@ -16,6 +16,7 @@ from bnfold.model.shapes import Dim, Dims, ShapeTable
 from bnfold.records import Code, Refusal
 
 _OVERRIDABLE_SINCE_IR: Final = 4
+_BLIND_TO_ELEMENTS: Final = frozenset({("Shape", 0), ("Size", 0), ("CastLike", 1)})
 _SAME_SHAPE: Final = frozenset(
     [
         "BatchNormalization",
@@ -71,6 +72,17 @@ class Facts:
         """Return the version of the default operator set."""
         imports = self.model.graph.opset_imports
         return imports.get("", imports.get("ai.onnx", 1))
+
+    def element_uses(self, value: ir.Value) -> list[tuple[ir.Node, int]]:
+        """Return the readers of a value, (node, input index), that depend on its elements.
+
+        Shape and Size depend on its shape alone, CastLike on the type of its second input.
+        """
+        return [
+            (node, index)
+            for node, index in value.uses()
+            if (node.op_type, index) not in _BLIND_TO_ELEMENTS or not self.is_standard(node)
+        ]
 
     def is_standard(self, node: ir.Node) -> bool:
         """Return whether the node is an operator of the ONNX specification."""

@@ -8,12 +8,11 @@ from bnfold.affine import Affine
 from bnfold.model.attributes import int_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Edit, Maps, Rule, Taken, name_of, wrong_axis
+from bnfold.rules.base import Maps, Rule, Taken, name_of, wrong_axis
+from bnfold.rules.meet import give
 from bnfold.rules.passing import (
     all_equal,
     channels_of,
-    is_constant,
-    mapped_constant,
     maps_differ,
     onward,
     unknown_shape,
@@ -32,22 +31,7 @@ class Concat(Rule):
         if isinstance(axis, Refusal):
             return axis
         pieces = _cut(node, maps[0], axis, tuple(node.inputs), facts)
-        if isinstance(pieces, Refusal):
-            return pieces
-        edits: list[Edit] = []
-        moving: dict[int, Affine] = {}
-        for index, piece in pieces.items():
-            if piece.is_identity:
-                continue
-            if not is_constant(node, index, facts):
-                moving[index] = piece
-                continue
-            rank = facts.rank(node.outputs[0])
-            edit = mapped_constant(node, index, piece, rank, facts)
-            if isinstance(edit, Refusal):
-                return edit
-            edits.append(edit)
-        return Taken(tuple(edits), moving)
+        return pieces if isinstance(pieces, Refusal) else give(node, pieces, facts)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """Parts without a map count as mapped by the identity."""
