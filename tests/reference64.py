@@ -317,6 +317,9 @@ def instance_norm(call: Call) -> Array:
 KERNELS: dict[str, Kernel] = {
     "Add": lambda c: np.add(*operands(c)),
     "Sub": lambda c: np.subtract(*operands(c)),
+    # onnx.reference pools axes 1 and 2 of [N, C, L]
+    "GlobalMaxPool": lambda c: c.x[0].max(tuple(range(2, c.x[0].ndim)), keepdims=True),
+    "GlobalAveragePool": lambda c: c.x[0].mean(tuple(range(2, c.x[0].ndim)), keepdims=True),
     "Mul": lambda c: np.multiply(*operands(c)),
     "Div": divide,
     "Neg": lambda c: -c.x[0],

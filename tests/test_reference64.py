@@ -216,3 +216,22 @@ def test_unsorted_graphs_functions_and_loops_run():
     got = run64(model, {"x": np.array([1.0, -2.0])})
     np.testing.assert_array_equal(got["y"], [16.0, -32.0])
     np.testing.assert_array_equal(got["rows"][:, 0], [6.0, 10.0, 18.0])
+
+
+@pytest.mark.parametrize("kind", ["GlobalMaxPool", "GlobalAveragePool"])
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 4, 5), (2, 3, 2, 4, 3)])
+def test_global_pooling_of_any_rank(kind, shape):
+    """onnx.reference pools over the wrong axes unless there are two."""
+    x = np.random.default_rng(0).normal(size=shape)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(kind, ["x"], ["y"])],
+        "pool",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    flat = x.reshape(2, 3, -1)
+    wanted = flat.max(2) if kind == "GlobalMaxPool" else flat.mean(2)
+    got = run64(model, {"x": x.astype(np.float32)})["y"]
+    assert got.shape == (2, 3, *[1] * (len(shape) - 2))
+    assert np.allclose(got.reshape(2, 3), wanted, atol=1e-6)
