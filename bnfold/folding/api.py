@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -86,7 +86,7 @@ def fold_unchecked(
     warnings = list(report.warnings)
     if target.graph.meta.get(UNSORTED):
         warnings.append("the graph was not in topological order; it was sorted")
-    return FoldResult(target, _with_warnings(report, warnings))
+    return FoldResult(target, replace(report, warnings=tuple(warnings)))
 
 
 def opened(model: Foldable) -> ir.Model:
@@ -109,9 +109,3 @@ def _copied(model: ir.Model) -> ir.Model:
         return model.clone()
     except (RuntimeError, ValueError):
         return from_proto(ir.to_proto(model), where="onnx_ir.Model")
-
-
-def _with_warnings(report: FoldReport, warnings: list[str]) -> FoldReport:
-    return FoldReport(
-        report.steps, report.stays, report.counts_before, report.counts_after, tuple(warnings)
-    )

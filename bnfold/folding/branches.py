@@ -7,7 +7,7 @@ import onnx_ir as ir
 from bnfold.folding.selection import Selection
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
-from bnfold.model.graphs import graphs_of
+from bnfold.model.graphs import graphs_of, subgraphs_of
 from bnfold.records import Refusal, Step
 from bnfold.rules.base import name_of
 
@@ -18,8 +18,9 @@ def inline_constant_branches(facts: Facts, editor: Editor, selection: Selection)
     The graph afterwards computes the same values; the branch not taken is dropped.
     """
     steps: list[Step] = []
+    gone: set[ir.Graph] = set()
     for node in facts.nodes():
-        if node.op_type != "If" or node.graph not in set(graphs_of(facts.model.graph)):
+        if node.op_type != "If" or node.graph in gone:
             continue
         branch = _known_branch(node, facts)
         if branch is None or selection.refuse_touch(node) is not None:
@@ -28,6 +29,8 @@ def inline_constant_branches(facts: Facts, editor: Editor, selection: Selection)
         if not _is_self_contained(branch):
             continue
         name = name_of(node)
+        dropped = [graph for graph in subgraphs_of(node) if graph is not branch]
+        gone.update(inner for graph in dropped for inner in graphs_of(graph))
         editor.inline_branch(node, branch)
         steps.append(Step("If", (name,), "constant condition", (), names, ()))
     return steps

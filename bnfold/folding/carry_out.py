@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -18,7 +19,7 @@ def carry_out(plan: Plan, remainder: Remainder | None, editor: Editor) -> list[S
     """Write a plan into the model and return one step for each chain that left."""
     steps = [_step(plan, chain, remainder) for chain in plan.chains]
     tensors, growth = _write(plan.edits, editor)
-    steps[0] = _with_tensors(steps[0], tensors, growth)
+    steps[0] = replace(steps[0], tensors=tensors, cloned_bytes=growth)
     first = plan.chains[0]
     if remainder is not None:
         _keep(first, remainder, editor)
@@ -47,19 +48,6 @@ def _step(plan: Plan, chain: Chain, remainder: Remainder | None) -> Step:
         ),
         tensors=(),
         left=() if remainder is None else tuple(kind for _, kind in remainder.kept),
-    )
-
-
-def _with_tensors(step: Step, tensors: tuple[str, ...], cloned_bytes: int) -> Step:
-    return Step(
-        step.rule,
-        step.site,
-        step.move,
-        step.path,
-        step.absorbed_by,
-        tensors,
-        step.left,
-        cloned_bytes,
     )
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from bnfold.affine import Affine
-from bnfold.expression import range_fault
+from bnfold.folding.ranges import check_ranges
 from bnfold.folding.sites import Chain
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import SetConstant, name_of
+from bnfold.rules.base import SetConstant
 from bnfold.rules.batch_norm import rewrite_as
 from bnfold.rules.mul_add import laid_out
 
@@ -45,11 +45,7 @@ def shorten(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal:
     if _cost([kind for _, kind in remainder.kept]) >= _cost([n.op_type for n in chain.nodes]):
         why = "its maps already stand in the fewest nodes"
         return Refusal(Code.NO_GAIN, chain.names[0], why)
-    for edit in remainder.edits:
-        fault = range_fault(edit.expression, edit.dtype.numpy(), edit.channels)
-        if fault:
-            return Refusal(Code.OUT_OF_RANGE, name_of(edit.node), fault)
-    return remainder
+    return check_ranges(remainder.edits) or remainder
 
 
 def _cost(kinds: list[str]) -> int:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bnfold.affine import Affine
-from bnfold.expression import range_fault
+from bnfold.folding.ranges import check_ranges
 from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain
 from bnfold.folding.walk import Journey, lift, lower
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Edit, SetConstant, name_of
+from bnfold.rules.base import Edit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +65,7 @@ def draw_plan(
         if isinstance(outcome, Refusal):
             refusals.append(outcome)
             continue
-        fault = _check_gain(outcome) or _check_ranges(outcome.edits)
+        fault = _check_gain(outcome) or check_ranges(outcome.edits)
         if fault is None:
             return outcome
         refusals.append(fault)
@@ -171,15 +171,3 @@ def _check_gain(plan: Plan) -> Refusal | None:
         return None
     why = "what would stay of it costs as much as a BatchNormalization"
     return Refusal(Code.NO_GAIN, chain.names[0], why)
-
-
-def _check_ranges(edits: list[Edit]) -> Refusal | None:
-    """Refuse a plan whose new tensors their storage type cannot hold."""
-    for edit in edits:
-        if not isinstance(edit, SetConstant):
-            continue
-        fault = range_fault(edit.expression, edit.dtype.numpy(), edit.channels)
-        if fault:
-            remedy = "store this layer in a wider type"
-            return Refusal(Code.OUT_OF_RANGE, name_of(edit.node), fault, remedy)
-    return None

@@ -96,11 +96,11 @@ def _bounds(node: ir.Node, facts: Facts) -> list[_Bound] | Refusal:
             if isinstance(weight, Refusal):
                 return weight
             value = float(weight.constant.wide().reshape(-1)[0])
-            if abs(value) < float(ir_largest(weight.constant.dtype)):
+            if abs(value) < float(_largest(weight.constant.dtype)):
                 found.append(_Bound(index, value, weight.constant.dtype))
     return found
 
 
-def ir_largest(dtype: ir.DataType) -> float:
+def _largest(dtype: ir.DataType) -> float:
     """Return the largest number of a floating type that float32 can hold as well."""
     return _LARGEST if dtype is not ir.DataType.FLOAT16 else float(np.finfo(np.float16).max)

@@ -19,6 +19,7 @@ from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, Rule, SetConstant, Source, Taken, name_of, wrong_axis
 from bnfold.rules.meet import product_after, product_before, sum_after, sum_before
+from bnfold.rules.passing import along_one_axis
 
 _NUMPY_BROADCAST_SINCE: Final = 7
 _Wide = NDArray[np.float64]
@@ -174,17 +175,12 @@ def channel_vector(
     wide = constant.wide()
     if wide.size and (wide == wide.flat[0]).all():
         return wide.reshape(-1)[:1], None
-    varying = [axis for axis in range(wide.ndim) if _varies(wide, axis)]
-    if len(varying) != 1 or dims is None:
+    found = along_one_axis([wide])
+    if found is None or dims is None:
         why = f"its constant of shape {list(constant.shape)} varies along several axes"
         return Refusal(Code.SEVERAL_AXES, name_of(node), why)
-    along = varying[0]
-    vector = np.moveaxis(wide, along, 0).reshape(wide.shape[along], -1)[:, 0]
-    return vector, along + len(dims) - wide.ndim
-
-
-def _varies(wide: _Wide, axis: int) -> bool:
-    return wide.shape[axis] > 1 and not bool((wide == wide.take([0], axis=axis)).all())
+    axis, (vector,) = found
+    return vector, axis + len(dims) - wide.ndim
 
 
 def _changes_shape(

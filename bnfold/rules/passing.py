@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -125,3 +125,19 @@ def all_equal(maps: Iterable[Affine]) -> bool:
     """Return whether all maps are the same."""
     first, *rest = maps
     return all(first.equals(other) for other in rest)
+
+
+def along_one_axis(
+    arrays: Sequence[NDArray[np.float64]],
+) -> tuple[int, list[NDArray[np.float64]]] | None:
+    """Return the one axis that arrays of a shape vary along, and their entries along it."""
+    shape = arrays[0].shape
+    axes = [axis for axis in range(len(shape)) if any(_varies(a, axis) for a in arrays)]
+    if len(axes) != 1:
+        return None
+    axis = axes[0]
+    return axis, [np.moveaxis(a, axis, 0).reshape(shape[axis], -1)[:, 0] for a in arrays]
+
+
+def _varies(array: NDArray[np.float64], axis: int) -> bool:
+    return array.shape[axis] > 1 and not bool((array == array.take([0], axis=axis)).all())

@@ -12,8 +12,9 @@ import onnx_ir as ir
 from bnfold.affine import Affine
 from bnfold.model.facts import Facts
 from bnfold.model.shapes import Dims
-from bnfold.records import Code, Refusal
-from bnfold.rules.base import Maps, Rule, Taken, name_of, wrong_axis
+from bnfold.records import Refusal
+from bnfold.rules.base import Maps, Rule, Taken, wrong_axis
+from bnfold.rules.passing import along_one_axis, unknown_shape
 
 _MAX_ELEMENTS: Final = 1 << 24
 
@@ -39,9 +40,7 @@ def _pass(
     from_dims = None if here is None else _with_channels(facts.shape(here), affine)
     to_dims = None if there is None else facts.shape(there)
     if from_dims is None or to_dims is None:
-        why = "the shape on its other side is unknown"
-        remedy = "run onnx.shape_inference on the model first, or export it with shapes"
-        return Refusal(Code.UNKNOWN_SHAPE, name_of(node), why, remedy)
+        return unknown_shape(node, "the shape on its other side")
     moved = through_reshape(affine, from_dims, to_dims)
     if moved is None:
         why = f"they do not survive as one axis from {list(from_dims)} to {list(to_dims)}"
@@ -75,17 +74,11 @@ def through_reshape(affine: Affine, from_dims: Dims, to_dims: Dims) -> Affine | 
         np.broadcast_to(part.reshape(along), inside).reshape(outside)
         for part in (affine.scale, affine.shift)
     ]
-    varying = [axis for axis in range(len(outside)) if any(_varies(p, axis) for p in parts)]
-    if len(varying) != 1:
+    found = along_one_axis(parts)
+    if found is None:
         return None
-    vectors = [
-        np.moveaxis(p, varying[0], 0).reshape(outside[varying[0]], -1)[:, 0] for p in parts
-    ]
-    return Affine.per_channel(to_start + varying[0], *vectors)
-
-
-def _varies(array: np.ndarray[tuple[int, ...], np.dtype[np.float64]], axis: int) -> bool:
-    return array.shape[axis] > 1 and not bool((array == array.take([0], axis=axis)).all())
+    axis, (scale, shift) = found
+    return Affine.per_channel(to_start + axis, scale, shift)
 
 
 def _sizes(dims: Dims) -> list[int] | None:
