@@ -61,7 +61,7 @@ def further_draws(seed: int) -> tuple[Draw, ...]:
 
 def roundoff(dtype: np.dtype[Any]) -> float:
     """Half the distance from one to the next larger number."""
-    return float(ml_dtypes.finfo(dtype).eps) / 2  # type: ignore[no-untyped-call]
+    return float(ml_dtypes.finfo(dtype).eps) / 2  # type: ignore[no-untyped-call]  # untyped there
 
 
 def nudging(draw: Draw, fixed: frozenset[str], widened: frozenset[ir.DataType]) -> Change:

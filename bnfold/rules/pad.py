@@ -61,7 +61,7 @@ class _Padding:
         width = (max(front, 0), max(behind, 0))
         if self.mode == "constant":
             return np.pad(kept, width, constant_values=_NEW)
-        return np.asarray(np.pad(kept, width, mode=self.mode))  # type: ignore[call-overload]
+        return np.asarray(np.pad(kept, width, mode=self.mode))  # type: ignore[call-overload]  # any mode
 
 
 class Pad(Rule):
