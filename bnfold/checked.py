@@ -15,6 +15,9 @@ def fold(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     assume_constant_inputs: bool = False,
+    assume_inference: bool = False,
+    norms: bool = False,
+    requantize_bias: bool = False,
     verify: bool | None = None,
     seed: int = 0,
 ) -> FoldResult:
@@ -28,6 +31,11 @@ def fold(
         skip: Leave nodes alone whose operator kind or name matches.
         assume_constant_inputs: Treat initializers that are also graph inputs (from IR version
             4 on) as constants; overriding them afterwards gives wrong results.
+        assume_inference: Read normalisations that were exported in training mode by their
+            running statistics.
+        norms: Move the affine tails of layer, RMS, group and instance normalisations too,
+            where that saves an operator.
+        requantize_bias: Allow a bias stored as integers to be rounded to new integers.
         verify: Run both models on ONNX Runtime and judge the difference against the
             original's own rounding noise. None checks when anything was folded and a runtime
             is installed.
@@ -39,7 +47,13 @@ def fold(
         MissingDependencyError: If ``verify`` is True and no ONNX Runtime is installed.
     """
     result = fold_unchecked(
-        model, only=only, skip=skip, assume_constant_inputs=assume_constant_inputs
+        model,
+        only=only,
+        skip=skip,
+        assume_constant_inputs=assume_constant_inputs,
+        assume_inference=assume_inference,
+        norms=norms,
+        requantize_bias=requantize_bias,
     )
     wanted = bool(result.report.steps) and _runtime_is_there() if verify is None else verify
     if not wanted:

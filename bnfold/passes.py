@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from bnfold.folding.fold import fold_in_place
 from bnfold.folding.selection import Selection
-from bnfold.records import FoldReport
+from bnfold.records import FoldReport, Permissions
 
 
 class FoldAffine(ir.passes.InPlacePass):
@@ -24,11 +24,19 @@ class FoldAffine(ir.passes.InPlacePass):
         only: Sequence[str] = (),
         skip: Sequence[str] = (),
         assume_constant_inputs: bool = False,
+        assume_inference: bool = False,
+        norms: bool = False,
+        requantize_bias: bool = False,
     ) -> None:
         """Take the same choices as `bnfold.fold`."""
         super().__init__()
         self._selection = Selection(tuple(only), tuple(skip))
-        self._assume_constant_inputs = assume_constant_inputs
+        self._permissions = Permissions(
+            constant_inputs=assume_constant_inputs,
+            inference=assume_inference,
+            norms=norms,
+            requantized_bias=requantize_bias,
+        )
         self.report: FoldReport | None = None
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -37,7 +45,5 @@ class FoldAffine(ir.passes.InPlacePass):
         Raises:
             ModelError: If a BatchNormalization has parameters that make no sense.
         """
-        self.report = fold_in_place(
-            model, self._selection, assume_constant_inputs=self._assume_constant_inputs
-        )
+        self.report = fold_in_place(model, self._selection, self._permissions)
         return ir.passes.PassResult(model, modified=bool(self.report.steps))

@@ -41,6 +41,26 @@ class Code(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Permissions:
+    """What a user allows beyond what a model guarantees by itself.
+
+    Attributes:
+        constant_inputs: Initializers that are also graph inputs (from IR version 4 on) count
+            as constants.
+        inference: A normalisation exported in training mode is read by its running
+            statistics.
+        norms: The affine tails of layer, RMS, group and instance normalisations move too,
+            where that saves an operator.
+        requantized_bias: A bias stored as integers may be rounded to new integers.
+    """
+
+    constant_inputs: bool = False
+    inference: bool = False
+    norms: bool = False
+    requantized_bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a map was not moved: a code, the node that stopped it, the reason and a remedy."""
 

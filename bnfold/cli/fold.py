@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 import click
 
-from bnfold.cli.options import model_argument, selection_options
+from bnfold.cli.options import FoldChoices, model_argument, selection_options
 
 
 @click.command("fold")
@@ -32,10 +33,8 @@ def command(
     verify: bool | None,
     dry_run: bool,
     seed: int,
-    only: tuple[str, ...],
-    skip: tuple[str, ...],
-    assume_constant_inputs: bool,
     as_json: bool,
+    **choices: Unpack[FoldChoices],
 ) -> None:
     """Fold the affine maps of MODEL into neighbouring weights.
 
@@ -53,14 +52,7 @@ def command(
     if output is not None:
         _refuse_same_file(model, output)
         check_writable(output)
-    result = fold(
-        model,
-        only=only,
-        skip=skip,
-        assume_constant_inputs=assume_constant_inputs,
-        verify=False if dry_run else verify,
-        seed=seed,
-    )
+    result = fold(model, verify=False if dry_run else verify, seed=seed, **choices)
     if output is not None and not dry_run:
         result.save(output)
     if as_json:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 import click
 
-from bnfold.cli.options import model_argument, selection_options
+from bnfold.cli.options import FoldChoices, model_argument, selection_options
 
 
 @click.command("inspect")
@@ -14,10 +15,8 @@ from bnfold.cli.options import model_argument, selection_options
 @selection_options
 def command(
     model: Path,
-    only: tuple[str, ...],
-    skip: tuple[str, ...],
-    assume_constant_inputs: bool,
     as_json: bool,
+    **choices: Unpack[FoldChoices],
 ) -> None:
     """List every affine map of MODEL: where a fold would put it, or what stops it.
 
@@ -26,9 +25,7 @@ def command(
     from bnfold.folding.api import fold_unchecked
     from bnfold.report.to_json import fold_to_json
 
-    result = fold_unchecked(
-        model, only=only, skip=skip, assume_constant_inputs=assume_constant_inputs
-    )
+    result = fold_unchecked(model, **choices)
     if as_json:
         click.echo(fold_to_json(result.report, None))
         return

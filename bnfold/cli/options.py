@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import click
+
+
+class FoldChoices(TypedDict):
+    """What `selection_options` adds to a command, spelled as `bnfold.fold` spells it."""
+
+    only: tuple[str, ...]
+    skip: tuple[str, ...]
+    assume_constant_inputs: bool
+    assume_inference: bool
+    norms: bool
+    requantize_bias: bool
+
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -30,6 +42,21 @@ _SELECTION = (
         is_flag=True,
         help="Treat initializers that are also graph inputs as constants. Overriding them"
         " afterwards gives wrong results.",
+    ),
+    click.option(
+        "--assume-inference",
+        is_flag=True,
+        help="Read normalisations exported in training mode by their running statistics.",
+    ),
+    click.option(
+        "--norms",
+        is_flag=True,
+        help="Move the affine tails of layer, RMS, group and instance normalisations too.",
+    ),
+    click.option(
+        "--requantize-bias",
+        is_flag=True,
+        help="Allow a bias stored as integers to be rounded to new integers.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout."),
 )

@@ -14,7 +14,7 @@ from bnfold.folding.fold import fold_in_place
 from bnfold.folding.selection import Selection
 from bnfold.model.io import SOURCE, UNSORTED, from_proto, load, to_proto
 from bnfold.model.save import save
-from bnfold.records import FoldReport, VerifyReport
+from bnfold.records import FoldReport, Permissions, VerifyReport
 
 Foldable = str | Path | onnx.ModelProto | ir.Model
 """What `fold` takes: a path, a protobuf model or an onnx_ir model."""
@@ -63,6 +63,9 @@ def fold_unchecked(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     assume_constant_inputs: bool = False,
+    assume_inference: bool = False,
+    norms: bool = False,
+    requantize_bias: bool = False,
 ) -> FoldResult:
     """Fold every affine map of a model into neighbouring weights, without checking the result.
 
@@ -73,16 +76,23 @@ def fold_unchecked(
         only: Fold only sites whose operator kind or node name matches (shell wildcards).
         skip: Leave nodes alone whose operator kind or name matches.
         assume_constant_inputs: Treat initializers that are also graph inputs as constants.
+        assume_inference: Read normalisations that were exported in training mode by their
+            running statistics.
+        norms: Move the affine tails of layer, RMS, group and instance normalisations too,
+            where that saves an operator.
+        requantize_bias: Allow a bias stored as integers to be rounded to new integers.
 
     Raises:
         ModelError: If the model cannot be read or makes no sense.
     """
     target = opened(model)
-    report = fold_in_place(
-        target,
-        Selection(tuple(only), tuple(skip)),
-        assume_constant_inputs=assume_constant_inputs,
+    permissions = Permissions(
+        constant_inputs=assume_constant_inputs,
+        inference=assume_inference,
+        norms=norms,
+        requantized_bias=requantize_bias,
     )
+    report = fold_in_place(target, Selection(tuple(only), tuple(skip)), permissions)
     warnings = list(report.warnings)
     if target.graph.meta.get(UNSORTED):
         warnings.append("the graph was not in topological order; it was sorted")

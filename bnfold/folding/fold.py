@@ -18,14 +18,13 @@ from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
 from bnfold.model.graphs import graphs_of, sort_graphs
 from bnfold.model.parameters import check_parameters
-from bnfold.records import Code, FoldReport, Refusal, Stay, Step
+from bnfold.records import Code, FoldReport, Permissions, Refusal, Stay, Step
 
 
 def fold_in_place(
     model: ir.Model,
     selection: Selection | None = None,
-    *,
-    assume_constant_inputs: bool = False,
+    permissions: Permissions | None = None,
 ) -> FoldReport:
     """Fold every map of ``model`` that can go, editing it; return what was done and why not.
 
@@ -35,12 +34,12 @@ def fold_in_place(
     chosen = selection or Selection()
     before = count_operators(model)
     sort_graphs(model)
-    facts = Facts(model, assume_constant_inputs=assume_constant_inputs)
+    facts = Facts(model, permissions)
     check_parameters(facts)
     steps: list[Step] = []
     while inlined := inline_constant_branches(facts, Editor(model, facts), chosen):
         steps.extend(inlined)
-        facts = Facts(model, assume_constant_inputs=assume_constant_inputs)
+        facts = Facts(model, permissions)
     editor = Editor(model, facts)
     steps.extend(drop_dead_code(facts, editor, chosen))
     folder = _Folder(facts, editor, chosen)

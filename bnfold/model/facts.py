@@ -13,7 +13,7 @@ from bnfold.model.constants import Constant, constant_node, constant_of
 from bnfold.model.evaluate import COMPUTES, evaluate
 from bnfold.model.graphs import graphs_of, subgraphs_of
 from bnfold.model.shapes import Dim, Dims, ShapeTable
-from bnfold.records import Code, Refusal
+from bnfold.records import Code, Permissions, Refusal
 
 _OVERRIDABLE_SINCE_IR: Final = 4
 _BLIND_TO_ELEMENTS: Final = frozenset({("Shape", 0), ("Size", 0), ("CastLike", 1)})
@@ -48,9 +48,9 @@ _SAME_SHAPE: Final = frozenset(
 class Facts:
     """What is known of one model. It reads; it never writes."""
 
-    def __init__(self, model: ir.Model, *, assume_constant_inputs: bool = False) -> None:
+    def __init__(self, model: ir.Model, permissions: Permissions | None = None) -> None:
         self.model = model
-        self._assume_constant_inputs = assume_constant_inputs
+        self.permissions = permissions or Permissions()
         self._shapes = ShapeTable(model)
         self._computed: dict[ir.Node, list[Constant] | None] = {}
         self._position: dict[ir.Node, int] = {}
@@ -160,7 +160,7 @@ class Facts:
         return (
             value.is_graph_input()
             and self.model.ir_version >= _OVERRIDABLE_SINCE_IR
-            and not self._assume_constant_inputs
+            and not self.permissions.constant_inputs
         )
 
     def _produced(self, value: ir.Value) -> Constant | Refusal:

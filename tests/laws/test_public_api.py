@@ -34,6 +34,9 @@ def test_signature_of_fold():
         "only": (),
         "skip": (),
         "assume_constant_inputs": False,
+        "assume_inference": False,
+        "norms": False,
+        "requantize_bias": False,
         "verify": None,
         "seed": 0,
     }
