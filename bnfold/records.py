@@ -62,12 +62,21 @@ class Permissions:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a map was not moved: a code, the node that stopped it, the reason and a remedy."""
+    """Why a map was not moved: a code, the node that stopped it, the reason and a remedy.
+
+    Attributes:
+        code: A stable word for scripts.
+        node: Name of the node, or the value, that stopped the map.
+        why: The reason, in a sentence.
+        remedy: What can be done about it; empty when nothing can.
+        path: Names of the nodes that the map passed on its way to ``node``.
+    """
 
     code: Code
     node: str
     why: str
     remedy: str = ""
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +87,26 @@ class Step:
         rule: Operator kind of the first site node, e.g. ``"BatchNormalization"``.
         site: Names of the nodes whose map moved, in graph order.
         move: How it moved: ``"up"``, ``"down"``, ``"scale up, shift down"``, ``"compose"`` …
-        path: Names of the nodes the map passed, from the site to where it was absorbed.
+        routes: For each node that took a part of the map into its constants: the names of the
+            nodes from the site to it.
         absorbed_by: Names of the nodes whose constants took it.
         tensors: Names of the tensors that were written.
         left: Operator kinds of the nodes that remain of the site, if any.
         cloned_bytes: Growth by weights written anew because other nodes read them, or because
             nodes computed them, in bytes.
+        adjusted: Names of other readers of a value that changed under way: their constants
+            took the inverse.
     """
 
     rule: str
     site: tuple[str, ...]
     move: str
-    path: tuple[str, ...]
+    routes: tuple[tuple[str, ...], ...]
     absorbed_by: tuple[str, ...]
     tensors: tuple[str, ...]
     left: tuple[str, ...] = ()
     cloned_bytes: int = 0
+    adjusted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,9 @@ def carry_out(plan: Plan, remainder: Remainder | None, editor: Editor) -> list[S
         _keep(first, remainder, editor)
         return steps
     for chain in plan.chains:
-        editor.bypass(chain.nodes, chain.source, renamed=plan.went_up_whole)
+        same_graph = chain.source.graph is chain.result.graph
+        renamed = plan.went_up_whole and same_graph
+        editor.bypass(chain.nodes, chain.source, renamed=renamed)
     return steps
 
 
@@ -42,12 +44,13 @@ def _step(plan: Plan, chain: Chain, remainder: Remainder | None) -> Step:
         rule=chain.rule,
         site=chain.names,
         move=plan.move,
-        path=tuple(name_of(node) for node in (*plan.up.passed, *plan.down.passed)),
+        routes=(*plan.up.routes(), *plan.down.routes()),
         absorbed_by=tuple(
             name_of(node) for node in (*plan.up.absorbed_by, *plan.down.absorbed_by)
         ),
         tensors=(),
         left=() if remainder is None else tuple(kind for _, kind in remainder.kept),
+        adjusted=tuple(name_of(node) for node in plan.up.adjusted),
     )
 
 

@@ -61,6 +61,7 @@ class _Folder:
     editor: Editor
     selection: Selection
     _refused: dict[ir.Node, tuple[Chain, tuple[Refusal, ...]]] = field(default_factory=dict)
+    _grouped: set[ir.Value] = field(default_factory=set)
 
     def run(self) -> list[Step]:
         """Return the steps of every pass."""
@@ -86,6 +87,7 @@ class _Folder:
 
     def _one_pass(self) -> list[Step]:
         self._refused.clear()
+        self._grouped.clear()
         steps: list[Step] = []
         visited: set[ir.Node] = set()
         for node in self.facts.nodes():
@@ -133,6 +135,9 @@ class _Folder:
         alone: list[tuple[Chain, ...]] = [(chain,)]
         if len(readers) < 2 or chain.source.is_graph_output():
             return alone
+        if chain.source in self._grouped:
+            return alone
+        self._grouped.add(chain.source)
         equals: list[Chain] = []
         for reader, index in readers:
             other = chain_from(reader, self.facts, self.selection)

@@ -1,23 +1,28 @@
-"""Decide how one chain of maps leaves the graph: a `Plan`, or the refusals it met.
+"""Decide how one chain of maps leaves the graph: the cheapest `Plan`, or the refusals it met.
 
-Nothing is written here, and a plan is all or nothing. The ways are tried from the one that
-removes most; scale and shift may part, because a shift that zero padding or a MatMul cannot
-take often goes the other way, and one that can go nowhere still costs less than both.
+Nothing is written here, and a plan is all or nothing. Scale and shift may part, because a
+shift that zero padding or a MatMul cannot take often goes the other way, and one that can go
+nowhere still costs less than both. The ways are tried from the one that could be cheapest,
+until none that is left could be cheaper than the best one found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bnfold.affine import Affine
+from bnfold.folding.cost import Cost, cost_of_nodes, growth
+from bnfold.folding.downwards import lower
+from bnfold.folding.journey import Journey
 from bnfold.folding.ranges import check_ranges
 from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain
-from bnfold.folding.walk import Journey, lift, lower
+from bnfold.folding.upwards import lift
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Edit
+
+_IDENTITY = Affine.uniform()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +35,7 @@ class Plan:
         up: Where the part that went up was taken.
         down: Where the part that went down was taken.
         left: The map that remains at the place of the chain; the identity if none does.
+        cost: What all that leaves behind.
     """
 
     chains: tuple[Chain, ...]
@@ -37,6 +43,7 @@ class Plan:
     up: Journey
     down: Journey
     left: Affine
+    cost: Cost
 
     @property
     def edits(self) -> list[Edit]:
@@ -52,97 +59,135 @@ class Plan:
 def draw_plan(
     chains: tuple[Chain, ...], facts: Facts, selection: Selection
 ) -> Plan | tuple[Refusal, ...]:
-    """Return the plan that removes most of ``chains``, or why there is none.
+    """Return the cheapest plan that removes ``chains``, or why there is none.
 
     Args:
         chains: One chain, or several that all readers of one value bring with equal maps.
         facts: The model they stand in.
         selection: What may be touched.
     """
+    trip = _Trip(chains, facts, selection)
+    before = trip.cost_now()
     refusals: list[Refusal] = []
-    for attempt in _attempts(chains, facts, selection):
-        outcome = attempt()
+    best: Plan | None = None
+    for way in _ways(chains):
+        if best is not None and best.cost <= trip.least_cost(way):
+            continue
+        outcome = trip.plan(way)
+        if not isinstance(outcome, Refusal):
+            fault = _check_gain(outcome, before) or check_ranges(outcome.edits)
+            outcome = fault or outcome
         if isinstance(outcome, Refusal):
             refusals.append(outcome)
-            continue
-        fault = _check_gain(outcome) or check_ranges(outcome.edits)
-        if fault is None:
-            return outcome
-        refusals.append(fault)
-    return tuple(dict.fromkeys(refusals))
+        elif best is None or outcome.cost < best.cost:
+            best = outcome
+    return best or tuple(dict.fromkeys(refusals))
 
 
-Attempt = Callable[[], Plan | Refusal]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Way:
+    """A map parted in three: what goes up, what goes down, what stays."""
+
+    move: str
+    up: Affine = _IDENTITY
+    down: Affine = _IDENTITY
+    left: Affine = field(default=_IDENTITY)
 
 
-def _attempts(
-    chains: tuple[Chain, ...], facts: Facts, selection: Selection
-) -> Iterator[Attempt]:
-    """Yield the ways out in order of what they leave behind: nothing, then one node."""
-    trip = _Trip(chains, facts, selection)
-    whole, none = trip.affine, Affine.uniform()
+def _ways(chains: tuple[Chain, ...]) -> list[_Way]:
+    """Return the ways out in order of what they leave behind: nothing, then one node."""
+    whole = chains[0].affine
     if whole.is_identity:
-        yield lambda: trip.plan("removed, it changes nothing", none, none, none)
-        return
-    yield lambda: trip.plan("up", whole, none, none)
+        return [_Way("removed, it changes nothing")]
+    ways = [_Way("up", up=whole)]
     if len(chains) > 1:
-        return
-    yield lambda: trip.plan("down", none, whole, none)
+        return ways
+    ways.append(_Way("down", down=whole))
     if not (whole.has_scale and whole.has_shift):
-        return
+        return ways
     scale, shift = whole.scale_only(), whole.shift_only()
-    yield lambda: trip.plan("scale up, shift down", scale, shift, none)
-    if whole.is_invertible:
-        early = whole.shift_before_scale()
-        yield lambda: trip.plan("shift up, scale down", early, scale, none)
-    yield lambda: trip.plan("scale up, shift stays", scale, none, shift)
+    early = whole.shift_before_scale() if whole.is_invertible else None
+    ways.append(_Way("scale up, shift down", up=scale, down=shift))
+    if early is not None:
+        ways.append(_Way("shift up, scale down", up=early, down=scale))
+    ways.append(_Way("scale up, shift stays", up=scale, left=shift))
     if len(chains[0].nodes) < 2:
-        return
-    yield lambda: trip.plan("shift down, scale stays", none, shift, scale)
-    if whole.is_invertible:
-        yield lambda: trip.plan("scale down, shift stays", none, scale, early)
-        yield lambda: trip.plan("shift up, scale stays", early, none, scale)
+        return ways
+    ways.append(_Way("shift down, scale stays", down=shift, left=scale))
+    if early is not None:
+        ways.append(_Way("scale down, shift stays", down=scale, left=early))
+        ways.append(_Way("shift up, scale stays", up=early, left=scale))
+    return ways
 
 
 @dataclass(frozen=True, slots=True)
 class _Trip:
-    """What all attempts for the same chains share."""
+    """What all ways of the same chains share."""
 
     chains: tuple[Chain, ...]
     facts: Facts
     selection: Selection
 
-    @property
-    def affine(self) -> Affine:
-        return self.chains[0].affine
+    def cost_now(self) -> Cost:
+        """Return what the chains cost where they stand."""
+        kinds = [node.op_type for chain in self.chains for node in chain.nodes]
+        return cost_of_nodes(kinds, self.chains[0].result, self.facts)
 
-    def plan(self, move: str, up: Affine, down: Affine, left: Affine) -> Plan | Refusal:
-        """Try one way: ``up`` to the producer, ``down`` to the readers, ``left`` stays."""
-        blocked = self._guard(up, down, left)
+    def least_cost(self, way: _Way) -> Cost:
+        """Return what a way leaves behind at its place."""
+        if way.left.is_identity:
+            return Cost()
+        return cost_of_nodes(["Mul"], self.chains[0].result, self.facts)
+
+    def plan(self, way: _Way) -> Plan | Refusal:
+        """Try one way."""
+        blocked = self._guard(way)
         if blocked is not None:
             return blocked
-        rising, sinking = Journey(), Journey()
-        if not up.is_identity:
-            demands = {(chain.nodes[0], chain.index): up for chain in self.chains}
+        rising = sinking = Journey()
+        if not way.up.is_identity:
+            demands = {(chain.nodes[0], chain.index): way.up for chain in self.chains}
             found = lift(self.chains[0].source, demands, self.facts, self.selection)
             if isinstance(found, Refusal):
                 return found
             rising = found
-        if not down.is_identity:
-            found = lower(self.chains[0].result, down, self.facts, self.selection)
+        if not way.down.is_identity:
+            found = lower(self.chains[0].result, way.down, self.facts, self.selection)
             if isinstance(found, Refusal):
                 return found
             sinking = found
-        return Plan(self.chains, move, rising, sinking, left)
+        return self._check_apart(rising, sinking) or self._joined(way, rising, sinking)
 
-    def _guard(self, up: Affine, down: Affine, left: Affine) -> Refusal | None:
+    def _joined(self, way: _Way, rising: Journey, sinking: Journey) -> Plan:
+        least = self.least_cost(way)
+        takers = {node.op_type for node in (*rising.absorbed_by, *sinking.absorbed_by)}
+        if takers == {"MatMul"} and rising.absorbed_by and not way.left.has_scale:
+            least = Cost()  # an Add right behind a MatMul runs as one with it
+        cost = Cost(
+            least.activation_bytes,
+            least.arithmetic,
+            growth((*rising.edits, *sinking.edits)),
+            len(rising.adjusted),
+        )
+        chains = (*self.chains, *sinking.recruits)
+        return Plan(chains, way.move, rising, sinking, way.left, cost)
+
+    def _check_apart(self, rising: Journey, sinking: Journey) -> Refusal | None:
+        """Refuse to write a constant twice, each time as if it were still the old one."""
+        for node in rising.adjusted:
+            if node in sinking:
+                why = "it would take the inverse of one part and the other part itself"
+                return Refusal(Code.SHARED_VALUE, self.chains[0].names[0], why)
+        return None
+
+    def _guard(self, way: _Way) -> Refusal | None:
         """Refuse what the interface forbids, before any walk."""
-        if not (up.is_finite and down.is_finite and left.is_finite):
+        if not (way.up.is_finite and way.down.is_finite and way.left.is_finite):
             why = "parting scale and shift gives a value that is not finite"
             return Refusal(Code.NOT_FINITE, self.chains[0].names[0], why)
         source = self.chains[0].source
         for chain in self.chains:
-            if not left.is_identity or not chain.result.is_graph_output():
+            if not way.left.is_identity or not chain.result.is_graph_output():
                 continue
             fixed = source.is_graph_output() or source.producer() is None
             if fixed or source.graph is not chain.result.graph:
@@ -157,17 +202,14 @@ class _Trip:
         return None
 
 
-def _check_gain(plan: Plan) -> Refusal | None:
-    """Refuse to leave an Add or Mul where a BatchNormalization would do as well.
+def _check_gain(plan: Plan, before: Cost) -> Refusal | None:
+    """Refuse a plan that leaves as many passes over the value as there were.
 
-    Both are one pass over the value, and runtimes keep a BatchNormalization in their blocked
-    layouts. Only an Add right behind a MatMul is worth more: they run as one.
+    An Add or Mul is no less than a BatchNormalization: both are one pass, and runtimes keep a
+    BatchNormalization in their blocked layouts.
     """
+    if plan.left.is_identity or plan.cost.activation_bytes < before.activation_bytes:
+        return None
     chain = plan.chains[0]
-    if plan.left.is_identity or chain.rule != "BatchNormalization":
-        return None
-    takers = {node.op_type for node in (*plan.up.absorbed_by, *plan.down.absorbed_by)}
-    if takers == {"MatMul"} and plan.up.absorbed_by and not plan.left.has_scale:
-        return None
-    why = "what would stay of it costs as much as a BatchNormalization"
+    why = f"what would stay of it costs as much as the {chain.rule}"
     return Refusal(Code.NO_GAIN, chain.names[0], why)

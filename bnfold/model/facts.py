@@ -15,6 +15,9 @@ from bnfold.model.graphs import graphs_of, subgraphs_of
 from bnfold.model.shapes import Dim, Dims, ShapeTable
 from bnfold.records import Code, Permissions, Refusal
 
+Use = tuple[ir.Node, int]
+"""A reader of a value: a node and its input index, or see `Facts.result`."""
+
 _OVERRIDABLE_SINCE_IR: Final = 4
 _BLIND_TO_ELEMENTS: Final = frozenset({("Shape", 0), ("Size", 0), ("CastLike", 1)})
 _SAME_SHAPE: Final = frozenset(
@@ -54,6 +57,8 @@ class Facts:
         self._shapes = ShapeTable(model)
         self._computed: dict[ir.Node, list[Constant] | None] = {}
         self._position: dict[ir.Node, int] = {}
+        self._end: dict[ir.Node, int] = {}
+        self._owner: dict[ir.Graph, ir.Node] = {}
         self._number(model.graph, 0)
 
     def _number(self, graph: ir.Graph, start: int) -> int:
@@ -61,12 +66,19 @@ class Facts:
             self._position[node] = start
             start += 1
             for subgraph in subgraphs_of(node):
+                self._owner[subgraph] = node
                 start = self._number(subgraph, start)
+            self._end[node] = start
+            start += 1
         return start
 
     def position(self, node: ir.Node) -> int:
-        """Return the place of a node in topological order."""
+        """Return the place of a node in topological order, in front of its subgraphs."""
         return self._position[node]
+
+    def end(self, node: ir.Node) -> int:
+        """Return the place behind the subgraphs of a node in the same order."""
+        return self._end[node]
 
     def opset(self) -> int:
         """Return the version of the default operator set."""
@@ -83,6 +95,32 @@ class Facts:
             for node, index in value.uses()
             if (node.op_type, index) not in _BLIND_TO_ELEMENTS or not self.is_standard(node)
         ]
+
+    def reads(self, value: ir.Value) -> list[Use]:
+        """Return `element_uses`, and the owner of the subgraph whose result the value is."""
+        uses = self.element_uses(value)
+        owner = None if value.graph is None else self._owner.get(value.graph)
+        if owner is None or value.graph is None or not value.is_graph_output():
+            return uses
+        places = [place for place, out in enumerate(value.graph.outputs) if out is value]
+        return [*uses, *((owner, self.result(place)) for place in places)]
+
+    def leaves(self, value: ir.Value) -> bool:
+        """Return whether a value is a result of the model, not just of a subgraph."""
+        if not value.is_graph_output():
+            return False
+        graph = value.graph
+        return graph not in self._owner or all(out is not value for out in graph.outputs)
+
+    @staticmethod
+    def result(place: int) -> int:
+        """Return the input index that stands for result ``place`` of a node's subgraph."""
+        return -1 - place
+
+    @staticmethod
+    def place(index: int) -> int:
+        """Return which result of a subgraph an index made by `result` stands for."""
+        return -1 - index
 
     def is_standard(self, node: ir.Node) -> bool:
         """Return whether the node is an operator of the ONNX specification."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from bnfold.records import FoldReport, VerifyReport
 
-SCHEMA: Final = "bnfold/fold-report/1"
+SCHEMA: Final = "bnfold/fold-report/2"
 
 
 def fold_to_json(report: FoldReport, check: VerifyReport | None) -> str:

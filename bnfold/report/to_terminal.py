@@ -38,15 +38,16 @@ def _site(entry: Step | Stay) -> str:
 
 
 def _goes(step: Step) -> str:
-    absorbed = ", ".join(step.absorbed_by)
-    route = " → ".join((*step.path, absorbed)) if absorbed else ""
     left = f" (leaves {', '.join(step.left)})" if step.left else ""
-    return f"{step.move}: {route}{left}" if route else f"{step.move}{left}"
+    routes = [" → ".join(route) for route in step.routes]
+    adjusted = f"\nadjusted: {', '.join(step.adjusted)}" if step.adjusted else ""
+    return "\n".join([f"{step.move}{left}", *routes]) + adjusted
 
 
 def _stays(stay: Stay) -> str:
     lines = []
     for refusal in stay.refusals:
         remedy = f" — {refusal.remedy}" if refusal.remedy else ""
-        lines.append(f"[{refusal.code}] {refusal.node}: {refusal.why}{remedy}")
+        route = " → ".join((*refusal.path, f"✗ {refusal.node}"))
+        lines.append(f"[{refusal.code}] {route}: {refusal.why}{remedy}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from bnfold.rules.cast import Cast
 from bnfold.rules.choose import Max, Where
 from bnfold.rules.clip import Clip
 from bnfold.rules.concat import Concat, Split
+from bnfold.rules.control import If, Loop, Scan
 from bnfold.rules.conv import Conv
 from bnfold.rules.conv_transpose import ConvTranspose
 from bnfold.rules.depth_to_space import DepthToSpace, SpaceToDepth
@@ -46,7 +47,9 @@ RULES: Final[dict[str, Rule]] = {
     "GlobalAveragePool": AveragePool(),
     "GlobalMaxPool": MaxPool(),
     "Identity": Identity(),
+    "If": If(),
     "LeakyRelu": Relu(),
+    "Loop": Loop(),
     "MatMul": MatMul(),
     "Max": Max(),
     "MaxPool": MaxPool(),
@@ -62,6 +65,7 @@ RULES: Final[dict[str, Rule]] = {
     "Relu": Relu(),
     "Reshape": Reshape(),
     "Resize": Resize(),
+    "Scan": Scan(),
     "Slice": Slice(),
     "SpaceToDepth": SpaceToDepth(),
     "Split": Split(),

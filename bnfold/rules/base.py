@@ -1,12 +1,13 @@
 """The contract of a rule: what one operator kind does with a map that reaches it.
 
-A rule answers three questions, each with a reason when the answer is no:
+A rule answers four questions, each with a reason when the answer is no:
 
 - `Rule.source`: am I a map myself?
 - `Rule.take_after`: maps are applied to my outputs; can I give those outputs myself?
 - `Rule.take_before`: maps were applied to my inputs; can I do with the bare inputs?
+- `Rule.take_within`: the same, for the results of my subgraphs.
 
-Both ``take`` questions are answered with `Taken`: edits of the node's own constants and
+The ``take`` questions are answered with `Taken`: edits of the node's own constants and
 attributes, and the maps that go onward, to the inputs (up) or to the outputs (down). A node
 that absorbs sends nothing onward; one that is merely passed edits nothing; a MatMul takes the
 scale and sends a shift on. Rules are stateless, and read the graph through `Facts` only.
@@ -14,8 +15,8 @@ scale and sends a shift on. Rules are stateless, and read the graph through `Fac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -26,6 +27,9 @@ from bnfold.records import Code, Refusal
 
 Maps = Mapping[int, Affine]
 """Maps by position of the input or output they apply to."""
+
+Results = Mapping[tuple[ir.Graph, int], Affine]
+"""Maps by the result of a subgraph they apply to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,31 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Yes: with these edits of the node, and these maps going onward."""
+    """Yes: with these edits of the node, and these maps going onward.
+
+    Attributes:
+        edits: What the node's own constants and attributes become.
+        onward: Maps that go on, by position of the input (up) or output (down).
+        inside: Maps that go up into the results of the node's subgraphs.
+        otherwise: Other answers as good as this one, to be tried when it leads nowhere.
+    """
 
     edits: tuple[Edit, ...] = ()
     onward: Maps = field(default_factory=dict)
+    inside: Results = field(default_factory=dict)
+    otherwise: tuple[Taken, ...] = ()
+
+
+def either(ways: Sequence[Taken | Refusal]) -> Taken | Refusal:
+    """Return the first way that is open, with the others as its alternatives.
+
+    Args:
+        ways: At least one; the best first.
+    """
+    open_ways = [way for way in ways if isinstance(way, Taken)]
+    if not open_ways:
+        return ways[0]
+    return replace(open_ways[0], otherwise=tuple(open_ways[1:]))
 
 
 class Rule:
@@ -96,6 +121,10 @@ class Rule:
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
         """Can I do with ``x`` where I used to read ``maps[i](x)`` at input i?"""
+        return unknown_operator(node)
+
+    def take_within(self, node: ir.Node, maps: Results, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
+        """Can I do with ``x`` where my subgraphs used to return ``maps[graph, i](x)``?"""
         return unknown_operator(node)
 
 

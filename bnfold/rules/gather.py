@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from bnfold.rules.passing import (
     pick_after,
     pick_before,
     unknown_shape,
+    whole_or_part,
 )
 from bnfold.rules.weights import only_map
 
@@ -52,7 +54,7 @@ class Gather(Rule):
         if table is not None:
             return table
         if affine.axis is None:
-            return Taken(onward={0: affine})
+            return _uniform_after(node, affine, place, facts)
         if not place.axis <= affine.axis < place.axis + place.width:
             return Taken(onward={0: affine.on_axis(place.source_of(affine.axis))})
         indices = place.indices(node, facts)
@@ -139,10 +141,22 @@ def _into_table(
     return Taken((SetConstant(node, 0, expression, table.dtype, None),))
 
 
-def _slice(node: ir.Node, affine: Affine, facts: Facts, *, up: bool) -> Taken | Refusal:
-    if affine.axis is None:
+def _uniform_after(
+    node: ir.Node, affine: Affine, place: _Place, facts: Facts
+) -> Taken | Refusal:
+    """Map all of the data, or only the entries that are read."""
+    indices = place.indices(node, facts)
+    channels = channels_of(node.inputs[0], place.axis, facts)
+    if isinstance(indices, Refusal) or channels is None:
         return Taken(onward={0: affine})
+    return whole_or_part(affine, place.axis, indices % channels, channels)
+
+
+def _slice(node: ir.Node, affine: Affine, facts: Facts, *, up: bool) -> Taken | Refusal:
     ranges = _ranges(node, facts)
+    if affine.axis is None:
+        known = {} if isinstance(ranges, Refusal) or not up else ranges
+        return _uniform_slice(node, affine, known, facts)
     if isinstance(ranges, Refusal):
         return ranges
     if affine.axis not in ranges:
@@ -153,6 +167,19 @@ def _slice(node: ir.Node, affine: Affine, facts: Facts, *, up: bool) -> Taken | 
     chosen = np.arange(channels)[ranges[affine.axis]]
     pick = pick_after if up else pick_before
     return pick(node, affine, chosen, channels)
+
+
+def _uniform_slice(
+    node: ir.Node, affine: Affine, ranges: dict[int, slice], facts: Facts
+) -> Taken:
+    """Map all of the value, or only what the slice along one of its axes keeps."""
+    ways = [Taken(onward={0: affine})]
+    for axis, kept in ranges.items():
+        channels = channels_of(node.inputs[0], axis, facts)
+        if channels is not None:
+            chosen = np.arange(channels)[kept]
+            ways.extend(whole_or_part(affine, axis, chosen, channels).otherwise)
+    return replace(ways[0], otherwise=tuple(ways[1:]))
 
 
 def _ranges(node: ir.Node, facts: Facts) -> dict[int, slice] | Refusal:

@@ -15,6 +15,7 @@ from bnfold.affine import Affine
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Edit, Maps, Rule, SetOperator, Taken, name_of, wrong_axis
+from bnfold.rules.product import matrix_product_after, matrix_product_before
 from bnfold.rules.weights import Weight, bias_edit, only_map, read_weight
 
 _LEFT: Final = 0
@@ -31,7 +32,7 @@ class MatMul(Rule):
         affine = maps[0]
         weight = _weight(node, facts)
         if isinstance(weight, Refusal):
-            return weight
+            return _unless(weight, matrix_product_after(node, affine, facts))
         if affine.has_shift and not _is_gemm(node, weight, facts):
             why = "a MatMul of stacked matrices has no addend that could take the shift"
             remedy = "the scale alone can be folded"
@@ -40,14 +41,15 @@ class MatMul(Rule):
             return Taken((*weight.times(affine.scale), *_addend(node, affine, weight)))
         axis = _weight_axis(node, weight, affine, facts)
         if axis is None:
-            return wrong_axis(node, affine, "its weight does not run along that axis")
+            refusal = wrong_axis(node, affine, "its weight does not run along that axis")
+            return _unless(refusal, matrix_product_after(node, affine, facts))
         return Taken((*weight.times(affine.scale, axis), *_addend(node, affine, weight)))
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``(s · x + t) · W``: the weight times s; the image of t as above, or onward."""
         weight = _weight(node, facts)
         if isinstance(weight, Refusal):
-            return weight
+            return _unless(weight, matrix_product_before(node, maps, facts))
         affine = only_map(node, maps, 1 - weight.index, "weight")
         if isinstance(affine, Refusal):
             return affine
@@ -58,7 +60,8 @@ class MatMul(Rule):
         if affine.axis is not None and (
             affine.axis != contracted or affine.channels != weight.shape[summed]
         ):
-            return wrong_axis(node, affine, f"it sums over axis {contracted} of its data")
+            refusal = wrong_axis(node, affine, f"it sums over axis {contracted} of its data")
+            return _unless(refusal, matrix_product_before(node, maps, facts))
         scale, _ = affine.entries(weight.shape[summed])
         onward = _image(node, affine, weight, summed, facts)
         if isinstance(onward, Refusal):
@@ -67,6 +70,11 @@ class MatMul(Rule):
         if onward.has_shift and _is_gemm(node, weight, facts):
             return Taken((*edits, *_addend(node, onward, weight)))
         return Taken(edits, {0: onward} if onward.has_shift else {})
+
+
+def _unless(refusal: Refusal, answer: Taken | Refusal) -> Taken | Refusal:
+    """Return a second answer if it is yes, else the first refusal."""
+    return refusal if isinstance(answer, Refusal) else answer
 
 
 def _weight(node: ir.Node, facts: Facts) -> Weight | Refusal:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from bnfold.affine import Affine
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Edit, Maps, Taken, name_of, wrong_axis
+from bnfold.rules.base import Edit, Maps, Taken, either, name_of, wrong_axis
 from bnfold.rules.passing import (
     channels_of,
     is_constant,
@@ -23,7 +23,7 @@ from bnfold.rules.passing import (
 _TAKE_SHIFTS: Final = frozenset(
     {"Conv", "ConvTranspose", "Gemm", "BatchNormalization", "Add", "Sub", "MatMul"}
 )
-_TAKE_SCALES: Final = _TAKE_SHIFTS - {"Add", "Sub"} | {"Mul", "Div"}
+TAKE_SCALES: Final = _TAKE_SHIFTS - {"Add", "Sub"} | {"Mul", "Div"}
 
 
 def sum_after(node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:
@@ -33,15 +33,22 @@ def sum_after(node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:
         return both
     if not both or (affine.has_scale and len(both) < 2):
         return wrong_axis(node, affine, "an operand is broadcast along that axis")
-    maps = {index: part.scale_only() for index, part in both.items()}
-    if affine.has_shift:
-        index = _best(node, both, _TAKE_SHIFTS, facts)
-        sign = -1.0 if index == 1 and node.op_type == "Sub" else 1.0
-        doubled = node.op_type == "Add" and node.inputs[0] is node.inputs[1]
-        shift = sign * affine.shift / (2.0 if doubled else 1.0)
-        shifted = Affine.per_channel(both[index].axis, affine.scale, shift)
-        maps |= dict.fromkeys(both if doubled else (index,), shifted)
-    return give(node, maps, facts)
+    scales = {index: part.scale_only() for index, part in both.items()}
+    if not affine.has_shift:
+        return give(node, scales, facts)
+    if node.op_type == "Add" and node.inputs[0] is node.inputs[1]:
+        half = Affine.per_channel(both[0].axis, affine.scale, affine.shift / 2.0)
+        return give(node, dict.fromkeys(both, half), facts)
+    shifted = (
+        {**scales, index: _with_shift(node, index, both[index], affine)}
+        for index in by_promise(node, both, _TAKE_SHIFTS, facts)
+    )
+    return either([give(node, maps, facts) for maps in shifted])
+
+
+def _with_shift(node: ir.Node, index: int, part: Affine, affine: Affine) -> Affine:
+    sign = -1.0 if index == 1 and node.op_type == "Sub" else 1.0
+    return Affine.per_channel(part.axis, affine.scale, sign * affine.shift)
 
 
 def sum_before(node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
@@ -90,8 +97,8 @@ def product_after(node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusa
         both.pop(1, None)
     if not both:
         return wrong_axis(node, affine, "no operand has that axis at full size")
-    index = _best(node, both, _TAKE_SCALES, facts)
-    return give(node, {index: both[index]}, facts)
+    order = by_promise(node, both, TAKE_SCALES, facts)
+    return either([give(node, {index: both[index]}, facts) for index in order])
 
 
 def product_before(node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
@@ -157,11 +164,11 @@ def on_result(node: ir.Node, maps: Maps, facts: Facts) -> dict[int, Affine] | Re
     return placed
 
 
-def _best(
+def by_promise(
     node: ir.Node, both: Mapping[int, Affine], absorbers: frozenset[str], facts: Facts
-) -> int:
-    """Return the operand that is most likely to take a part alone."""
-    return max(both, key=lambda index: _promise(node, index, absorbers, facts))
+) -> list[int]:
+    """Return the operands, the one that is most likely to take a part alone first."""
+    return sorted(both, key=lambda index: -_promise(node, index, absorbers, facts))
 
 
 def _promise(node: ir.Node, index: int, absorbers: frozenset[str], facts: Facts) -> int:

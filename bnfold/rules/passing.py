@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -81,6 +82,20 @@ def pick_after(
     if moved is None:
         return maps_differ(node, "a channel is read several times, with different maps")
     return onward({0: moved})
+
+
+def whole_or_part(affine: Affine, axis: int, sources: Indices, channels: int) -> Taken:
+    """Pass up a uniform map of the channels ``sources`` of x: to all of x, or to these alone.
+
+    Where other readers of x read its other channels, only the second way is open.
+    """
+    whole = Taken(onward={0: affine})
+    scale, shift = np.ones(channels), np.zeros(channels)
+    scale[sources], shift[sources] = affine.scale[0], affine.shift[0]
+    part = Affine.per_channel(axis, scale, shift)
+    if part.axis is None:
+        return whole
+    return replace(whole, otherwise=(Taken(onward={0: part}),))
 
 
 def pick_before(

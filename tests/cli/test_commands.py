@@ -42,7 +42,7 @@ def test_fold_writes_a_folded_model_and_tells_people_on_stderr(model, tmp_path):
 def test_json_is_the_only_thing_on_stdout(model, tmp_path):
     done = run("fold", model, "-o", tmp_path / "out.onnx", "--json", "--no-verify")
     report = json.loads(done.stdout)
-    assert report["schema"] == "bnfold/fold-report/1"
+    assert report["schema"] == "bnfold/fold-report/2"
     assert report["folded"][0]["rule"] == "BatchNormalization"
     assert report["folded"][0]["absorbed_by"] == ["conv"]
     assert report["operators"]["before"]["BatchNormalization"] == 1

@@ -1,0 +1,161 @@
+"""What a walk through the graph leaves behind, and how it turns back at a crossroads."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import onnx_ir as ir
+
+from bnfold.folding.sites import Chain
+from bnfold.model.facts import Facts
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import Edit, Taken, name_of
+
+_FARTHEST: Final = 200
+"""No walk asks more nodes, all its ways together: planning stays linear in the graph."""
+
+
+@dataclass(slots=True)
+class Journey:
+    """Where a map went.
+
+    Attributes:
+        edits: What has to be written.
+        passed: Nodes that handed the map on.
+        absorbed_by: Nodes that took it into their constants.
+        adjusted: Readers of a value that changed under way, which take the inverse.
+        recruits: Chains that met the map with one of their own, and leave with it.
+    """
+
+    edits: list[Edit] = field(default_factory=list)
+    passed: list[ir.Node] = field(default_factory=list)
+    absorbed_by: list[ir.Node] = field(default_factory=list)
+    adjusted: list[ir.Node] = field(default_factory=list)
+    recruits: list[Chain] = field(default_factory=list)
+    _came_from: dict[ir.Node, ir.Node | None] = field(default_factory=dict)
+
+    def __contains__(self, node: ir.Node) -> bool:
+        """Return whether the map reached ``node``."""
+        return node in self._came_from
+
+    def reach(self, node: ir.Node, by: ir.Node | None) -> None:
+        """Remember which node handed the map to ``node`` first; None: the site did."""
+        self._came_from.setdefault(node, by)
+
+    def note(self, node: ir.Node, taken: Taken) -> None:
+        """Remember the answer of one node."""
+        self.edits.extend(taken.edits)
+        goes_on = taken.onward or taken.inside
+        (self.passed if goes_on else self.absorbed_by).append(node)
+
+    def adjust(self, node: ir.Node, taken: Taken) -> None:
+        """Remember that a reader takes the inverse of what it will now read."""
+        self.edits.extend(taken.edits)
+        self.adjusted.append(node)
+
+    def came_from(self, node: ir.Node) -> ir.Node | None:
+        """Return the node that handed the map to ``node``; None: the site did."""
+        return self._came_from[node]
+
+    def route_to(self, node: ir.Node | None) -> tuple[str, ...]:
+        """Return the names of the nodes from the site to ``node``, which is the last."""
+        names: list[str] = []
+        while node is not None:
+            names.append(name_of(node))
+            node = self._came_from[node]
+        return tuple(reversed(names))
+
+    def routes(self) -> tuple[tuple[str, ...], ...]:
+        """Return a route for every node that absorbed a part of the map."""
+        return tuple(self.route_to(node) for node in self.absorbed_by)
+
+    def stopped(self, refusal: Refusal, behind: ir.Node | None) -> Refusal:
+        """Return the refusal with the route to it; ``behind`` is the last node passed."""
+        return replace(refusal, path=self.route_to(behind))
+
+
+class Crossroads:
+    """Depth-first search over the alternatives that rules offer, by walking again.
+
+    A walk asks `choose` at every node. When it fails, `turn` moves the last choice that still
+    has an alternative, and the walk is made again.
+    """
+
+    def __init__(self) -> None:
+        """Start with the first way everywhere."""
+        self._taken: list[int] = []
+        self._widths: list[int] = []
+        self._at = 0
+        self._asked = 0
+
+    def choose(self, taken: Taken) -> Taken:
+        """Return the alternative to follow now."""
+        self._asked += 1
+        if not taken.otherwise:
+            return taken
+        if self._at == len(self._taken):
+            self._taken.append(0)
+            self._widths.append(1 + len(taken.otherwise))
+        chosen = self._taken[self._at]
+        self._at += 1
+        return taken if chosen == 0 else taken.otherwise[chosen - 1]
+
+    def turn(self) -> bool:
+        """Go back to the last crossroads with a way left; return whether there is one."""
+        while self._taken and self._taken[-1] + 1 == self._widths[-1]:
+            self._taken.pop()
+            self._widths.pop()
+        if not self._taken or self.is_far:
+            return False
+        self._taken[-1] += 1
+        self._at = 0
+        return True
+
+    @property
+    def is_far(self) -> bool:
+        """Whether so many nodes were asked that the search would cost more than it brings."""
+        return self._asked > _FARTHEST
+
+
+def first_way(walk: Callable[[Crossroads], Journey | Refusal]) -> Journey | Refusal:
+    """Return the first way that leads out, or why the preferred one does not."""
+    crossroads = Crossroads()
+    first = outcome = walk(crossroads)
+    while isinstance(outcome, Refusal) and crossroads.turn():
+        outcome = walk(crossroads)
+    return first if isinstance(outcome, Refusal) else outcome
+
+
+def too_far(value: ir.Value, node: ir.Node) -> Refusal:
+    """Refuse because the search costs more than it may bring."""
+    why = f"the map of {value.name!r} would have to pass more than {_FARTHEST} nodes"
+    return Refusal(Code.TOO_FAR, name_of(node), why)
+
+
+class Queue:
+    """Nodes in topological order, or against it; each once.
+
+    A node with subgraphs comes before what stands in them going up, and after it going down.
+    """
+
+    def __init__(self, facts: Facts, *, downwards: bool) -> None:
+        """Start empty."""
+        self._facts = facts
+        self._downwards = downwards
+        self._heap: list[tuple[int, int, ir.Node]] = []
+        self._seen: set[ir.Node] = set()
+
+    def push(self, node: ir.Node) -> None:
+        """Add a node unless it was there before."""
+        if node in self._seen:
+            return
+        self._seen.add(node)
+        place = self._facts.end(node) if self._downwards else -self._facts.position(node)
+        heapq.heappush(self._heap, (place, len(self._seen), node))
+
+    def pop(self) -> ir.Node | None:
+        """Return the next node, or None when none is left."""
+        return heapq.heappop(self._heap)[2] if self._heap else None

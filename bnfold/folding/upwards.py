@@ -1,0 +1,168 @@
+"""Carry a map towards the inputs until every branch of it is absorbed, or say what stopped it.
+
+Nodes are asked against the topological order, so all maps that its readers bring to a value
+are known before its producer is asked; a node is asked once. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import onnx_ir as ir
+
+from bnfold.affine import Affine
+from bnfold.folding.journey import Crossroads, Journey, Queue, first_way, too_far
+from bnfold.folding.selection import Selection, rule_of
+from bnfold.model.facts import Facts, Use
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import Taken, name_of
+
+Demands = Mapping[Use, Affine]
+"""Maps by the reader that brings them."""
+
+_BEFORE_ALL: Final = -1
+
+
+def lift(
+    value: ir.Value, demands: Demands, facts: Facts, selection: Selection
+) -> Journey | Refusal:
+    """Let ``value`` arrive at its readers with the map they demand already applied."""
+    return first_way(
+        lambda crossroads: _Climb(value, facts, selection, crossroads).run(demands)
+    )
+
+
+class _Climb:
+    """One walk, along one choice of ways."""
+
+    def __init__(
+        self, value: ir.Value, facts: Facts, selection: Selection, crossroads: Crossroads
+    ) -> None:
+        self._start = value
+        self._facts = facts
+        self._selection = selection
+        self._crossroads = crossroads
+        self._asked: dict[ir.Value, dict[Use, Affine]] = {}
+        self._queue = Queue(facts, downwards=False)
+        self._journey = Journey()
+
+    def run(self, demands: Demands) -> Journey | Refusal:
+        self._asked[self._start] = dict(demands)
+        refusal = self._enter(self._start, None)
+        while refusal is None and (node := self._queue.pop()) is not None:
+            refusal = self._visit(node)
+        return self._journey if refusal is None else refusal
+
+    def _visit(self, node: ir.Node) -> Refusal | None:
+        answer = self._ask(node)
+        if isinstance(answer, Refusal):
+            return self._journey.stopped(answer, self._journey.came_from(node))
+        taken = self._crossroads.choose(answer)
+        self._journey.note(node, taken)
+        if self._crossroads.is_far:
+            return self._journey.stopped(too_far(self._start, node), node)
+        sources: list[ir.Value] = []
+        for index, affine in taken.onward.items():
+            source = node.inputs[index]
+            if source is not None:
+                self._asked.setdefault(source, {})[node, index] = affine
+                sources.append(source)
+        for (graph, place), affine in taken.inside.items():
+            source = graph.outputs[place]
+            self._asked.setdefault(source, {})[node, self._facts.result(place)] = affine
+            sources.append(source)
+        refusals = (self._enter(source, node) for source in dict.fromkeys(sources))
+        return next((refusal for refusal in refusals if refusal is not None), None)
+
+    def _ask(self, node: ir.Node) -> Taken | Refusal:
+        """Ask a node to give its outputs as all of their readers demand them."""
+        blocked = self._selection.refuse_touch(node)
+        if blocked is not None:
+            return blocked
+        maps: dict[int, Affine] = {}
+        for place, output in enumerate(node.outputs):
+            if output in self._asked:
+                agreed = self._agree(output)
+                if isinstance(agreed, Refusal):
+                    return agreed
+                maps[place] = agreed
+        return rule_of(node, self._facts).take_after(node, maps, self._facts)
+
+    def _enter(self, value: ir.Value, by: ir.Node | None) -> Refusal | None:
+        """Queue the producer of a value that must change, unless the value may not."""
+        refusal = self._refuse_value(value) or self._refuse_reader(value, by)
+        if refusal is not None:
+            return self._journey.stopped(refusal, by)
+        producer = value.producer()
+        if producer is not None:
+            self._journey.reach(producer, by)
+            self._queue.push(producer)
+        return None
+
+    def _refuse_value(self, value: ir.Value) -> Refusal | None:
+        name = value.name or ""
+        if self._facts.leaves(value):
+            why = f"{name!r} is a graph output, its value may not change"
+            return Refusal(Code.GRAPH_OUTPUT, name, why)
+        if value.producer() is None:
+            why = (
+                f"{name!r} is a graph input or a constant, nothing in front of it can take"
+                " the map"
+            )
+            return Refusal(Code.GRAPH_INPUT, name, why)
+        return None
+
+    def _refuse_reader(self, value: ir.Value, by: ir.Node | None) -> Refusal | None:
+        """Name a reader that neither brings this map nor can do with it."""
+        now = _BEFORE_ALL if by is None else self._facts.position(by)
+        demands = self._asked[value]
+        affine = next(iter(demands.values()))
+        for use in self._facts.reads(value):
+            if use in demands or self._facts.position(use[0]) < now:
+                continue
+            if self._tolerance(use, affine) is None:
+                return _shared(value, use[0])
+        return None
+
+    def _agree(self, value: ir.Value) -> Affine | Refusal:
+        """Return the map that every reader brings, or name the one that does not."""
+        demands = self._asked[value]
+        first = next(iter(demands.values()))
+        for use in self._facts.reads(value):
+            brought = demands.get(use)
+            if brought is not None and not brought.equals(first):
+                return _shared(value, use[0])
+            if brought is not None:
+                continue
+            tolerance = self._tolerance(use, first)
+            if tolerance is None:
+                return _shared(value, use[0])
+            if tolerance.edits:
+                self._journey.adjust(use[0], tolerance)
+        return first
+
+    def _tolerance(self, use: Use, affine: Affine) -> Taken | None:
+        """Return how a reader that brings no map goes on, once its input carries ``affine``.
+
+        It does not look at the channels that change, or its own constants undo a scale. A
+        shift is not undone: the difference of large numbers would cost precision.
+        """
+        node, index = use
+        if node in self._journey or node in self._journey.adjusted or index < 0:
+            return None
+        rule = rule_of(node, self._facts)
+        taken = rule.take_before(node, {index: affine}, self._facts)
+        if isinstance(taken, Taken) and not (taken.onward or taken.edits):
+            return taken
+        if affine.has_shift or not affine.is_invertible:
+            return None
+        if self._selection.refuse_touch(node) is not None:
+            return None
+        taken = rule.take_before(node, {index: affine.inverse()}, self._facts)
+        return None if isinstance(taken, Refusal) or taken.onward else taken
+
+
+def _shared(value: ir.Value, reader: ir.Node) -> Refusal:
+    why = f"{value.name!r} is also read by {name_of(reader)}, which needs it as it is"
+    return Refusal(Code.SHARED_VALUE, name_of(reader), why)
