@@ -463,6 +463,8 @@ class _Evaluator:
             return self.graph(call.attr("then_branch" if call.x[0] else "else_branch"), scope)
         if call.node.op_type == "Loop":
             return self._loop(call, scope)
+        if call.node.op_type == "Scan":
+            return self._scan(call, scope)
         if call.node.domain not in STANDARD_DOMAINS | {"com.microsoft"}:
             raise NotImplementedError(key)
         return KERNELS.get(call.node.op_type, _by_onnx)(call)
@@ -481,6 +483,21 @@ class _Evaluator:
                 store.append(value)
             turn += 1
         return [*carried, *(np.stack(s) for s in scans)]
+
+    def _scan(self, call: Call, scope: dict[str, Any]) -> list[Any]:
+        """Scan-9 and later; forwards over the first axis of its inputs, the defaults."""
+        body, count = call.attr("body"), call.attr("num_scan_inputs")
+        carried, steps = call.x[: len(call.x) - count], call.x[len(call.x) - count :]
+        stacks: list[list[Any]] = [[] for _ in body.output[len(carried) :]]
+        names = [i.name for i in body.input]
+        for turn in zip(*steps, strict=True):
+            inner = scope | dict(zip(names, [*carried, *turn], strict=True))
+            out = self.graph(body, inner)
+            carried = out[: len(carried)]
+            for store, value in zip(stacks, out[len(carried) :], strict=True):
+                store.append(value)
+        axes = call.attr("scan_output_axes", [0] * len(stacks))
+        return [*carried, *(np.stack(s, axis=a) for s, a in zip(stacks, axes, strict=True))]
 
     def _function(self, call: Call, function: onnx.FunctionProto) -> list[Any]:
         given = {a.name: a for a in function.attribute_proto}

@@ -12,7 +12,14 @@ from bnfold.folding.plan import Plan
 from bnfold.folding.sites import Chain
 from bnfold.model.edit import Editor
 from bnfold.records import Step
-from bnfold.rules.base import Edit, SetAttribute, SetConstant, SetOperator, name_of
+from bnfold.rules.base import (
+    Edit,
+    ReshapeFirst,
+    SetAttribute,
+    SetConstant,
+    SetOperator,
+    name_of,
+)
 
 
 def carry_out(plan: Plan, remainder: Remainder | None, editor: Editor) -> list[Step]:
@@ -67,6 +74,8 @@ def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]
                 editor.set_attribute(node, attribute)
             case SetOperator(node, op_type):
                 editor.set_operator(node, op_type)
+            case ReshapeFirst(node, reshape, columns):
+                editor.reshape_first(node, reshape, columns)
     return tuple(tensors), growth
 
 

@@ -6,7 +6,8 @@ asked; a node is asked once. Nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import onnx_ir as ir
 
@@ -14,11 +15,13 @@ from bnfold.affine import Affine
 from bnfold.folding.journey import Crossroads, Journey, Queue, first_way, too_far
 from bnfold.folding.selection import Selection, rule_of
 from bnfold.folding.sites import Chain, source_of
-from bnfold.model.facts import Facts
+from bnfold.model.facts import Facts, Use
+from bnfold.model.graphs import subgraphs_of
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Taken
 
 _Inside = dict[tuple[ir.Graph, int], Affine]
+_Place = TypeVar("_Place")
 
 
 def lower(
@@ -70,38 +73,75 @@ class _Descent:
         if blocked is not None:
             return blocked
         rule = rule_of(node, self._facts)
-        if node in self._inside:
-            if node in self._arriving:
-                return rule.take_before(node, self._arriving[node], self._facts)
-            return rule.take_within(node, self._inside[node], self._facts)
+        if node in self._inside and node not in self._arriving:
+            results = self._inside[node]
+            taken = rule.take_within(node, results, self._facts)
+            return self._together(
+                taken,
+                self._chains_within(node, results),
+                lambda more: rule.take_within(node, {**results, **more}, self._facts),
+            )
         maps = self._arriving[node]
         taken = rule.take_before(node, maps, self._facts)
+        return self._together(
+            taken,
+            self._chains_into(node, maps),
+            lambda more: rule.take_before(node, {**maps, **more}, self._facts),
+        )
+
+    def _together(
+        self,
+        taken: Taken | Refusal,
+        chains: Iterable[tuple[_Place, Chain]],
+        ask: Callable[[dict[_Place, Affine]], Taken | Refusal],
+    ) -> Taken | Refusal:
+        """Ask again with the maps that stand right in front of the others, if that helps."""
         if not isinstance(taken, Refusal) or taken.code is not Code.MAPS_DIFFER:
             return taken
-        joining = dict(self._chains_into(node, maps))
+        joining = dict(chains)
         if not joining:
             return taken
-        others = {index: chain.affine for index, chain in joining.items()}
-        together = rule.take_before(node, {**maps, **others}, self._facts)
-        if isinstance(together, Refusal):
+        again = ask({place: chain.affine for place, chain in joining.items()})
+        if isinstance(again, Refusal):
             return taken
         self._journey.recruits.extend(joining.values())
-        return together
+        return again
 
     def _chains_into(
         self, node: ir.Node, maps: dict[int, Affine]
-    ) -> Iterable[tuple[int, Chain]]:
-        """Yield the maps that stand right in front of the other inputs of a node."""
+    ) -> Iterator[tuple[int, Chain]]:
         for index, value in enumerate(node.inputs):
-            producer = None if value is None else value.producer()
-            if index in maps or value is None or producer is None:
-                continue
-            alone = self._facts.reads(value) == [(node, index)]
-            if producer in self._journey or not alone or self._facts.leaves(value):
-                continue
-            found = source_of(producer, self._facts, self._selection)
-            if not isinstance(found, Refusal) and producer.graph is node.graph:
-                yield index, Chain((producer,), found.index, found.affine)
+            chain = None if value is None else self._chain_of(value, (node, index))
+            if index not in maps and chain is not None:
+                yield index, chain
+
+    def _chains_within(
+        self, node: ir.Node, results: _Inside
+    ) -> Iterator[tuple[tuple[ir.Graph, int], Chain]]:
+        places = dict.fromkeys(place for _, place in results)
+        for graph in subgraphs_of(node):
+            for place in places:
+                use = (node, self._facts.result(place))
+                chain = self._chain_of(graph.outputs[place], use)
+                if (graph, place) not in results and chain is not None:
+                    yield (graph, place), chain
+
+    def _chain_of(self, value: ir.Value, use: Use) -> Chain | None:
+        """Return the map that makes a value which only ``use`` reads."""
+        producer = value.producer()
+        if producer is None or producer in self._journey or self._facts.leaves(value):
+            return None
+        if self._facts.reads(value) != [use]:
+            return None
+        found = source_of(producer, self._facts, self._selection)
+        if isinstance(found, Refusal):
+            return None
+        source = producer.inputs[found.index]
+        if value.is_graph_output() and (
+            source is None or source.producer() is None or source.graph is not value.graph
+        ):
+            return None  # the result of a subgraph must be made inside
+        return Chain((producer,), found.index, found.affine)
 
     def _enter(self, value: ir.Value, affine: Affine, by: ir.Node | None) -> Refusal | None:
         """Hand the map to every reader of a value, unless the value leaves the graph."""

@@ -130,7 +130,7 @@ class _Folder:
         return carry_out(plan, remainder, self.editor)
 
     def _groups(self, chain: Chain) -> list[tuple[Chain, ...]]:
-        """Return the chain alone, then with its equals if only they read its input."""
+        """Return the chain with its equals if only they read its input, then it alone."""
         readers = self.facts.element_uses(chain.source)
         alone: list[tuple[Chain, ...]] = [(chain,)]
         if len(readers) < 2 or chain.source.is_graph_output():
@@ -148,4 +148,4 @@ class _Folder:
             ):
                 return alone
             equals.append(other)
-        return [*alone, tuple(equals)]
+        return [tuple(equals), *alone]

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.expression import Expression
@@ -196,6 +197,40 @@ class Editor:
     def set_operator(self, node: ir.Node, op_type: str) -> None:
         """Make a node another operator that reads the inputs it has."""
         node.op_type = op_type
+
+    def reshape_first(self, node: ir.Node, reshape: ir.Node, columns: int) -> None:
+        """Move a Reshape from behind a product of matrices to its data, as [-1, columns]."""
+        data, product, result = node.inputs[0], node.outputs[0], reshape.outputs[0]
+        graph = _graph_of(node)
+        shape = ir.Tensor(np.array([-1, columns], np.int64), name=self.unique("matrix"))
+        value = ir.Value(
+            name=shape.name,
+            type=ir.TensorType(shape.dtype),
+            shape=shape.shape,
+            const_value=shape,
+        )
+        graph.register_initializer(value)
+        if self._model.ir_version <= _LISTED_AS_INPUTS_UNTIL_IR and graph is self._model.graph:
+            graph.inputs.append(value)
+        self._facts.exchange(node, reshape)
+        if result.is_graph_output():
+            self._become_output(product, result)
+        else:
+            _take_identity(product, result)
+        result.name = self.unique(f"{product.name}.rows")
+        result.shape = None
+        result.replace_all_uses_with(product)
+        olds = [old for old in reshape.inputs[1:] if old is not None]
+        reshape.op_type = "Reshape"
+        reshape.attributes.clear()
+        reshape.resize_inputs(2)
+        reshape.replace_input_with(0, data)
+        reshape.replace_input_with(1, value)
+        node.replace_input_with(0, result)
+        graph.remove(reshape)
+        graph.insert_before(node, reshape)
+        for old in olds:
+            self.drop_constant(old)
 
     def inline_branch(self, node: ir.Node, branch: ir.Graph) -> None:
         """Put the nodes of ``branch`` in the place of the If ``node``."""

@@ -80,6 +80,15 @@ class Facts:
         """Return the place behind the subgraphs of a node in the same order."""
         return self._end[node]
 
+    def exchange(self, node: ir.Node, reader: ir.Node) -> None:
+        """Take note that ``reader`` now stands in front of ``node``, with its results.
+
+        The result of ``node`` has the shape that the result of ``reader`` had.
+        """
+        for places in (self._position, self._end):
+            places[node], places[reader] = places[reader], places[node]
+        self._shapes.move(reader.outputs[0], node.outputs[0])
+
     def opset(self) -> int:
         """Return the version of the default operator set."""
         imports = self.model.graph.opset_imports

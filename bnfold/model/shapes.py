@@ -43,6 +43,14 @@ class ShapeTable:
             return value.const_value.dtype
         return self._dtypes.get(value, value.dtype)
 
+    def move(self, value: ir.Value, other: ir.Value) -> None:
+        """Give ``other`` the dimensions of ``value``, whose own are unknown from now on."""
+        dims = self._dims.pop(value, None)
+        if dims is None:
+            self._dims.pop(other, None)
+        else:
+            self._dims[other] = dims
+
     def _read_graph(self, graph: ir.Graph, proto: onnx.GraphProto | None) -> None:
         if proto is None:
             return

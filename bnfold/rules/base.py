@@ -68,7 +68,25 @@ class SetOperator:
     op_type: str
 
 
-Edit = SetConstant | SetAttribute | SetOperator
+@dataclass(frozen=True, slots=True)
+class ReshapeFirst:
+    """Let a product of stacked matrices read rows that are already laid out as one matrix.
+
+    ``reshape(x · W)``, which lays rows of ``columns`` out one below the other, becomes
+    ``reshape(x) · W``.
+
+    Attributes:
+        node: The product; its data is input 0, and only ``reshape`` reads its result.
+        reshape: The operator that lays the result out as a matrix.
+        columns: Length of the rows of x.
+    """
+
+    node: ir.Node
+    reshape: ir.Node
+    columns: int
+
+
+Edit = SetConstant | SetAttribute | SetOperator | ReshapeFirst
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,16 @@ import onnx_ir as ir
 from bnfold.affine import Affine
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Edit, Maps, Rule, SetOperator, Taken, name_of, wrong_axis
+from bnfold.rules.base import (
+    Edit,
+    Maps,
+    ReshapeFirst,
+    Rule,
+    SetOperator,
+    Taken,
+    name_of,
+    wrong_axis,
+)
 from bnfold.rules.product import matrix_product_after, matrix_product_before
 from bnfold.rules.weights import Weight, bias_edit, only_map, read_weight
 
@@ -22,6 +31,8 @@ _LEFT: Final = 0
 _RIGHT: Final = 1
 _ADDEND: Final = 2
 _MATRIX: Final = 2
+_SHAPE_IS_INPUT_SINCE: Final = 5
+_LAY_OUT: Final = frozenset({"Reshape", "Flatten"})
 
 
 class MatMul(Rule):
@@ -33,17 +44,19 @@ class MatMul(Rule):
         weight = _weight(node, facts)
         if isinstance(weight, Refusal):
             return _unless(weight, matrix_product_after(node, affine, facts))
-        if affine.has_shift and not _is_gemm(node, weight, facts):
+        first = _reshape_first(node, weight, facts) if affine.has_shift else ()
+        if affine.has_shift and not (first or _is_gemm(node, weight, facts)):
             why = "a MatMul of stacked matrices has no addend that could take the shift"
             remedy = "the scale alone can be folded"
             return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why, remedy)
         if affine.axis is None:
-            return Taken((*weight.times(affine.scale), *_addend(node, affine, weight)))
+            return Taken((*first, *weight.times(affine.scale), *_addend(node, affine, weight)))
         axis = _weight_axis(node, weight, affine, facts)
         if axis is None:
             refusal = wrong_axis(node, affine, "its weight does not run along that axis")
             return _unless(refusal, matrix_product_after(node, affine, facts))
-        return Taken((*weight.times(affine.scale, axis), *_addend(node, affine, weight)))
+        scaled = weight.times(affine.scale, axis)
+        return Taken((*first, *scaled, *_addend(node, affine, weight)))
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``(s · x + t) · W``: the weight times s; the image of t as above, or onward."""
@@ -90,6 +103,29 @@ def _is_gemm(node: ir.Node, weight: Weight, facts: Facts) -> bool:
     """Return whether both factors are matrices, so that Gemm computes the same."""
     data = node.inputs[1 - weight.index]
     return data is not None and facts.rank(data) == len(weight.shape) == _MATRIX
+
+
+def _reshape_first(node: ir.Node, weight: Weight, facts: Facts) -> tuple[Edit, ...]:
+    """Return the edit that makes a stack of matrices one, where its reader does so anyway.
+
+    ``[…, T, K] · [K, N]``, read by a Reshape to ``[M, N]`` alone: the rows can be laid out
+    first, and a product of two matrices has an addend.
+    """
+    result = node.outputs[0]
+    uses = list(result.uses())
+    if len(uses) != 1 or result.is_graph_output() or facts.opset() < _SHAPE_IS_INPUT_SINCE:
+        return ()
+    reader, index = uses[0]
+    if weight.index != _RIGHT or len(weight.shape) != _MATRIX or index != 0:
+        return ()
+    if reader.op_type not in _LAY_OUT or reader.graph is not node.graph:
+        return ()
+    laid, data = reader.outputs[0], node.inputs[0]
+    if not facts.is_standard(reader) or facts.rank(laid) != _MATRIX or data is None:
+        return ()
+    if facts.dim(laid, 1) != weight.shape[1] or (facts.rank(data) or 0) <= _MATRIX:
+        return ()
+    return (ReshapeFirst(node, reader, weight.shape[0]),)
 
 
 def _addend(node: ir.Node, affine: Affine, weight: Weight) -> tuple[Edit, ...]:
