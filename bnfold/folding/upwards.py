@@ -62,18 +62,21 @@ class _Climb:
         self._journey.note(node, taken)
         if self._crossroads.is_far:
             return self._journey.stopped(too_far(self._start, node), node)
-        sources: list[ir.Value] = []
         for index, affine in taken.onward.items():
             source = node.inputs[index]
-            if source is not None:
-                self._asked.setdefault(source, {})[node, index] = affine
-                sources.append(source)
+            if source is None or affine.is_identity:
+                continue
+            self._asked.setdefault(source, {})[node, index] = affine
+            refusal = self._enter(source, node)
+            if refusal is not None:
+                return refusal
         for (graph, place), affine in taken.inside.items():
             source = graph.outputs[place]
             self._asked.setdefault(source, {})[node, self._facts.result(place)] = affine
-            sources.append(source)
-        refusals = (self._enter(source, node) for source in dict.fromkeys(sources))
-        return next((refusal for refusal in refusals if refusal is not None), None)
+            refusal = self._enter(source, node)
+            if refusal is not None:
+                return refusal
+        return None
 
     def _ask(self, node: ir.Node) -> Taken | Refusal:
         """Ask a node to give its outputs as all of their readers demand them."""
@@ -114,12 +117,12 @@ class _Climb:
         return None
 
     def _refuse_reader(self, value: ir.Value, by: ir.Node | None) -> Refusal | None:
-        """Name a reader that neither brings this map nor can do with it."""
+        """Name a reader that neither brings this map, nor will, nor can do with it."""
         now = _BEFORE_ALL if by is None else self._facts.position(by)
         demands = self._asked[value]
         affine = next(iter(demands.values()))
         for use in self._facts.reads(value):
-            if use in demands or self._facts.position(use[0]) < now:
+            if use in demands or use[0] is by or self._facts.position(use[0]) < now:
                 continue
             if self._tolerance(use, affine) is None:
                 return _shared(value, use[0])

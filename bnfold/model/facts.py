@@ -58,6 +58,8 @@ class Facts:
         self._computed: dict[ir.Node, list[Constant] | None] = {}
         self._position: dict[ir.Node, int] = {}
         self._end: dict[ir.Node, int] = {}
+        self._sizes: dict[tuple[ir.Node, int], tuple[int | None, ...]] = {}
+        self._constant_inputs: dict[ir.Node, frozenset[int]] = {}
         self._owner: dict[ir.Graph, ir.Node] = {}
         self._number(model.graph, 0)
 
@@ -156,6 +158,26 @@ class Facts:
             return dims[axis]
         guess = self._guess_shape(value)
         return guess[axis] if guess is not None and len(guess) == len(dims) else dims[axis]
+
+    def sizes(self, node: ir.Node, axis: int) -> tuple[int | None, ...]:
+        """Return the size of every input of a node along an axis; None where unknown."""
+        known = self._sizes.get((node, axis))
+        if known is None:
+            found = (None if v is None else self.dim(v, axis) for v in node.inputs)
+            known = tuple(size if isinstance(size, int) else None for size in found)
+            self._sizes[node, axis] = known
+        return known
+
+    def constant_inputs(self, node: ir.Node) -> frozenset[int]:
+        """Return the inputs of a node that hold a constant that may be relied on."""
+        known = self._constant_inputs.get(node)
+        if known is None:
+            places = enumerate(node.inputs)
+            known = frozenset(
+                i for i, v in places if v and isinstance(self.constant(v), Constant)
+            )
+            self._constant_inputs[node] = known
+        return known
 
     def _guess_shape(self, value: ir.Value) -> Dims | None:
         """Tell rank and channels from the weights, where the input's shape is unknown."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Mapping, Set
+
 import onnx_ir as ir
 
 from bnfold.affine import Affine
@@ -20,6 +23,7 @@ from bnfold.rules.passing import (
 from bnfold.rules.weights import only_map
 
 _Values = tuple[ir.Value | None, ...]
+_Sizes = tuple[int | None, ...]
 
 
 class Concat(Rule):
@@ -30,8 +34,16 @@ class Concat(Rule):
         axis = _axis(node, node.outputs[0], 1, facts)
         if isinstance(axis, Refusal):
             return axis
-        pieces = _cut(node, maps[0], axis, tuple(node.inputs), facts)
-        return pieces if isinstance(pieces, Refusal) else give(node, pieces, facts)
+        sizes = facts.sizes(node, axis)
+        refusal = None if maps[0].axis != axis else _refuse_sizes(node, sizes, maps[0])
+        if refusal is not None:
+            return refusal
+        pieces = _Pieces(maps[0], axis, sizes)
+        constants = facts.constant_inputs(node)
+        edits = give(node, {index: pieces[index] for index in constants}, facts)
+        if isinstance(edits, Refusal):
+            return edits
+        return Taken(edits.edits, _Pieces(maps[0], axis, sizes, constants))
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """Parts without a map count as mapped by the identity."""
@@ -61,8 +73,9 @@ class Split(Rule):
             return affine
         if isinstance(axis, Refusal):
             return axis
-        pieces = _cut(node, affine, axis, tuple(node.outputs), facts)
-        return pieces if isinstance(pieces, Refusal) else onward(pieces)
+        sizes = tuple(channels_of(part, axis, facts) for part in node.outputs)
+        refusal = None if affine.axis != axis else _refuse_sizes(node, sizes, affine)
+        return refusal or onward(_Pieces(affine, axis, sizes))
 
 
 def _axis(node: ir.Node, whole: ir.Value | None, default: int, facts: Facts) -> int | Refusal:
@@ -104,24 +117,42 @@ def _is_dead(part: ir.Value, node: ir.Node) -> bool:
     return part.producer() is node and not part.uses() and not part.is_graph_output()
 
 
-def _cut(
-    node: ir.Node, affine: Affine, axis: int, parts: _Values, facts: Facts
-) -> dict[int, Affine] | Refusal:
-    """Return the piece of a map of the whole that belongs to each part."""
-    if affine.axis != axis:
-        return dict.fromkeys(range(len(parts)), affine)
-    pieces: dict[int, Affine] = {}
-    start = 0
-    for index, part in enumerate(parts):
-        size = channels_of(part, axis, facts)
-        if size is None:
-            return unknown_shape(node, f"how many channels its part {index} has")
-        pieces[index] = _piece(affine, start, start + size)
-        start += size
-    if start != affine.channels:
-        why = f"its parts have {start} channels, the map has {affine.channels}"
+def _refuse_sizes(node: ir.Node, sizes: _Sizes, affine: Affine) -> Refusal | None:
+    if None in sizes:
+        index = sizes.index(None)
+        return unknown_shape(node, f"how many channels its part {index} has")
+    channels = sum(size or 0 for size in sizes)
+    if channels != affine.channels:
+        why = f"its parts have {channels} channels, the map has {affine.channels}"
         return Refusal(Code.WRONG_SHAPE, name_of(node), why)
-    return pieces
+    return None
+
+
+class _Pieces(Mapping[int, Affine]):
+    """The pieces of a map of the whole that belong to its parts, each cut when asked for.
+
+    A Concat may join hundreds of parts, and the first often stops the map.
+    """
+
+    def __init__(
+        self, affine: Affine, axis: int, sizes: _Sizes, without: Set[int] = frozenset()
+    ) -> None:
+        self._affine = affine
+        self._is_cut = affine.axis == axis
+        self._stops = list(itertools.accumulate(size or 0 for size in sizes))
+        self._without = without
+
+    def __getitem__(self, index: int) -> Affine:
+        if not self._is_cut:
+            return self._affine
+        start = self._stops[index - 1] if index else 0
+        return _piece(self._affine, start, self._stops[index])
+
+    def __iter__(self) -> Iterator[int]:
+        return (index for index in range(len(self._stops)) if index not in self._without)
+
+    def __len__(self) -> int:
+        return len(self._stops) - len(self._without)
 
 
 def _piece(affine: Affine, start: int, stop: int) -> Affine:
