@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -11,6 +11,7 @@ from bnfold.folding.branches import inline_constant_branches
 from bnfold.folding.carry_out import carry_out, shorten_in_place
 from bnfold.folding.compose import Remainder, shorten
 from bnfold.folding.dead_code import drop_dead_code
+from bnfold.folding.functions import inline_functions
 from bnfold.folding.plan import Plan, draw_plan
 from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain, chain_from, is_reported, source_of
@@ -32,8 +33,25 @@ def fold_in_place(
         ModelError: If a BatchNormalization has parameters that make no sense.
     """
     chosen = selection or Selection()
+    allowed = permissions or Permissions()
     before = count_operators(model)
     sort_graphs(model)
+    written = inline_functions(model, lambda trial: _fold_graphs(trial, chosen, allowed))
+    report = _fold_graphs(model, chosen, allowed)
+    known = {(stay.rule, stay.site) for stay in report.stays}
+    hidden = (stay for stay in written.stays if (stay.rule, stay.site) not in known)
+    return replace(
+        report,
+        steps=(*written.steps, *report.steps),
+        stays=(*report.stays, *hidden),
+        counts_before=before,
+        warnings=(*written.warnings, *report.warnings),
+    )
+
+
+def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -> FoldReport:
+    """Fold a model whose functions are left alone."""
+    before = count_operators(model)
     facts = Facts(model, permissions)
     check_parameters(facts)
     steps: list[Step] = []

@@ -58,7 +58,7 @@ def test_interface_stays(case):
     )
     assert result.ir_version == original.ir_version
     assert list(result.opset_import) == list(original.opset_import)
-    assert list(result.functions) == list(original.functions)
+    assert [f for f in original.functions if f in result.functions] == list(result.functions)
 
 
 @pytest.mark.parametrize("case", NAMED)

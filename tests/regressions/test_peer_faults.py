@@ -16,6 +16,7 @@ from tests.battery import (
     branches,
     constants,
     direct,
+    functions,
     guards,
     judge,
     linear,
@@ -504,7 +505,11 @@ def test_value_info_of_values_that_are_gone_goes_too():
 
 
 def test_functions_and_subgraphs_are_equal_bit_for_bit():
-    model = oddities.model_function(inside=True)
+    model = functions.nested_functions()
+    folded = fold(model)
+    assert [f.name for f in folded.functions] == ["Bend"]
+    assert folded.functions[0].SerializeToString() == model.functions[2].SerializeToString()
+    model = oddities.model_function(inside=False)
     folded = fold(model)
     assert [f.SerializeToString() for f in folded.functions] == [
         f.SerializeToString() for f in model.functions
