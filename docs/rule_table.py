@@ -38,8 +38,13 @@ def _answers(rule: Rule) -> tuple[str, str, str]:
     return (
         _first_line(rule, "source"),
         _first_line(rule, "take_after"),
-        _first_line(rule, "take_before"),
+        _first_line(rule, "take_before" if _answers_itself(rule) else "take_within"),
     )
+
+
+def _answers_itself(rule: Rule) -> bool:
+    """Return whether a rule takes maps at its inputs, not only from inside of it."""
+    return type(rule).take_before is not Rule.take_before
 
 
 def _first_line(rule: Rule, method: str) -> str:
