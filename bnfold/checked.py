@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import onnx_ir as ir
+
 from bnfold.errors import CheckFailedError
 from bnfold.folding.api import Foldable, FoldResult, fold_unchecked, opened
+from bnfold.folding.inference import read_as_inference
+from bnfold.folding.selection import Selection
 from bnfold.records import Verdict, VerifyReport
 
 
@@ -58,7 +62,10 @@ def fold(
     wanted = bool(result.report.steps) and _runtime_is_there() if verify is None else verify
     if not wanted:
         return result
-    check = _check(model, result, seed)
+    original = opened(model)
+    if assume_inference:
+        read_as_inference(original, Selection(tuple(only), tuple(skip)))
+    check = _check(original, result, seed)
     if check.verdict is Verdict.FAILED:
         raise _failed(check)
     return FoldResult(result.model, result.report, check)
@@ -70,10 +77,10 @@ def _runtime_is_there() -> bool:
     return available()
 
 
-def _check(model: Foldable, result: FoldResult, seed: int) -> VerifyReport:
+def _check(original: ir.Model, result: FoldResult, seed: int) -> VerifyReport:
     from bnfold.evidence import check_fold
 
-    return check_fold(opened(model), result.model, seed=seed)
+    return check_fold(original, result.model, seed=seed)
 
 
 def _failed(check: VerifyReport) -> CheckFailedError:

@@ -36,6 +36,7 @@ class Code(StrEnum):
     NEGATIVE_SCALE = "negative-scale"
     PAD_VALUE = "pad-value"
     MAPS_DIFFER = "maps-differ"
+    EPSILON = "epsilon"
     NO_GAIN = "no-gain"
     NOT_SELECTED = "not-selected"
 

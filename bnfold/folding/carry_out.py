@@ -12,13 +12,20 @@ from bnfold.folding.plan import Plan
 from bnfold.folding.sites import Chain
 from bnfold.model.edit import Editor
 from bnfold.records import Step
-from bnfold.rules.base import Edit, SetAttribute, SetConstant, SetOperator, name_of
+from bnfold.rules.base import (
+    DropInput,
+    Edit,
+    SetAttribute,
+    SetConstant,
+    SetOperator,
+    name_of,
+)
 
 
 def carry_out(plan: Plan, remainder: Remainder | None, editor: Editor) -> list[Step]:
     """Write a plan into the model and return one step for each chain that left."""
     steps = [_step(plan, chain, remainder) for chain in plan.chains]
-    tensors, growth = _write(plan.edits, editor)
+    tensors, growth = write(plan.edits, editor)
     steps[0] = replace(steps[0], tensors=tensors, cloned_bytes=growth)
     first = plan.chains[0]
     if remainder is not None:
@@ -51,7 +58,8 @@ def _step(plan: Plan, chain: Chain, remainder: Remainder | None) -> Step:
     )
 
 
-def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:
+def write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:
+    """Carry out edits; return the names of the tensors written and the growth in bytes."""
     tensors: list[str] = []
     growth = 0
     for edit in edits:
@@ -64,6 +72,8 @@ def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]
                 editor.set_attribute(node, attribute)
             case SetOperator(node, op_type):
                 editor.set_operator(node, op_type)
+            case DropInput(node, index):
+                editor.drop_input(node, index)
     return tuple(tensors), growth
 
 
@@ -81,5 +91,5 @@ def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]
             data, behind = node.outputs[0], True
         else:
             editor.bypass([node], data, renamed=behind)
-    tensors, _ = _write(remainder.edits, editor)
+    tensors, _ = write(remainder.edits, editor)
     return tensors

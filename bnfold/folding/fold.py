@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from bnfold.folding.branches import inline_constant_branches
+from bnfold.folding.cancelled import drop_cancelled_biases
 from bnfold.folding.carry_out import carry_out, shorten_in_place
 from bnfold.folding.compose import Remainder, shorten
 from bnfold.folding.dead_code import drop_dead_code
+from bnfold.folding.inference import WARNING, read_as_inference
+from bnfold.folding.norm_tails import fold_norm_tails, norm_stays
 from bnfold.folding.plan import Plan, draw_plan
 from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain, chain_from, is_reported, source_of
@@ -34,9 +37,12 @@ def fold_in_place(
     chosen = selection or Selection()
     before = count_operators(model)
     sort_graphs(model)
+    steps: list[Step] = []
+    if permissions is not None and permissions.inference:
+        steps.extend(read_as_inference(model, chosen))
+    warnings = (WARNING,) if steps else ()
     facts = Facts(model, permissions)
     check_parameters(facts)
-    steps: list[Step] = []
     while inlined := inline_constant_branches(facts, Editor(model, facts), chosen):
         steps.extend(inlined)
         facts = Facts(model, permissions)
@@ -44,7 +50,16 @@ def fold_in_place(
     steps.extend(drop_dead_code(facts, editor, chosen))
     folder = _Folder(facts, editor, chosen)
     steps.extend(folder.run())
-    return FoldReport(tuple(steps), tuple(folder.stays()), before, count_operators(model))
+    while done := fold_norms(facts, editor, chosen):
+        steps.extend((*done, *folder.run()))
+    stays = (*folder.stays(), *(norm_stays(facts, chosen) if facts.permissions.norms else ()))
+    return FoldReport(tuple(steps), stays, before, count_operators(model), warnings)
+
+
+def fold_norms(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
+    """Move what a user allows to move of normalisations, drop biases that they cancel."""
+    tails = fold_norm_tails(facts, editor, selection) if facts.permissions.norms else []
+    return [*tails, *drop_cancelled_biases(facts, editor, selection)]
 
 
 def count_operators(model: ir.Model) -> dict[str, int]:

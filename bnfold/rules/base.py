@@ -64,7 +64,15 @@ class SetOperator:
     op_type: str
 
 
-Edit = SetConstant | SetAttribute | SetOperator
+@dataclass(frozen=True, slots=True)
+class DropInput:
+    """Take an optional input away from a node."""
+
+    node: ir.Node
+    index: int
+
+
+Edit = SetConstant | SetAttribute | SetOperator | DropInput
 
 
 @dataclass(frozen=True, slots=True)
