@@ -133,6 +133,11 @@ def _write_light_initializer(proto: onnx.GraphProto, value: ir.Value) -> None:
 
 
 def _write_light_node(proto: onnx.GraphProto, node: ir.Node) -> None:
+    if node.op_type == "GroupNormalization" and node.domain == "":
+        # onnx infers nothing for it (1.23), Identity has its shape and type.
+        names = [node.inputs[0].name if node.inputs[0] is not None else ""]
+        proto.node.add(op_type="Identity", input=names, output=[node.outputs[0].name])
+        return
     attribute = node.attributes.get("value") if node.op_type == "Constant" else None
     tensor = None if attribute is None or attribute.is_ref() else attribute.value
     written = ir.serde.serialize_node(node) if tensor is None else None

@@ -54,16 +54,13 @@ class Normalization(Rule):
         if set(maps) != {0}:
             return _refuse_statistics(node)
         placed = self.on_scale(node, maps[0], facts)
+        scale = read_weight(node, SCALE, facts)
         if isinstance(placed, Refusal):
             return placed
-        scale = read_weight(node, SCALE, facts)
         if isinstance(scale, Refusal):
             return scale
-        axes = () if placed.axis is None else (placed.axis,)
         bias = self._bias_after(node, placed, scale, facts)
-        if isinstance(bias, Refusal):
-            return bias
-        return Taken((*scale.times(placed.scale, *axes), *bias))
+        return bias if isinstance(bias, Refusal) else Taken((*_times(scale, placed), *bias))
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``norm(s · x + t)``: t cancels; sign(s) goes into scale, epsilon becomes / s²."""
@@ -80,9 +77,23 @@ class Normalization(Rule):
         epsilon = self._scaled_epsilon(node, affine, facts)
         if isinstance(epsilon, Refusal):
             return epsilon
+        signs = self._signs(node, affine, facts)
+        return signs if isinstance(signs, Refusal) else Taken((*epsilon, *signs))
+
+    def _signs(
+        self, node: ir.Node, affine: Affine, facts: Facts
+    ) -> tuple[Edit, ...] | Refusal:
+        """Return the edit that gives the signs of a scale in front of n to the scale behind.
+
+        The bias stays: it is added behind both.
+        """
         signs = Affine.per_channel(affine.axis, np.sign(affine.scale))
-        behind = self.take_after(node, {0: signs}, facts)
-        return behind if isinstance(behind, Refusal) else Taken((*epsilon, *behind.edits))
+        if not signs.has_scale:
+            return ()
+        placed, scale = self.on_scale(node, signs, facts), read_weight(node, SCALE, facts)
+        if isinstance(placed, Refusal):
+            return placed
+        return scale if isinstance(scale, Refusal) else _times(scale, placed)
 
     def _bias_after(
         self, node: ir.Node, affine: Affine, scale: Weight, facts: Facts
@@ -150,6 +161,11 @@ class Normalization(Rule):
             return False
         narrow = dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
         return narrow and int_attr(node, "stash_type", 1) == int(ir.DataType.FLOAT)
+
+
+def _times(scale: Weight, affine: Affine) -> tuple[Edit, ...]:
+    """Return the edit of scale for a map on one of its axes."""
+    return scale.times(affine.scale, *(() if affine.axis is None else (affine.axis,)))
 
 
 def mixed(node: ir.Node, affine: Affine, together: str) -> Refusal:
