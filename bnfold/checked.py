@@ -38,7 +38,7 @@ def fold(
         assume_inference: Read normalisations that were exported in training mode by their
             running statistics.
         norms: Move the affine tails of layer, RMS, group and instance normalisations too,
-            where that saves an operator.
+            though the normalisation stays and no operator is saved.
         requantize_bias: Allow a bias stored as integers to be rounded to new integers.
         verify: Run both models on ONNX Runtime and judge the difference against the
             original's own rounding noise. None checks when anything was folded and a runtime

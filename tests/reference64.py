@@ -317,6 +317,12 @@ def rms_norm(call: Call) -> Array:
     return x / np.sqrt((x**2).mean(axes, keepdims=True) + eps) * scale
 
 
+def mean_variance_norm(call: Call) -> Array:
+    x, axes = call.x[0], tuple(call.attr("axes", [0, 2, 3]))
+    mean = x.mean(axes, keepdims=True)
+    return (x - mean) / (np.sqrt((x**2).mean(axes, keepdims=True) - mean**2) + 1e-9)
+
+
 def group_norm(call: Call) -> Array:
     """Scale and bias per group (version 18) or per channel (version 21)."""
     x, scale, bias = call.x
@@ -364,6 +370,7 @@ KERNELS: dict[str, Kernel] = {
     "LayerNormalization": layer_norm,
     "InstanceNormalization": instance_norm,
     "RMSNormalization": rms_norm,
+    "MeanVarianceNormalization": mean_variance_norm,
     "GroupNormalization": group_norm,
     "BatchNormalization": batch_norm,
     "Conv": conv,

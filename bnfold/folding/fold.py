@@ -14,6 +14,7 @@ from bnfold.folding.compose import Remainder, shorten
 from bnfold.folding.dead_code import drop_dead_code
 from bnfold.folding.inference import WARNING, read_as_inference
 from bnfold.folding.norm_tails import fold_norm_tails, norm_stays
+from bnfold.folding.normalisations import describe_normalisations
 from bnfold.folding.plan import Plan, draw_plan
 from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain, chain_from, is_reported, source_of
@@ -43,6 +44,7 @@ def fold_in_place(
     warnings = (WARNING,) if steps else ()
     facts = Facts(model, permissions)
     check_parameters(facts)
+    normalisations = describe_normalisations(facts)
     while inlined := inline_constant_branches(facts, Editor(model, facts), chosen):
         steps.extend(inlined)
         facts = Facts(model, permissions)
@@ -53,7 +55,8 @@ def fold_in_place(
     while done := fold_norms(facts, editor, chosen):
         steps.extend((*done, *folder.run()))
     stays = (*folder.stays(), *(norm_stays(facts, chosen) if facts.permissions.norms else ()))
-    return FoldReport(tuple(steps), stays, before, count_operators(model), warnings)
+    after = count_operators(model)
+    return FoldReport(tuple(steps), stays, before, after, warnings, normalisations)
 
 
 def fold_norms(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:

@@ -11,6 +11,7 @@ from tests.battery import (
     direct,
     guards,
     linear,
+    norms,
     oddities,
     ranges,
     traps,
@@ -22,6 +23,7 @@ ALL: tuple[Case, ...] = tuple(
     for theme in (
         direct,
         linear,
+        norms,
         constants,
         branches,
         carriers,
