@@ -19,6 +19,8 @@ from bnfold.model.graphs import subgraphs_of
 Dim = int | str | None
 Dims = tuple[Dim, ...]
 _SMALL_ELEMENTS: Final = 256
+_NOT_INFERRED: Final = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
+"""Operators whose result onnx (1.23) infers no shape for, though it has that of the input."""
 _UNKNOWN: Final = onnx.TensorProto.UNDEFINED
 
 
@@ -133,8 +135,8 @@ def _write_light_initializer(proto: onnx.GraphProto, value: ir.Value) -> None:
 
 
 def _write_light_node(proto: onnx.GraphProto, node: ir.Node) -> None:
-    if node.op_type == "GroupNormalization" and node.domain == "":
-        # onnx infers nothing for it (1.23), Identity has its shape and type.
+    if node.op_type in _NOT_INFERRED and node.domain == "":
+        # Identity has the shape and the type of the result.
         names = [node.inputs[0].name if node.inputs[0] is not None else ""]
         proto.node.add(op_type="Identity", input=names, output=[node.outputs[0].name])
         return
