@@ -27,7 +27,7 @@ _OPTIONAL_C_SINCE: Final = 11
 def drop_cancelled_biases(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
     """Take away each constant bias of a linear operator that changes no output at all."""
     nodes = facts.nodes()
-    if not any(isinstance(rule_of(node, facts), Normalization) for node in nodes):
+    if not any(_may_cancel(node, facts) for node in nodes):
         return []
     steps: list[Step] = []
     for node in nodes:
@@ -39,6 +39,11 @@ def drop_cancelled_biases(facts: Facts, editor: Editor, selection: Selection) ->
             write([DropInput(node, _BIAS)], editor)
             steps.append(_step(node, journey))
     return steps
+
+
+def _may_cancel(node: ir.Node, facts: Facts) -> bool:
+    """Return whether a node subtracts a mean, or may compute one for a Sub to subtract."""
+    return node.op_type == "ReduceMean" or isinstance(rule_of(node, facts), Normalization)
 
 
 def _step(node: ir.Node, journey: Journey) -> Step:

@@ -317,6 +317,16 @@ def test_what_is_constant_per_channel_goes_in_front_of_an_instance_norm(op):
     assert [len(node.input) for node in folded.graph.node] == [2, 3]
 
 
+def test_a_bias_in_front_of_a_spelled_out_instance_norm_is_dropped():
+    net = Net("spelled")
+    y = net.conv(net.input([2, 4, 6, 5]), 4, 6)
+    d = net.node("Sub", [y, net.node("ReduceMean", [y], axes=[2, 3])])
+    var = net.node("ReduceMean", [net.node("Mul", [d, d])], axes=[2, 3])
+    root = net.node("Sqrt", [net.node("Add", [var, net.const(0.05)])])
+    net.output(net.node("Div", [d, root]))
+    assert len(assert_harmless(net.model()).graph.node[0].input) == 2
+
+
 @pytest.mark.parametrize("groups", [1, 2, 6])
 def test_a_bias_in_front_of_a_group_norm_must_agree_in_groups(groups):
     for agrees in (True, False):
