@@ -125,8 +125,7 @@ class Normalization(Rule):
         """Return the edit that divides epsilon by s², where that is as good as exact.
 
         The attribute is a float32. Rounding it moves the result by a part of at most
-        ``2^-25 · epsilon / (variance + epsilon)``: less than rounding the result does. A
-        model of float64 must not notice either, so there the quotient has to be exact.
+        ``2^-25 · epsilon / (variance + epsilon)``: less than rounding the result does.
         """
         sizes = np.abs(affine.scale)
         if (sizes != sizes[0]).any():
@@ -135,28 +134,32 @@ class Normalization(Rule):
                 f" cannot serve scales of {sizes.min():.3g} and {sizes.max():.3g}"
             )
             return Refusal(Code.EPSILON, name_of(node), why, "a shift alone can be folded")
-        epsilon = float(np.float32(float_attr(node, "epsilon", _DEFAULT_EPSILON)))
         size = float(sizes[0])
-        if epsilon == 0.0 and size > 0.0:
+        if size == 1.0:
             return ()
+        epsilon = float(np.float32(float_attr(node, "epsilon", _DEFAULT_EPSILON)))
         wanted = epsilon / size**2 if 1 / _FARTHEST <= size <= _FARTHEST else np.inf
         stored = float(np.float32(min(wanted, _LARGEST)))
-        exact = stored == wanted
-        if _SMALLEST_NORMAL <= wanted <= _LARGEST and (exact or self._is_float32(node, facts)):
-            return (
-                (SetAttribute(node, ir.AttrFloat32("epsilon", stored)),) if size != 1 else ()
-            )
+        fits = wanted == 0.0 or _SMALLEST_NORMAL <= wanted <= _LARGEST
+        if fits and self._tolerates(node, facts, exact=stored == wanted):
+            return (SetAttribute(node, ir.AttrFloat32("epsilon", stored)),)
         why = (
             f"a scale in front of {node.op_type} changes its result through epsilon:"
-            f" {epsilon:.3g} / {size:.3g}² cannot be stored exactly enough"
+            f" {epsilon:.3g} / {size:.3g}² cannot be stored or computed exactly enough"
         )
         return Refusal(Code.EPSILON, name_of(node), why, "a shift alone can be folded")
 
-    def _is_float32(self, node: ir.Node, facts: Facts) -> bool:
-        """Return whether epsilon is added to a variance in float32."""
+    def _tolerates(self, node: ir.Node, facts: Facts, *, exact: bool) -> bool:
+        """Return whether another epsilon and other squares do no harm in the node's type.
+
+        In float64 the rounding of epsilon would show. In a narrow type squares that are not
+        scaled down any more could overflow, unless statistics are computed in float32.
+        """
         dtype = None if node.inputs[0] is None else facts.dtype(node.inputs[0])
         if dtype == ir.DataType.FLOAT:
             return True
+        if dtype == ir.DataType.DOUBLE:
+            return exact
         if self.stashes_since is None or facts.opset() < self.stashes_since:
             return False
         narrow = dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)

@@ -247,7 +247,7 @@ def test_float16_without_float32_statistics_keeps_its_epsilon():
     for kind, code in (("InstanceNormalization", Code.EPSILON), ("LayerNormalization", None)):
         norm = Norm(kind, 17, [2, 3, 4])
         net = Net("half", 17, "fp16")
-        net.output(norm(net, net.node("Mul", [net.input(norm.shape), net.const(1.7)])))
+        net.output(norm(net, net.node("Mul", [net.input(norm.shape), net.const(2.0)])))
         if code is None:
             assert_carried(net.model(), 1)
         else:
