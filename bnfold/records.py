@@ -114,8 +114,8 @@ class Normalisation:
         kind: The operator, or what several nodes spell out, e.g. ``"GroupNormalization,
             spelled out"``.
         node: Name of the operator; of the node that takes the root where it is spelled out.
-        axes: The axes whose elements are normalised together, counted from the front; empty
-            if they are not known.
+        axes: The axes whose elements are normalised together, counted from the front; of
+            constant statistics, the axes they were taken over. Empty if unknown.
         shape: The shape of the value that is normalised, unknown sizes as None or a name;
             None if not even the rank is known.
         groups: In how many groups the channels of axis 1 are normalised; None where they are

@@ -8,7 +8,8 @@ asked for. Mul and Add spelled out behind a normalisation are ordinary sites.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +31,8 @@ from bnfold.rules.norms import BIAS, SCALE, Normalization
 from bnfold.rules.passing import along_one_axis
 from bnfold.rules.weights import has_input, read_weight
 
+_MAY_BE_STORED_TWICE: Final = 1 << 16
+"""A weight of at most so many elements may be written anew beside the old one."""
 _MAY_LACK_BIAS: Final = frozenset({"LayerNormalization"})
 
 
@@ -119,11 +122,38 @@ def _plan(node: ir.Node, facts: Facts, selection: Selection) -> _Move | tuple[Re
         if isinstance(journey, Refusal):
             refusals.append(journey)
             continue
-        fault = check_ranges((*journey.edits, *kept))
+        fault = _refuse_growth(journey.edits) or check_ranges((*journey.edits, *kept))
         if fault is None and journey.absorbed_by:
             return _Move(name, journey, kept)
         refusals.extend([] if fault is None else [fault])
     return tuple(dict.fromkeys(refusals))
+
+
+def _refuse_growth(edits: Iterable[Edit]) -> Refusal | None:
+    """Refuse to store a large weight twice: what is gained here is less than an operator."""
+    for edit in edits:
+        if not isinstance(edit, SetConstant) or edit.index >= len(edit.node.inputs):
+            continue
+        value = edit.node.inputs[edit.index]
+        size = math.prod(edit.expression.shape)
+        if value is not None and size > _MAY_BE_STORED_TWICE and _is_shared(value):
+            why = f"{value.name!r} is read elsewhere too: {size} numbers would be stored twice"
+            return Refusal(Code.NO_GAIN, name_of(edit.node), why)
+    return None
+
+
+def _is_shared(value: ir.Value) -> bool:
+    """Return whether anything else reads a constant, or what it is computed from."""
+    pending, seen = [value], {value}
+    while pending:
+        current = pending.pop()
+        if len(current.uses()) > 1:
+            return True
+        producer = current.producer()
+        inputs = () if producer is None else producer.inputs
+        pending.extend(i for i in inputs if i is not None and i not in seen)
+        seen.update(pending)
+    return False
 
 
 def _parts(tail: _Tail) -> Iterator[tuple[str, Affine, tuple[Edit, ...]]]:

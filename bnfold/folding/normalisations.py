@@ -39,23 +39,24 @@ def describe_normalisations(facts: Facts) -> tuple[Normalisation, ...]:
 
 
 def _batch(node: ir.Node, facts: Facts) -> Normalisation:
+    axes = _axes_but_channels(node, facts)
     unknown = [c for v in node.inputs[1:5] if isinstance(c := facts.constant(v), Refusal)]
     if unknown and not normalises_by_batch(node, facts):
         why = f"Its parameters are no constants of the model: {unknown[0].why}."
-        return _norm(node, facts, (), "Nothing as it stands.", why)
+        return _norm(node, facts, axes, "Nothing as it stands.", why)
     if not normalises_by_batch(node, facts):
         return _norm(
             node,
             facts,
-            (),
+            axes,
             "All of it: with constant statistics it is one scale and one shift per channel.",
-            "",
+            "Nothing by itself; a map that stays is listed with the node that stops it.",
             constant=True,
         )
     return _norm(
         node,
         facts,
-        _axes_but_channels(node, facts),
+        axes,
         "Nothing as it stands; with --assume-inference all of it, read by its running"
         " statistics.",
         "It was exported in training mode: it normalises by the batch, so its scale and shift"

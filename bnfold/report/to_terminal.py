@@ -51,8 +51,6 @@ def _normalisations(found: tuple[Normalisation, ...]) -> Table:
 
 
 def _over(norm: Normalisation) -> str:
-    if norm.constant_statistics:
-        return "nothing at inference"
     axes = ", ".join(str(axis) for axis in norm.axes) or "unknown"
     shape = "?" if norm.shape is None else ", ".join(str(dim or "?") for dim in norm.shape)
     groups = "" if norm.groups is None else f", axis 1 in {norm.groups} groups"

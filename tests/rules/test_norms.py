@@ -454,6 +454,23 @@ def test_one_tail_for_three_readers():
     assert len(report.steps[0].absorbed_by) == 3
 
 
+@pytest.mark.parametrize("turned", [True, False])
+def test_a_large_weight_that_others_read_is_not_stored_twice(turned):
+    """The embedding table that is also the last layer's weight."""
+    for size, shared in ((300, True), (300, False), (9, True)):
+        net = Net("tied")
+        table = net.const(net.weight(size, size))
+        y = net.node("Gather", [table if shared else net.const(net.weight(size, size)), "ids"])
+        net.input([2, 3], "ids", "int64")
+        y = Norm("LayerNormalization", 17, [2, 3, size])(net, net.node("Tanh", [y]))
+        weight = net.node("Transpose", [table]) if turned else table
+        net.output(net.add(net.node("MatMul", [y, weight]), size, 3, 2))
+        _, report = with_norms(net.model())
+        stays = [s for s in report.stays if s.rule == "LayerNormalization"]
+        assert bool(stays) == (size == 300 and shared)
+        assert all(r.code is Code.NO_GAIN for stay in stays for r in stay.refusals)
+
+
 def test_a_tail_that_is_a_graph_output_stays():
     net = Net("out")
     y = Norm("LayerNormalization", 17, [2, 3, 4])(net, net.input([2, 3, 4]))
