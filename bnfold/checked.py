@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import onnx_ir as ir
+
 from bnfold.errors import CheckFailedError
 from bnfold.folding.api import Foldable, FoldResult, fold_unchecked, opened
+from bnfold.folding.inference import read_as_inference
+from bnfold.folding.selection import Selection
 from bnfold.records import Verdict, VerifyReport
 
 
@@ -34,7 +38,7 @@ def fold(
         assume_inference: Read normalisations that were exported in training mode by their
             running statistics.
         norms: Move the affine tails of layer, RMS, group and instance normalisations too,
-            where that saves an operator.
+            though the normalisation stays and no operator is saved.
         requantize_bias: Allow a bias stored as integers to be rounded to new integers.
         verify: Run both models on ONNX Runtime and judge the difference against the
             original's own rounding noise. None checks when anything was folded and a runtime
@@ -58,7 +62,10 @@ def fold(
     wanted = bool(result.report.steps) and _runtime_is_there() if verify is None else verify
     if not wanted:
         return result
-    check = _check(model, result, seed)
+    original = opened(model)
+    if assume_inference:
+        read_as_inference(original, Selection(tuple(only), tuple(skip)))
+    check = _check(original, result, seed)
     if check.verdict is Verdict.FAILED:
         raise _failed(check)
     return FoldResult(result.model, result.report, check)
@@ -70,10 +77,10 @@ def _runtime_is_there() -> bool:
     return available()
 
 
-def _check(model: Foldable, result: FoldResult, seed: int) -> VerifyReport:
+def _check(original: ir.Model, result: FoldResult, seed: int) -> VerifyReport:
     from bnfold.evidence import check_fold
 
-    return check_fold(opened(model), result.model, seed=seed)
+    return check_fold(original, result.model, seed=seed)
 
 
 def _failed(check: VerifyReport) -> CheckFailedError:

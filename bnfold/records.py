@@ -36,6 +36,7 @@ class Code(StrEnum):
     NEGATIVE_SCALE = "negative-scale"
     PAD_VALUE = "pad-value"
     MAPS_DIFFER = "maps-differ"
+    EPSILON = "epsilon"
     NO_GAIN = "no-gain"
     NOT_SELECTED = "not-selected"
 
@@ -50,7 +51,7 @@ class Permissions:
         inference: A normalisation exported in training mode is read by its running
             statistics.
         norms: The affine tails of layer, RMS, group and instance normalisations move too,
-            where that saves an operator.
+            though the normalisation stays and no operator is saved.
         requantized_bias: A bias stored as integers may be rounded to new integers.
     """
 
@@ -119,14 +120,47 @@ class Stay:
 
 
 @dataclass(frozen=True, slots=True)
+class Normalisation:
+    """One normalisation of a model: over what it normalises, and what can move around it.
+
+    Attributes:
+        kind: The operator, or what several nodes spell out, e.g. ``"GroupNormalization,
+            spelled out"``.
+        node: Name of the operator; of the node that takes the root where it is spelled out.
+        axes: The axes whose elements are normalised together, counted from the front; of
+            constant statistics, the axes they were taken over. Empty if unknown.
+        shape: The shape of the value that is normalised, unknown sizes as None or a name;
+            None if not even the rank is known.
+        groups: In how many groups the channels of axis 1 are normalised; None where they are
+            not cut into groups.
+        constant_statistics: Whether mean and variance are constants of the model.
+        can_fold: What can be folded, in one sentence.
+        cannot_fold: What cannot, and why, in one sentence.
+    """
+
+    kind: str
+    node: str
+    axes: tuple[int, ...]
+    shape: tuple[int | str | None, ...] | None
+    groups: int | None
+    constant_statistics: bool
+    can_fold: str
+    cannot_fold: str
+
+
+@dataclass(frozen=True, slots=True)
 class FoldReport:
-    """What folded where, what stayed and why, and operator counts before and after."""
+    """What folded where, what stayed and why, and operator counts before and after.
+
+    ``normalisations`` describes the model as it was before the fold.
+    """
 
     steps: tuple[Step, ...]
     stays: tuple[Stay, ...]
     counts_before: Mapping[str, int]
     counts_after: Mapping[str, int]
     warnings: tuple[str, ...] = ()
+    normalisations: tuple[Normalisation, ...] = ()
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:

@@ -302,8 +302,40 @@ def layer_norm(call: Call) -> Array:
     axis = call.attr("axis", -1)
     axes = tuple(range(axis + x.ndim if axis < 0 else axis, x.ndim))
     eps = call.attr("epsilon", float(np.float32(1e-5)))
-    y = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps) * scale
-    return y if bias is None else y + bias
+    mean = x.mean(axes, keepdims=True)
+    inverse = 1 / np.sqrt(x.var(axes, keepdims=True) + eps)
+    y = (x - mean) * inverse * scale
+    y = y if bias is None else y + bias
+    return (y, mean, inverse)[: len(call.node.output)]
+
+
+def rms_norm(call: Call) -> Array:
+    """scale · x / √(mean(x²) + epsilon) over the axes from ``axis`` on (version 23)."""
+    x, scale = call.x
+    axes = tuple(range(call.attr("axis", -1) % x.ndim, x.ndim))
+    eps = call.attr("epsilon", float(np.float32(1e-5)))
+    return x / np.sqrt((x**2).mean(axes, keepdims=True) + eps) * scale
+
+
+def mean_variance_norm(call: Call) -> Array:
+    x, axes = call.x[0], tuple(call.attr("axes", [0, 2, 3]))
+    mean = x.mean(axes, keepdims=True)
+    return (x - mean) / (np.sqrt((x**2).mean(axes, keepdims=True) - mean**2) + 1e-9)
+
+
+def group_norm(call: Call) -> Array:
+    """Scale and bias per group (version 18) or per channel (version 21)."""
+    x, scale, bias = call.x
+    groups = call.attr("num_groups")
+    eps = call.attr("epsilon", float(np.float32(1e-5)))
+    parts = x.reshape(x.shape[0], groups, -1)
+    y = parts - parts.mean(2, keepdims=True)
+    y = (y / np.sqrt(parts.var(2, keepdims=True) + eps)).reshape(x.shape)
+    if call.opset < 21:
+        each = x.shape[1] // groups
+        scale, bias = np.repeat(scale, each), np.repeat(bias, each)
+    shape = (-1, *[1] * (x.ndim - 2))
+    return y * scale.reshape(shape) + bias.reshape(shape)
 
 
 def instance_norm(call: Call) -> Array:
@@ -337,6 +369,9 @@ KERNELS: dict[str, Kernel] = {
     "Gelu": gelu,
     "LayerNormalization": layer_norm,
     "InstanceNormalization": instance_norm,
+    "RMSNormalization": rms_norm,
+    "MeanVarianceNormalization": mean_variance_norm,
+    "GroupNormalization": group_norm,
     "BatchNormalization": batch_norm,
     "Conv": conv,
     "ConvTranspose": conv_transpose,

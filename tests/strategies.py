@@ -273,7 +273,22 @@ def _split(draw, sketch, value, shape):
     return sketch.add(draw(st.sampled_from(["Mul", "Add"])), [first, second], part), part
 
 
+def _normalize(draw, sketch, value, shape):
+    """By the data; a large epsilon keeps small variances from amplifying rounding."""
+    kind = draw(st.sampled_from(["LayerNormalization", "InstanceNormalization"]))
+    if kind == "InstanceNormalization" and len(shape) > 2:
+        size, attributes = shape[1:2], {}
+    else:
+        kind, axis = "LayerNormalization", draw(st.integers(1, len(shape) - 1))
+        size, attributes = shape[axis:], {"axis": axis}
+    inputs = [value, sketch.constant(_away_from_zero(sketch.rng, size))]
+    if kind == "InstanceNormalization" or draw(st.booleans()):
+        inputs.append(sketch.constant(sketch.rng.normal(0, 1, size)))
+    return sketch.add(kind, inputs, shape, epsilon=0.5, **attributes), shape
+
+
 _STEPS = {
+    "normalize": _normalize,
     "map": _map_along,
     "conv": _convolve,
     "conv_transpose": _transpose_convolve,
@@ -286,7 +301,7 @@ _STEPS = {
     "split": _split,
 }
 _WEIGHTED = ["map"] * 6 + ["conv"] * 2 + ["conv_transpose", "multiply", "lay_out", "lay_out"]
-_WEIGHTED += ["bend", "shrink", "grow", "branch", "split"]
+_WEIGHTED += ["bend", "shrink", "grow", "branch", "split", "normalize", "normalize"]
 
 
 @st.composite

@@ -79,7 +79,7 @@ def fold_unchecked(
         assume_inference: Read normalisations that were exported in training mode by their
             running statistics.
         norms: Move the affine tails of layer, RMS, group and instance normalisations too,
-            where that saves an operator.
+            though the normalisation stays and no operator is saved.
         requantize_bias: Allow a bias stored as integers to be rounded to new integers.
 
     Raises:

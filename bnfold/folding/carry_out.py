@@ -13,6 +13,7 @@ from bnfold.folding.sites import Chain
 from bnfold.model.edit import Editor
 from bnfold.records import Step
 from bnfold.rules.base import (
+    DropInput,
     Edit,
     ReshapeFirst,
     SetAttribute,
@@ -25,7 +26,7 @@ from bnfold.rules.base import (
 def carry_out(plan: Plan, remainder: Remainder | None, editor: Editor) -> list[Step]:
     """Write a plan into the model and return one step for each chain that left."""
     steps = [_step(plan, chain, remainder) for chain in plan.chains]
-    tensors, growth = _write(plan.edits, editor)
+    tensors, growth = write(plan.edits, editor)
     steps[0] = replace(steps[0], tensors=tensors, cloned_bytes=growth)
     first = plan.chains[0]
     if remainder is not None:
@@ -61,7 +62,8 @@ def _step(plan: Plan, chain: Chain, remainder: Remainder | None) -> Step:
     )
 
 
-def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:
+def write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:
+    """Carry out edits; return the names of the tensors written and the growth in bytes."""
     tensors: list[str] = []
     growth = 0
     for edit in edits:
@@ -76,6 +78,8 @@ def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]
                 editor.set_operator(node, op_type)
             case ReshapeFirst(node, reshape, columns):
                 editor.reshape_first(node, reshape, columns)
+            case DropInput(node, index):
+                editor.drop_input(node, index)
     return tuple(tensors), growth
 
 
@@ -93,5 +97,5 @@ def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]
             data, behind = node.outputs[0], True
         else:
             editor.bypass([node], data, renamed=behind)
-    tensors, _ = _write(remainder.edits, editor)
+    tensors, _ = write(remainder.edits, editor)
     return tensors

@@ -33,6 +33,18 @@ def lower(
     )
 
 
+def lower_alone(
+    value: ir.Value, affine: Affine, facts: Facts, selection: Selection
+) -> Journey | Refusal:
+    """Do as `lower` does, for a map inside of an operator: no other can leave with it."""
+    journey = lower(value, affine, facts, selection)
+    if isinstance(journey, Refusal) or not journey.recruits:
+        return journey
+    chain = journey.recruits[0]
+    why = f"it could go only together with the map of {chain.names[0]}"
+    return Refusal(Code.MAPS_DIFFER, chain.names[0], why)
+
+
 class _Descent:
     """One walk, along one choice of ways."""
 

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from bnfold.folding.branches import inline_constant_branches
+from bnfold.folding.cancelled import drop_cancelled_biases
 from bnfold.folding.carry_out import carry_out, shorten_in_place
 from bnfold.folding.compose import Remainder, shorten
 from bnfold.folding.dead_code import drop_dead_code
 from bnfold.folding.functions import inline_functions
+from bnfold.folding.inference import WARNING, read_as_inference
+from bnfold.folding.norm_tails import fold_norm_tails, norm_stays
+from bnfold.folding.normalisations import describe_normalisations
 from bnfold.folding.plan import Plan, draw_plan
 from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain, chain_from, is_reported, source_of
@@ -52,9 +56,13 @@ def fold_in_place(
 def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -> FoldReport:
     """Fold a model whose functions are left alone."""
     before = count_operators(model)
+    steps: list[Step] = []
+    if permissions.inference:
+        steps.extend(read_as_inference(model, chosen))
+    warnings = (WARNING,) if steps else ()
     facts = Facts(model, permissions)
     check_parameters(facts)
-    steps: list[Step] = []
+    normalisations = describe_normalisations(facts)
     while inlined := inline_constant_branches(facts, Editor(model, facts), chosen):
         steps.extend(inlined)
         facts = Facts(model, permissions)
@@ -62,7 +70,17 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
     steps.extend(drop_dead_code(facts, editor, chosen))
     folder = _Folder(facts, editor, chosen)
     steps.extend(folder.run())
-    return FoldReport(tuple(steps), tuple(folder.stays()), before, count_operators(model))
+    while done := fold_norms(facts, editor, chosen):
+        steps.extend((*done, *folder.run()))
+    stays = (*folder.stays(), *(norm_stays(facts, chosen) if facts.permissions.norms else ()))
+    after = count_operators(model)
+    return FoldReport(tuple(steps), stays, before, after, warnings, normalisations)
+
+
+def fold_norms(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
+    """Move what a user allows to move of normalisations, drop biases that they cancel."""
+    tails = fold_norm_tails(facts, editor, selection) if facts.permissions.norms else []
+    return [*tails, *drop_cancelled_biases(facts, editor, selection)]
 
 
 def count_operators(model: ir.Model) -> dict[str, int]:

@@ -232,6 +232,29 @@ class Editor:
         for old in olds:
             self.drop_constant(old)
 
+    def drop_input(self, node: ir.Node, index: int) -> None:
+        """Take an optional input away, and the constant if nothing else reads it."""
+        old = node.inputs[index]
+        if index == len(node.inputs) - 1:
+            node.resize_inputs(index)
+        else:
+            node.replace_input_with(index, None)
+        if old is not None:
+            self.drop_constant(old)
+
+    def keep_first_output(self, node: ir.Node, others: Sequence[ir.Value | None]) -> None:
+        """Leave a node its first output; readers of the rest read ``others`` instead."""
+        for value, source in zip(node.outputs[1:], others, strict=False):
+            if source is None or not _is_read(value):
+                continue
+            if value.is_graph_output():
+                keep = ir.Node("", "Identity", [source], num_outputs=1)
+                _graph_of(node).insert_after(node, keep)
+                source = keep.outputs[0]
+                self._become_output(source, value)
+            value.replace_all_uses_with(source)
+        node.resize_outputs(1)
+
     def inline_branch(self, node: ir.Node, branch: ir.Graph) -> None:
         """Put the nodes of ``branch`` in the place of the If ``node``."""
         graph = _graph_of(node)

@@ -23,6 +23,10 @@ _BLIND_TO_ELEMENTS: Final = frozenset({("Shape", 0), ("Size", 0), ("CastLike", 1
 _SAME_SHAPE: Final = frozenset(
     [
         "BatchNormalization",
+        "LayerNormalization",
+        "RMSNormalization",
+        "GroupNormalization",
+        "InstanceNormalization",
         "Relu",
         "LeakyRelu",
         "PRelu",

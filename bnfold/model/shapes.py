@@ -19,6 +19,8 @@ from bnfold.model.graphs import subgraphs_of
 Dim = int | str | None
 Dims = tuple[Dim, ...]
 _SMALL_ELEMENTS: Final = 256
+_NOT_INFERRED: Final = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
+"""Operators whose result onnx (1.23) infers no shape for, though it has that of the input."""
 _UNKNOWN: Final = onnx.TensorProto.UNDEFINED
 
 
@@ -141,6 +143,11 @@ def _write_light_initializer(proto: onnx.GraphProto, value: ir.Value) -> None:
 
 
 def _write_light_node(proto: onnx.GraphProto, node: ir.Node) -> None:
+    if node.op_type in _NOT_INFERRED and node.domain == "":
+        # Identity has the shape and the type of the result.
+        names = [node.inputs[0].name if node.inputs[0] is not None else ""]
+        proto.node.add(op_type="Identity", input=names, output=[node.outputs[0].name])
+        return
     attribute = node.attributes.get("value") if node.op_type == "Constant" else None
     tensor = None if attribute is None or attribute.is_ref() else attribute.value
     written = ir.serde.serialize_node(node) if tensor is None else None

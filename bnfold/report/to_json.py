@@ -17,6 +17,7 @@ def fold_to_json(report: FoldReport, check: VerifyReport | None) -> str:
     document = {
         "schema": SCHEMA,
         "folded": [dataclasses.asdict(step) for step in report.steps],
+        "normalisations": [dataclasses.asdict(norm) for norm in report.normalisations],
         "stayed": [dataclasses.asdict(stay) for stay in report.stays],
         "operators": {
             "before": dict(report.counts_before),

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bnfold.records import FoldReport, Stay, Step
+from bnfold.records import FoldReport, Normalisation, Stay, Step
 
 _PIPE_WIDTH: Final = 200
 
@@ -29,8 +29,32 @@ def print_sites(report: FoldReport, model: str) -> None:
     for stay in report.stays:
         table.add_row(Text(_site(stay)), Text("stays", style="yellow"), Text(_stays(stay)))
     console.print(table)
+    if report.normalisations:
+        console.print(_normalisations(report.normalisations))
     for warning in report.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def _normalisations(found: tuple[Normalisation, ...]) -> Table:
+    """Return a row for each normalisation: over what, by which statistics, what can fold."""
+    table = Table()
+    table.add_column("normalisation", overflow="fold")
+    table.add_column("over", overflow="fold")
+    table.add_column("mean and variance", overflow="fold")
+    table.add_column("what can and cannot be folded", overflow="fold")
+    for norm in found:
+        statistics = "constants" if norm.constant_statistics else "computed from the data"
+        folds = f"{norm.can_fold}\n{norm.cannot_fold}".strip()
+        name = f"{norm.kind}: {norm.node}"
+        table.add_row(Text(name), Text(_over(norm)), Text(statistics), Text(folds))
+    return table
+
+
+def _over(norm: Normalisation) -> str:
+    axes = ", ".join(str(axis) for axis in norm.axes) or "unknown"
+    shape = "?" if norm.shape is None else ", ".join(str(dim or "?") for dim in norm.shape)
+    groups = "" if norm.groups is None else f", axis 1 in {norm.groups} groups"
+    return f"axes {axes} of [{shape}]{groups}"
 
 
 def _site(entry: Step | Stay) -> str:

@@ -17,7 +17,9 @@ from bnfold.rules.depth_to_space import DepthToSpace, SpaceToDepth
 from bnfold.rules.expand import Expand, Tile
 from bnfold.rules.gather import Gather, Slice
 from bnfold.rules.gemm import Gemm
+from bnfold.rules.group_norm import GroupNormalization, InstanceNormalization
 from bnfold.rules.identity import Dropout, Identity
+from bnfold.rules.layer_norm import LayerNormalization, RMSNormalization
 from bnfold.rules.matmul import MatMul
 from bnfold.rules.mul_add import Add, Div, Mul, Neg, Sub
 from bnfold.rules.pad import Pad
@@ -46,8 +48,11 @@ RULES: Final[dict[str, Rule]] = {
     "Gemm": Gemm(),
     "GlobalAveragePool": AveragePool(),
     "GlobalMaxPool": MaxPool(),
+    "GroupNormalization": GroupNormalization(),
     "Identity": Identity(),
     "If": If(),
+    "InstanceNormalization": InstanceNormalization(),
+    "LayerNormalization": LayerNormalization(),
     "LeakyRelu": Relu(),
     "Loop": Loop(),
     "MatMul": MatMul(),
@@ -58,6 +63,7 @@ RULES: Final[dict[str, Rule]] = {
     "Neg": Neg(),
     "PRelu": Relu(),
     "Pad": Pad(),
+    "RMSNormalization": RMSNormalization(),
     "ReduceMax": ReduceMax(),
     "ReduceMean": ReduceMean(),
     "ReduceMin": ReduceMax(),

@@ -86,7 +86,15 @@ class ReshapeFirst:
     columns: int
 
 
-Edit = SetConstant | SetAttribute | SetOperator | ReshapeFirst
+@dataclass(frozen=True, slots=True)
+class DropInput:
+    """Take an optional input away from a node."""
+
+    node: ir.Node
+    index: int
+
+
+Edit = SetConstant | SetAttribute | SetOperator | ReshapeFirst | DropInput
 
 
 @dataclass(frozen=True, slots=True)

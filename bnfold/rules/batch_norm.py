@@ -16,8 +16,8 @@ from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, Rule, SetConstant, Source, Taken, name_of, wrong_axis
 
-_TRAINING_MODE_SINCE: Final = 14
-_IS_TEST_UNTIL: Final = 6
+TRAINING_MODE_SINCE: Final = 14
+IS_TEST_UNTIL: Final = 6
 _SPATIAL_UNTIL: Final = 8
 _CHANNEL_AXIS: Final = 1
 
@@ -119,18 +119,26 @@ def _edits(
     )
 
 
-def _not_inference(node: ir.Node, facts: Facts) -> Refusal | None:
-    """Refuse a node that normalises by the batch, in every spelling since opset 1."""
+def normalises_by_batch(node: ir.Node, facts: Facts) -> bool:
+    """Return whether a node uses the batch's statistics, by any spelling since opset 1."""
     opset = facts.opset()
-    read = [value for value in node.outputs[1:] if value.uses() or value.is_graph_output()]
-    training = (
-        bool(int_attr(node, "training_mode", 0))
-        if opset >= _TRAINING_MODE_SINCE
-        else bool(read) or (opset <= _IS_TEST_UNTIL and not int_attr(node, "is_test", 0))
-    )
-    if training or read:
+    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+        return True
+    if opset >= TRAINING_MODE_SINCE:
+        return bool(int_attr(node, "training_mode", 0))
+    return opset <= IS_TEST_UNTIL and not int_attr(node, "is_test", 0)
+
+
+def _not_inference(node: ir.Node, facts: Facts) -> Refusal | None:
+    opset = facts.opset()
+    if normalises_by_batch(node, facts):
         why = "it normalises by the batch, not by stored statistics"
-        remedy = "export in eval mode (torch: model.eval() before the export)"
+        remedy = (
+            "export in eval mode (torch: model.eval() before the export), or pass"
+            " --assume-inference to read it by its running statistics"
+        )
+        if facts.permissions.inference:
+            remedy = "export in eval mode: its outputs are those of training alone"
         return Refusal(Code.BATCH_STATISTICS, name_of(node), why, remedy)
     if opset <= _SPATIAL_UNTIL and not int_attr(node, "spatial", 1):
         why = "spatial=0: its statistics differ for every element, not per channel"

@@ -46,15 +46,18 @@ def _on_data(node: ir.Node, maps: Maps) -> Taken | Refusal:
     return Taken(onward={0: maps[0]})
 
 
-def _training(node: ir.Node, facts: Facts) -> Refusal | None:
+def may_train(node: ir.Node, facts: Facts) -> bool:
+    """Return whether a Dropout is not known to be the identity."""
     flag = node.inputs[_TRAINING_INPUT] if len(node.inputs) > _TRAINING_INPUT else None
     if flag is not None:
         constant = facts.constant(flag)
-        trains = isinstance(constant, Refusal) or bool(constant.stored().any())
-    else:
-        trains = facts.opset() <= _IS_TEST_UNTIL and not int_attr(node, "is_test", 0)
-    if not trains:
+        return isinstance(constant, Refusal) or bool(constant.stored().any())
+    return facts.opset() <= _IS_TEST_UNTIL and not int_attr(node, "is_test", 0)
+
+
+def _training(node: ir.Node, facts: Facts) -> Refusal | None:
+    if not may_train(node, facts):
         return None
     why = "its training_mode is not known to be false, so it may drop elements"
-    remedy = "export in eval mode"
+    remedy = "export in eval mode, or pass --assume-inference"
     return Refusal(Code.BATCH_STATISTICS, name_of(node), why, remedy)

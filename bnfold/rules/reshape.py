@@ -44,6 +44,7 @@ def _pass(
     moved = through_reshape(affine, from_dims, to_dims)
     if moved is None:
         why = f"they do not survive as one axis from {list(from_dims)} to {list(to_dims)}"
+        why += ", which takes equal entries within each group that is merged"
         return wrong_axis(node, affine, why)
     return Taken(onward={0: moved})
 

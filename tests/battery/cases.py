@@ -13,6 +13,7 @@ from tests.battery import (
     functions,
     guards,
     linear,
+    norms,
     oddities,
     paths,
     ranges,
@@ -25,6 +26,7 @@ ALL: tuple[Case, ...] = tuple(
     for theme in (
         direct,
         linear,
+        norms,
         constants,
         control,
         functions,

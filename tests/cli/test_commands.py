@@ -9,6 +9,7 @@ import sys
 import onnx
 import pytest
 
+from tests.battery import norms
 from tests.small import conv_bn, operators, two_layers
 
 
@@ -93,6 +94,38 @@ def test_inspect_json_carries_code_reason_node_and_remedy(tmp_path):
     assert refusal["node"] == "bn"
     assert "by the batch" in refusal["why"]
     assert "eval" in refusal["remedy"]
+
+
+def test_inspect_says_over_what_each_normalisation_goes(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(norms.exported_group_norm(equal=False, padded=True, dynamic=True), path)
+    done = run("inspect", path)
+    assert done.returncode == 0, done.stderr
+    assert "GroupNormalization, spelled out" in done.stdout
+    assert "axes 1, 2, 3" in done.stdout
+    assert "computed from the data" in done.stdout
+    (norm,) = json.loads(run("inspect", path, "--json").stdout)["normalisations"]
+    assert norm["axes"] == [1, 2, 3]
+    assert norm["groups"] == 3
+    assert norm["constant_statistics"] is False
+    assert "does not survive the Reshape" in norm["cannot_fold"]
+
+
+def test_norms_and_assume_inference_reach_the_fold(tmp_path):
+    path, out = tmp_path / "model.onnx", tmp_path / "out.onnx"
+    onnx.save(norms.rows("LayerNormalization", 17, "mul_add"), path)
+    done = run("fold", path, "-o", out, "--norms")
+    assert done.returncode == 0, done.stderr
+    assert "check: passed" in done.stderr
+    assert [len(n.input) for n in onnx.load(out).graph.node] == [2, 2, 2]
+    trained = conv_bn()
+    trained.graph.node[1].attribute.append(onnx.helper.make_attribute("training_mode", 1))
+    onnx.save(trained, path)
+    done = run("fold", path, "-o", out, "--assume-inference")
+    assert done.returncode == 0, done.stderr
+    assert "check: passed" in done.stderr
+    assert "another function than the file's own" in done.stderr
+    assert operators(onnx.load(out)) == ["Conv", "Relu"]
 
 
 @pytest.mark.parametrize(

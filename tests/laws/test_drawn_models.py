@@ -35,6 +35,15 @@ def test_folding_twice_changes_nothing_more(model):
     assert again.to_proto().SerializeToString() == once.SerializeToString()
 
 
+@given(models())
+def test_moving_norms_keeps_the_function_and_comes_to_an_end(model):
+    folded = bnfold.fold(model, verify=False, norms=True).to_proto()
+    assert judge.wrong_outputs(model, folded) == []
+    assert judge.newly_invalid(model, folded) == ""
+    assert judge.node_count(folded) <= judge.node_count(model)
+    assert bnfold.fold(folded, verify=False, norms=True).report.steps == ()
+
+
 @pytest.mark.parametrize(
     "dtype", [TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE]
 )
