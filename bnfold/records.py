@@ -38,6 +38,7 @@ class Code(StrEnum):
     MAPS_DIFFER = "maps-differ"
     EPSILON = "epsilon"
     NO_GAIN = "no-gain"
+    IDIOM = "idiom"
     NOT_SELECTED = "not-selected"
 
 

@@ -13,6 +13,7 @@ from bnfold.folding.carry_out import carry_out, shorten_in_place
 from bnfold.folding.compose import Remainder, shorten
 from bnfold.folding.dead_code import drop_dead_code
 from bnfold.folding.functions import inline_functions
+from bnfold.folding.idioms import find_idioms
 from bnfold.folding.inference import WARNING, read_as_inference
 from bnfold.folding.norm_tails import fold_norm_tails, norm_stays
 from bnfold.folding.normalisations import describe_normalisations
@@ -68,6 +69,7 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
         facts = Facts(model, permissions)
     editor = Editor(model, facts)
     steps.extend(drop_dead_code(facts, editor, chosen))
+    chosen = replace(chosen, idioms=find_idioms(facts))
     folder = _Folder(facts, editor, chosen)
     steps.extend(folder.run())
     while done := fold_norms(facts, editor, chosen):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from bnfold.folding.idioms import NO_IDIOMS, Idioms
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules import NO_RULE, RULES
@@ -20,16 +21,25 @@ class Selection:
     Attributes:
         only: If not empty, only sites that match one of these are moved.
         skip: Nodes that match one of these are neither moved nor written to.
+        idioms: Nodes that have to stay for a runtime to recognise what they spell.
     """
 
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    idioms: Idioms = NO_IDIOMS
 
     def refuse_site(self, node: ir.Node) -> Refusal | None:
         """Return why this node's map may not be moved, if so."""
         if self.only and not _matches(node, self.only):
             why = f"it matches none of --only {' '.join(self.only)}"
             return Refusal(Code.NOT_SELECTED, name_of(node), why)
+        if node in self.idioms.tails:
+            why = (
+                "it is the tail of a spelled-out normalisation, which runtimes run as one"
+                " operator"
+            )
+            remedy = "--norms moves it all the same"
+            return Refusal(Code.IDIOM, name_of(node), why, remedy)
         return self.refuse_touch(node)
 
     def refuse_touch(self, node: ir.Node) -> Refusal | None:
@@ -37,6 +47,9 @@ class Selection:
         if self.skip and _matches(node, self.skip):
             why = f"it matches --skip {' '.join(self.skip)}"
             return Refusal(Code.NOT_SELECTED, name_of(node), why)
+        if node in self.idioms.whole:
+            why = "it is a part of a spelled-out Gelu, which runtimes run as one operator"
+            return Refusal(Code.IDIOM, name_of(node), why)
         return None
 
 

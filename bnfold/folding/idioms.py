@@ -1,0 +1,138 @@
+"""Operators spelled out in nodes that runtimes know and run as one: these are left whole.
+
+A Gelu spelled ``x · (1 + erf(x / √2)) / 2`` has three scalar maps in it, a layer normalisation
+two in its tail. Moving one of them away saves a pass in the graph and costs five at run time:
+the runtime no longer recognises the rest. repvit_m1 has 252 nodes after ONNX Runtime's own
+fusions, and 330 when the halves of its Gelus are folded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.folding.spelled_norms import spelled_at
+from bnfold.model.facts import Facts
+from bnfold.records import Refusal
+
+_HALF: Final = 0.5
+_INNER: Final = frozenset({"Mul", "Div", "Add", "Pow"})
+_DEEPEST: Final = 6
+"""A Gelu by Tanh has so many nodes in front of it, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idioms:
+    """Nodes that have to stay for a runtime to recognise what they spell.
+
+    Attributes:
+        whole: Nodes that are neither moved nor written to.
+        tails: Maps that stay where they are, but take others into their constants.
+    """
+
+    whole: frozenset[ir.Node] = frozenset()
+    tails: frozenset[ir.Node] = frozenset()
+
+
+NO_IDIOMS: Final = Idioms()
+
+
+def find_idioms(facts: Facts) -> Idioms:
+    """Return the spelled-out operators of a model."""
+    whole: set[ir.Node] = set()
+    tails: set[ir.Node] = set()
+    for node in facts.nodes():
+        if not facts.is_standard(node):
+            continue
+        if node.op_type in ("Erf", "Tanh"):
+            whole.update(_gelu_around(node, facts))
+        elif node.op_type == "Sqrt" and not facts.permissions.norms:
+            tails.update(_tail_of_norm(node, facts))
+    return Idioms(frozenset(whole), frozenset(tails))
+
+
+def _gelu_around(core: ir.Node, facts: Facts) -> set[ir.Node]:
+    """Return the nodes of ``x · (1 + core(f(x))) / 2``, the half anywhere; none if not."""
+    plus = _only_reader(core, facts)
+    if plus is None or plus.op_type != "Add" or _number(plus, facts) != 1.0:
+        return set()
+    outer = [plus]
+    product = _only_reader(plus, facts)
+    if product is not None and _is_half(product, facts):
+        outer.append(product)
+        product = _only_reader(product, facts)
+    if product is None or product.op_type != "Mul" or _number(product, facts) is not None:
+        return set()
+    gate = outer[-1].outputs[0]
+    data = next((value for value in product.inputs if value is not gate), None)
+    outer.append(product)
+    halved = None if data is None else data.producer()
+    if halved is not None and len(outer) == 2 and _is_half(halved, facts):
+        outer.append(halved)
+        data = next((v for v in halved.inputs if v is not None and not _holds(v, facts)), None)
+    after = _only_reader(product, facts)
+    if len(outer) == 2 and after is not None and _is_half(after, facts):
+        outer.append(after)
+    inner = None if data is None else _between(data, core, facts)
+    return set() if inner is None or len(outer) == 2 else {core, *inner, *outer}
+
+
+def _between(data: ir.Value, core: ir.Node, facts: Facts) -> set[ir.Node] | None:
+    """Return the nodes that compute the input of ``core`` from ``data`` and constants."""
+    found: set[ir.Node] = set()
+    pending = [core.inputs[0]]
+    while pending:
+        value = pending.pop()
+        if value is None or value is data or _holds(value, facts):
+            continue
+        node = value.producer()
+        if node is None or node.op_type not in _INNER or len(found) > _DEEPEST:
+            return None
+        found.add(node)
+        pending.extend(node.inputs)
+    return found
+
+
+def _tail_of_norm(root: ir.Node, facts: Facts) -> Iterator[ir.Node]:
+    """Yield the Mul and Add by constants behind a spelled-out normalisation."""
+    quotient = _only_reader(root, facts)
+    if quotient is None or quotient.op_type != "Div" or spelled_at(root, facts) is None:
+        return
+    node: ir.Node | None = quotient
+    for kind in ("Mul", "Add"):
+        node = None if node is None else _only_reader(node, facts)
+        if node is None or node.op_type != kind or not facts.constant_inputs(node):
+            return
+        yield node
+
+
+def _only_reader(node: ir.Node, facts: Facts) -> ir.Node | None:
+    uses = facts.reads(node.outputs[0])
+    if len(uses) != 1 or facts.leaves(node.outputs[0]):
+        return None
+    reader = uses[0][0]
+    return reader if reader.graph is node.graph and facts.is_standard(reader) else None
+
+
+def _is_half(node: ir.Node, facts: Facts) -> bool:
+    number = _number(node, facts)
+    return (node.op_type, number) in (("Mul", _HALF), ("Div", 1.0 / _HALF))
+
+
+def _number(node: ir.Node, facts: Facts) -> float | None:
+    """Return the one number that a binary operator has beside its data."""
+    places = facts.constant_inputs(node)
+    if len(places) != 1 or len(node.inputs) != 2:
+        return None
+    held = facts.constant(node.inputs[next(iter(places))])
+    if isinstance(held, Refusal) or not held.is_float or int(np.prod(held.shape)) != 1:
+        return None
+    return float(held.wide().reshape(-1)[0])
+
+
+def _holds(value: ir.Value, facts: Facts) -> bool:
+    return not isinstance(facts.constant(value), Refusal)
