@@ -20,6 +20,7 @@ from bnfold.folding.normalisations import describe_normalisations
 from bnfold.folding.plan import Plan, draw_plan
 from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain, chain_from, is_reported, source_of
+from bnfold.folding.write_norms import write_norms
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
 from bnfold.model.graphs import graphs_of, sort_graphs
@@ -69,6 +70,7 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
         facts = Facts(model, permissions)
     editor = Editor(model, facts)
     steps.extend(drop_dead_code(facts, editor, chosen))
+    steps.extend(write_norms(facts, editor, chosen))
     chosen = replace(chosen, idioms=find_idioms(facts))
     folder = _Folder(facts, editor, chosen)
     steps.extend(folder.run())

@@ -51,7 +51,7 @@ def find_idioms(facts: Facts) -> Idioms:
         if node.op_type in ("Erf", "Tanh"):
             whole.update(_gelu_around(node, facts))
         elif node.op_type == "Sqrt" and not facts.permissions.norms:
-            tails.update(_tail_of_norm(node, facts))
+            tails.update(tail_of_norm(node, facts))
     return Idioms(frozenset(whole), frozenset(tails))
 
 
@@ -97,10 +97,14 @@ def _between(data: ir.Value, core: ir.Node, facts: Facts) -> set[ir.Node] | None
     return found
 
 
-def _tail_of_norm(root: ir.Node, facts: Facts) -> Iterator[ir.Node]:
-    """Yield the Mul and Add by constants behind a spelled-out normalisation."""
+def tail_of_norm(root: ir.Node, facts: Facts) -> Iterator[ir.Node]:
+    """Yield the Mul and Add by constants behind a normalisation over the last axes."""
     quotient = _only_reader(root, facts)
-    if quotient is None or quotient.op_type != "Div" or spelled_at(root, facts) is None:
+    spelled = spelled_at(root, facts)
+    if quotient is None or quotient.op_type != "Div" or spelled is None:
+        return
+    rank = facts.rank(spelled.data) or 0
+    if spelled.axes != tuple(range(rank - len(spelled.axes), rank)):
         return
     node: ir.Node | None = quotient
     for kind in ("Mul", "Add"):

@@ -177,6 +177,7 @@ class Editor:
     def rewrite(self, node: ir.Node, op_type: str, data: ir.Value) -> None:
         """Turn a node into the operator ``op_type`` reading ``data``, its constants unset."""
         olds = [value for value in node.inputs if value is not None and value is not data]
+        self._facts.forget(node)
         node.op_type = op_type
         node.attributes.clear()
         if len(node.outputs) > 1:

@@ -62,7 +62,7 @@ class Facts:
         self._computed: dict[ir.Node, list[Constant] | None] = {}
         self._position: dict[ir.Node, int] = {}
         self._end: dict[ir.Node, int] = {}
-        self._sizes: dict[tuple[ir.Node, int], tuple[int | None, ...]] = {}
+        self._sizes: dict[ir.Node, dict[int, tuple[int | None, ...]]] = {}
         self._constant_inputs: dict[ir.Node, frozenset[int]] = {}
         self._owner: dict[ir.Graph, ir.Node] = {}
         self._number(model.graph, 0)
@@ -94,6 +94,11 @@ class Facts:
         for places in (self._position, self._end):
             places[node], places[reader] = places[reader], places[node]
         self._shapes.move(reader.outputs[0], node.outputs[0])
+
+    def forget(self, node: ir.Node) -> None:
+        """Take note that a node now reads other inputs."""
+        self._constant_inputs.pop(node, None)
+        self._sizes.pop(node, None)
 
     def opset(self) -> int:
         """Return the version of the default operator set."""
@@ -165,12 +170,11 @@ class Facts:
 
     def sizes(self, node: ir.Node, axis: int) -> tuple[int | None, ...]:
         """Return the size of every input of a node along an axis; None where unknown."""
-        known = self._sizes.get((node, axis))
-        if known is None:
+        known = self._sizes.setdefault(node, {})
+        if axis not in known:
             found = (None if v is None else self.dim(v, axis) for v in node.inputs)
-            known = tuple(size if isinstance(size, int) else None for size in found)
-            self._sizes[node, axis] = known
-        return known
+            known[axis] = tuple(size if isinstance(size, int) else None for size in found)
+        return known[axis]
 
     def constant_inputs(self, node: ir.Node) -> frozenset[int]:
         """Return the inputs of a node that hold a constant that may be relied on."""
