@@ -266,6 +266,9 @@ def reshape(call: Call) -> Array:
 def dequantize(call: Call) -> Array:
     """(x - zero point) · scale, per tensor or along ``axis``."""
     x, scale, zero = call.x[0], call.x[1], call.maybe(2)
+    if block := call.attr("block_size", 0):
+        scale = scale.repeat(block, call.attr("axis", 1))
+        return x.astype(np.float64) * scale
     shape = [1] * x.ndim
     if scale.ndim:
         shape[call.attr("axis", 1)] = -1

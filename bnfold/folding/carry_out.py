@@ -18,6 +18,7 @@ from bnfold.rules.base import (
     SetAttribute,
     SetConstant,
     SetOperator,
+    SetQuantized,
     name_of,
 )
 
@@ -74,6 +75,13 @@ def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]
                 editor.set_attribute(node, attribute)
             case SetOperator(node, op_type):
                 editor.set_operator(node, op_type)
+            case SetQuantized(weight, source, parts, axis, _):
+                own = editor.own_constant(weight.node, weight.index, source)
+                written, grown = _write((replace(part, node=own) for part in parts), editor)
+                tensors.extend(written)
+                growth += grown
+                if axis is not None:
+                    editor.set_attribute(own, ir.AttrInt64("axis", axis))
             case ReshapeFirst(node, reshape, columns):
                 editor.reshape_first(node, reshape, columns)
     return tuple(tensors), growth
@@ -95,3 +103,13 @@ def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]
             editor.bypass([node], data, renamed=behind)
     tensors, _ = _write(remainder.edits, editor)
     return tensors
+
+
+def warnings_of(edits: Iterable[Edit]) -> list[str]:
+    """Say what is no longer exact: integers that had to be chosen anew."""
+    return [
+        f"the integer bias of {name_of(edit.weight.node)} was rounded: it is off by up to"
+        f" {edit.rounding:.3g}"
+        for edit in edits
+        if isinstance(edit, SetQuantized) and edit.rounding
+    ]

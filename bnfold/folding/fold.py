@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from bnfold.folding.branches import inline_constant_branches
-from bnfold.folding.carry_out import carry_out, shorten_in_place
+from bnfold.folding.carry_out import carry_out, shorten_in_place, warnings_of
 from bnfold.folding.compose import Remainder, shorten
 from bnfold.folding.dead_code import drop_dead_code
 from bnfold.folding.functions import inline_functions
@@ -62,7 +62,10 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
     steps.extend(drop_dead_code(facts, editor, chosen))
     folder = _Folder(facts, editor, chosen)
     steps.extend(folder.run())
-    return FoldReport(tuple(steps), tuple(folder.stays()), before, count_operators(model))
+    after = count_operators(model)
+    return FoldReport(
+        tuple(steps), tuple(folder.stays()), before, after, tuple(folder.warnings)
+    )
 
 
 def count_operators(model: ir.Model) -> dict[str, int]:
@@ -78,6 +81,7 @@ class _Folder:
     facts: Facts
     editor: Editor
     selection: Selection
+    warnings: list[str] = field(default_factory=list)
     _refused: dict[ir.Node, tuple[Chain, tuple[Refusal, ...]]] = field(default_factory=dict)
     _grouped: set[ir.Value] = field(default_factory=set)
 
@@ -140,11 +144,12 @@ class _Folder:
         return []
 
     def _carry_out(self, plan: Plan) -> list[Step] | Refusal:
-        if plan.left.is_identity:
-            return carry_out(plan, None, self.editor)
-        remainder = shorten(plan.chains[0], plan.left, self.facts)
+        remainder: Remainder | Refusal | None = None
+        if not plan.left.is_identity:
+            remainder = shorten(plan.chains[0], plan.left, self.facts)
         if isinstance(remainder, Refusal):
             return remainder
+        self.warnings.extend(warnings_of(plan.edits))
         return carry_out(plan, remainder, self.editor)
 
     def _groups(self, chain: Chain) -> list[tuple[Chain, ...]]:

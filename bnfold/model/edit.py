@@ -107,6 +107,51 @@ class Editor:
             graph.inputs.append(value)
         return value
 
+    def own_constant(self, node: ir.Node, index: int, source: ir.Node) -> ir.Node:
+        """Return the node that input ``index`` of ``node`` is computed from, and nothing else.
+
+        Args:
+            node: The reader.
+            index: Which of its inputs.
+            source: The node; from it on, each reads the one before as its input 0. It and
+                those are copied where others read them too.
+        """
+        graph = _graph_of(node)
+        reader, place = node, index
+        while True:
+            value = reader.inputs[place]
+            producer = None if value is None else value.producer()
+            if value is None or producer is None:
+                message = f"{source.name!r} is not in front of {node.name!r}"
+                raise ValueError(message)
+            own = producer
+            if len(value.uses()) > 1 or value.is_graph_output() or producer.graph is not graph:
+                own = self._copy_in_front_of(reader, place, producer)
+            self._facts.forget(own)
+            if producer is source:
+                return own
+            reader, place = own, 0
+
+    def _copy_in_front_of(self, reader: ir.Node, place: int, node: ir.Node) -> ir.Node:
+        """Let an input of ``reader`` be computed by a copy of ``node``."""
+        old = node.outputs[0]
+        copy = ir.Node(
+            node.domain,
+            node.op_type,
+            node.inputs,
+            node.attributes.values(),
+            overload=node.overload,
+            name=self.unique(f"{_label(node)}.folded"),
+            num_outputs=1,
+        )
+        value = copy.outputs[0]
+        value.name = self.unique(f"{old.name}.folded")
+        value.type, value.shape = old.type, old.shape
+        _graph_of(reader).insert_before(reader, copy)
+        reader.replace_input_with(place, value)
+        self._facts.adopt(copy, like=node)
+        return copy
+
     def drop_constant(self, value: ir.Value) -> bool:
         """Remove a constant that nothing reads any more, and what only it was computed from.
 

@@ -15,6 +15,7 @@ from tests.battery import (
     linear,
     oddities,
     paths,
+    quantised,
     ranges,
     traps,
 )
@@ -35,6 +36,7 @@ ALL: tuple[Case, ...] = tuple(
         ranges,
         oddities,
         paths,
+        quantised,
         traps,
         beyond,
     )
