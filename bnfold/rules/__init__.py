@@ -14,6 +14,7 @@ from bnfold.rules.control import If, Loop, Scan
 from bnfold.rules.conv import Conv
 from bnfold.rules.conv_transpose import ConvTranspose
 from bnfold.rules.depth_to_space import DepthToSpace, SpaceToDepth
+from bnfold.rules.dequantize import DequantizeLinear
 from bnfold.rules.expand import Expand, Tile
 from bnfold.rules.gather import Gather, Slice
 from bnfold.rules.gemm import Gemm
@@ -38,6 +39,7 @@ RULES: Final[dict[str, Rule]] = {
     "Conv": Conv(),
     "ConvTranspose": ConvTranspose(),
     "DepthToSpace": DepthToSpace(),
+    "DequantizeLinear": DequantizeLinear(),
     "Div": Div(),
     "Dropout": Dropout(),
     "Expand": Expand(),

@@ -127,9 +127,8 @@ def _integers_of(
     )
 
 
-def unreadable(node: ir.Node, index: int, facts: Facts) -> Refusal | None:
-    """Say why a dequantised constant cannot be read, where its parts can."""
-    value = node.inputs[index] if index < len(node.inputs) else None
+def unreadable(node: ir.Node, value: ir.Value | None, facts: Facts) -> Refusal | None:
+    """Say why ``node`` cannot read a dequantised constant whose parts can be read."""
     source = None if value is None else value.producer()
     if source is None or source.op_type != "DequantizeLinear" or not facts.is_standard(source):
         return None

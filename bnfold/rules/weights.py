@@ -65,7 +65,7 @@ def read_weight(node: ir.Node, index: int, facts: Facts) -> Weight | Refusal:
     value = node.inputs[index] if index < len(node.inputs) else None
     constant = facts.constant(value)
     if isinstance(constant, Refusal):
-        return unreadable(node, index, facts) or dynamic_weight(node, constant)
+        return unreadable(node, value, facts) or dynamic_weight(node, constant)
     if constant.dtype not in FLOATS:
         why = f"its weight is stored as {constant.dtype.name}"
         return Refusal(Code.NOT_FLOAT, name_of(node), why)
