@@ -10,6 +10,7 @@ import onnx_ir as ir
 from bnfold.folding.branches import inline_constant_branches
 from bnfold.folding.carry_out import carry_out, shorten_in_place, warnings_of
 from bnfold.folding.compose import Remainder, shorten
+from bnfold.folding.constants import store_mapped_constants
 from bnfold.folding.dead_code import drop_dead_code
 from bnfold.folding.functions import inline_functions
 from bnfold.folding.plan import Plan, draw_plan
@@ -60,6 +61,7 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
         facts = Facts(model, permissions)
     editor = Editor(model, facts)
     steps.extend(drop_dead_code(facts, editor, chosen))
+    steps.extend(store_mapped_constants(facts, editor, chosen))
     folder = _Folder(facts, editor, chosen)
     steps.extend(folder.run())
     after = count_operators(model)

@@ -102,10 +102,29 @@ class Editor:
             shape=tensor.shape,
             const_value=tensor,
         )
+        self._register(value, graph)
+        return value
+
+    def _register(self, value: ir.Value, graph: ir.Graph) -> None:
         graph.register_initializer(value)
         if self._model.ir_version <= _LISTED_AS_INPUTS_UNTIL_IR and graph is self._model.graph:
             graph.inputs.append(value)
-        return value
+
+    def store_result(self, node: ir.Node, expression: Expression, dtype: ir.DataType) -> str:
+        """Put an initializer in the place of a node's result; return its name."""
+        old = node.outputs[0]
+        tensor = folded_tensor(expression, dtype, None)
+        tensor.name, old.name = old.name, None
+        value = ir.Value(
+            name=tensor.name,
+            type=ir.TensorType(dtype),
+            shape=tensor.shape,
+            const_value=tensor,
+        )
+        self._register(value, _graph_of(node))
+        old.replace_all_uses_with(value)
+        self.drop_nodes([node])
+        return value.name or ""
 
     def own_constant(self, node: ir.Node, index: int, source: ir.Node) -> ir.Node:
         """Return the node that input ``index`` of ``node`` is computed from, and nothing else.
@@ -254,9 +273,7 @@ class Editor:
             shape=shape.shape,
             const_value=shape,
         )
-        graph.register_initializer(value)
-        if self._model.ir_version <= _LISTED_AS_INPUTS_UNTIL_IR and graph is self._model.graph:
-            graph.inputs.append(value)
+        self._register(value, graph)
         self._facts.exchange(node, reshape)
         if result.is_graph_output():
             self._become_output(product, result)

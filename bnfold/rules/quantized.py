@@ -99,7 +99,7 @@ def read_integers(node: ir.Node, index: int, facts: Facts) -> Integers | Refusal
         return None
     if producer.op_type == "DequantizeLinear" and facts.is_standard(producer):
         return _integers_of(producer, perm, facts)
-    if _hangs_on_integers(producer):
+    if hangs_on_integers(producer):
         why = f"its weight is dequantised and then changed by {producer.op_type}"
         return Refusal(Code.NOT_FLOAT, name_of(node), why)
     return None
@@ -138,7 +138,8 @@ def unreadable(node: ir.Node, value: ir.Value | None, facts: Facts) -> Refusal |
     return Refusal(Code.NOT_FLOAT, name_of(node), why, "fold before quantising")
 
 
-def _hangs_on_integers(node: ir.Node) -> bool:
+def hangs_on_integers(node: ir.Node) -> bool:
+    """Return whether a node computes from something that is dequantised."""
     pending, seen = [node], {node}
     while pending:
         current = pending.pop()
