@@ -13,6 +13,7 @@ from bnfold.folding.sites import Chain
 from bnfold.model.edit import Editor
 from bnfold.records import Step
 from bnfold.rules.base import (
+    ClearInput,
     Edit,
     ReshapeFirst,
     SetAttribute,
@@ -71,10 +72,6 @@ def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]
                 name, grown = editor.set_constant(node, index, expression, dtype)
                 tensors.append(name)
                 growth += grown
-            case SetAttribute(node, attribute):
-                editor.set_attribute(node, attribute)
-            case SetOperator(node, op_type):
-                editor.set_operator(node, op_type)
             case SetQuantized(weight, source, parts, axis, _):
                 own = editor.own_constant(weight.node, weight.index, source)
                 written, grown = _write((replace(part, node=own) for part in parts), editor)
@@ -82,9 +79,23 @@ def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]
                 growth += grown
                 if axis is not None:
                     editor.set_attribute(own, ir.AttrInt64("axis", axis))
-            case ReshapeFirst(node, reshape, columns):
-                editor.reshape_first(node, reshape, columns)
+            case ClearInput() | SetAttribute() | SetOperator() | ReshapeFirst():
+                _write_node(edit, editor)
     return tuple(tensors), growth
+
+
+def _write_node(
+    edit: ClearInput | SetAttribute | SetOperator | ReshapeFirst, editor: Editor
+) -> None:
+    match edit:
+        case ClearInput(node, index):
+            editor.clear_input(node, index)
+        case SetAttribute(node, attribute):
+            editor.set_attribute(node, attribute)
+        case SetOperator(node, op_type):
+            editor.set_operator(node, op_type)
+        case ReshapeFirst(node, reshape, columns):
+            editor.reshape_first(node, reshape, columns)
 
 
 def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]:

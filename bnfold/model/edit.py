@@ -254,6 +254,15 @@ class Editor:
         """Make input 0 of a node ``data``."""
         node.replace_input_with(0, data)
 
+    def clear_input(self, node: ir.Node, index: int) -> None:
+        """Leave an optional input of a node away."""
+        old = node.inputs[index]
+        node.replace_input_with(index, None)
+        if index == len(node.inputs) - 1:
+            node.resize_inputs(index)
+        if old is not None:
+            self.drop_constant(old)
+
     def set_attribute(self, node: ir.Node, attribute: ir.Attr) -> None:
         """Give an attribute of a node a new value."""
         node.attributes[attribute.name] = attribute

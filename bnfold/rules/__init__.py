@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from bnfold.rules.activations import HardSigmoid, Softmax
 from bnfold.rules.base import Rule
 from bnfold.rules.batch_norm import BatchNormalization
 from bnfold.rules.cast import Cast
@@ -27,6 +28,7 @@ from bnfold.rules.reduce import ReduceMax, ReduceMean, ReduceSum
 from bnfold.rules.relu import Relu
 from bnfold.rules.reshape import Reshape
 from bnfold.rules.resize import Resize
+from bnfold.rules.sum_mean import Sum
 from bnfold.rules.transpose import Transpose
 
 RULES: Final[dict[str, Rule]] = {
@@ -48,13 +50,16 @@ RULES: Final[dict[str, Rule]] = {
     "Gemm": Gemm(),
     "GlobalAveragePool": AveragePool(),
     "GlobalMaxPool": MaxPool(),
+    "HardSigmoid": HardSigmoid(),
     "Identity": Identity(),
     "If": If(),
     "LeakyRelu": Relu(),
+    "LogSoftmax": Softmax(),
     "Loop": Loop(),
     "MatMul": MatMul(),
     "Max": Max(),
     "MaxPool": MaxPool(),
+    "Mean": Sum(),
     "Min": Max(),
     "Mul": Mul(),
     "Neg": Neg(),
@@ -69,10 +74,12 @@ RULES: Final[dict[str, Rule]] = {
     "Resize": Resize(),
     "Scan": Scan(),
     "Slice": Slice(),
+    "Softmax": Softmax(),
     "SpaceToDepth": SpaceToDepth(),
     "Split": Split(),
     "Squeeze": Reshape(),
     "Sub": Sub(),
+    "Sum": Sum(),
     "Tile": Tile(),
     "Transpose": Transpose(),
     "Unsqueeze": Reshape(),

@@ -61,6 +61,14 @@ class SetAttribute:
 
 
 @dataclass(frozen=True, slots=True)
+class ClearInput:
+    """Leave an optional input of a node away."""
+
+    node: ir.Node
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetOperator:
     """Turn a node into another operator that reads the same inputs, and maybe more."""
 
@@ -105,7 +113,7 @@ class SetQuantized:
     rounding: float = 0.0
 
 
-Edit = SetConstant | SetAttribute | SetOperator | SetQuantized | ReshapeFirst
+Edit = SetConstant | ClearInput | SetAttribute | SetOperator | SetQuantized | ReshapeFirst
 
 
 @dataclass(frozen=True, slots=True)

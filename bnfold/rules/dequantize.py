@@ -14,7 +14,7 @@ class DequantizeLinear(Rule):
     """As a constant it is a weight: see `bnfold.rules.quantized`."""
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
-        """refused: of constants it is a weight, of activations its scale is that of others."""
+        """Refused: of constants it is a weight, of activations its scale is that of others."""
         blocked = unreadable(node, node.outputs[0], facts)
         if blocked is not None:
             return blocked
