@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from bnfold.folding.activations import write_activations
 from bnfold.folding.branches import inline_constant_branches
 from bnfold.folding.carry_out import carry_out, shorten_in_place, warnings_of
 from bnfold.folding.compose import Remainder, shorten
@@ -62,6 +63,7 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
     editor = Editor(model, facts)
     steps.extend(drop_dead_code(facts, editor, chosen))
     steps.extend(store_mapped_constants(facts, editor, chosen))
+    steps.extend(write_activations(facts, editor, chosen))
     folder = _Folder(facts, editor, chosen)
     steps.extend(folder.run())
     after = count_operators(model)

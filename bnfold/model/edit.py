@@ -250,6 +250,10 @@ class Editor:
         for value in olds:
             self.drop_constant(value)
 
+    def rename(self, value: ir.Value) -> None:
+        """Give a value that is not what it was a new name."""
+        value.name = self.unique(f"{value.name}.folded")
+
     def read_from(self, node: ir.Node, data: ir.Value) -> None:
         """Make input 0 of a node ``data``."""
         node.replace_input_with(0, data)

@@ -16,6 +16,7 @@ from bnfold.rules.conv import Conv
 from bnfold.rules.conv_transpose import ConvTranspose
 from bnfold.rules.depth_to_space import DepthToSpace, SpaceToDepth
 from bnfold.rules.dequantize import DequantizeLinear
+from bnfold.rules.einsum import Einsum
 from bnfold.rules.expand import Expand, Tile
 from bnfold.rules.gather import Gather, Slice
 from bnfold.rules.gemm import Gemm
@@ -44,6 +45,7 @@ RULES: Final[dict[str, Rule]] = {
     "DequantizeLinear": DequantizeLinear(),
     "Div": Div(),
     "Dropout": Dropout(),
+    "Einsum": Einsum(),
     "Expand": Expand(),
     "Flatten": Reshape(),
     "Gather": Gather(),

@@ -45,7 +45,7 @@ class Clip(Rule):
     """``y = min(max(x, low), high)`` (Clip-6: attributes, Clip-11 and later: inputs)."""
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
-        """``s · clip(x; a, b) + t = clip(s · x + t; s · a + t, s · b + t)``, s < 0: swapped."""
+        """``s · clip(x; a, b) + t = clip(s · x + t; s · a + t, s · b + t)``; s < 0 swaps."""
         return _pass(node, maps[0], maps[0], facts)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
