@@ -17,6 +17,7 @@ from tests.battery import (
     paths,
     quantised,
     ranges,
+    signs,
     traps,
 )
 from tests.battery.graphs import Case
@@ -34,6 +35,7 @@ ALL: tuple[Case, ...] = tuple(
         guards,
         axes,
         ranges,
+        signs,
         oddities,
         paths,
         quantised,
