@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bnfold.errors import CheckFailedError
 from bnfold.folding.api import Foldable, FoldResult, fold_unchecked, opened
+from bnfold.folding.carry_out import unrounded
 from bnfold.records import Verdict, VerifyReport
 
 
@@ -73,7 +74,7 @@ def _runtime_is_there() -> bool:
 def _check(model: Foldable, result: FoldResult, seed: int) -> VerifyReport:
     from bnfold.evidence import check_fold
 
-    return check_fold(opened(model), result.model, seed=seed)
+    return check_fold(opened(model), unrounded(result.model), seed=seed)
 
 
 def _failed(check: VerifyReport) -> CheckFailedError:

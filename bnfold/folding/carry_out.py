@@ -10,7 +10,10 @@ import onnx_ir as ir
 from bnfold.folding.compose import Remainder
 from bnfold.folding.plan import Plan
 from bnfold.folding.sites import Chain
+from bnfold.model.constants import Constant
 from bnfold.model.edit import Editor
+from bnfold.model.facts import Facts
+from bnfold.model.quantized import EXACT
 from bnfold.records import Step
 from bnfold.rules.base import (
     ClearInput,
@@ -72,13 +75,15 @@ def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]
                 name, grown = editor.set_constant(node, index, expression, dtype)
                 tensors.append(name)
                 growth += grown
-            case SetQuantized(weight, source, parts, axis, _):
+            case SetQuantized(weight, source, parts, axis, rounding):
                 own = editor.own_constant(weight.node, weight.index, source)
                 written, grown = _write((replace(part, node=own) for part in parts), editor)
                 tensors.extend(written)
                 growth += grown
                 if axis is not None:
                     editor.set_attribute(own, ir.AttrInt64("axis", axis))
+                if rounding or EXACT in own.meta:
+                    own.meta[EXACT] = Constant(weight.expression, weight.dtype)
             case ClearInput() | SetAttribute() | SetOperator() | ReshapeFirst():
                 _write_node(edit, editor)
     return tuple(tensors), growth
@@ -124,3 +129,20 @@ def warnings_of(edits: Iterable[Edit]) -> list[str]:
         for edit in edits
         if isinstance(edit, SetQuantized) and edit.rounding
     ]
+
+
+def unrounded(model: ir.Model) -> ir.Model:
+    """Return the model with floats where integers were chosen anew: all of it is exact.
+
+    A check compares this; how far the integers are off is known, and reported.
+    """
+    if not any(EXACT in node.meta for node in Facts(model).nodes()):
+        return model
+    copy = model.clone()
+    facts = Facts(copy)
+    editor = Editor(copy, facts)
+    for node in facts.nodes():
+        exact = node.meta.get(EXACT)
+        if exact is not None:
+            editor.store_result(node, exact.expression, exact.dtype)
+    return copy

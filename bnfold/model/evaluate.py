@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bnfold.expression import Expression, round_once
 from bnfold.model.constants import FLOATS, Constant
-from bnfold.model.quantized import dequantized, quantized
+from bnfold.model.quantized import EXACT, dequantized, quantized
 
 MAX_ELEMENTS: Final = 1 << 27
 """Larger results are left to the runtime: nothing worth folding is bigger."""
@@ -62,6 +62,8 @@ def evaluate(
 
 
 def _quantize(node: ir.Node, inputs: Sequence[Constant | None]) -> list[Constant] | None:
+    if EXACT in node.meta:
+        return [node.meta[EXACT]]
     value, scale, zero = (*inputs, None)[:3]
     if value is None or scale is None:
         return None

@@ -13,6 +13,9 @@ from bnfold.expression import Expression, Stored
 from bnfold.model.attributes import int_attr
 from bnfold.model.constants import FLOATS, Constant
 
+EXACT: Final = "bnfold.exact"
+"""Where a node remembers the constant that its integers were rounded from."""
+
 INTEGERS: Final = frozenset(
     {
         ir.DataType.INT4,

@@ -19,7 +19,7 @@ from bnfold.model.constants import Constant
 from bnfold.model.facts import Facts
 from bnfold.model.quantized import laid, limits, scale_axis
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import SetConstant, SetQuantized, name_of
+from bnfold.rules.base import SetConstant, SetQuantized, dynamic_weight, name_of
 
 _INTEGERS, _SCALE, _ZERO = range(3)
 _AXIS_SINCE: Final = 13
@@ -132,8 +132,11 @@ def unreadable(node: ir.Node, value: ir.Value | None, facts: Facts) -> Refusal |
     source = None if value is None else value.producer()
     if source is None or source.op_type != "DequantizeLinear" or not facts.is_standard(source):
         return None
-    if any(isinstance(facts.constant(v), Refusal) for v in source.inputs if v is not None):
-        return None
+    parts = [facts.constant(v) for v in source.inputs if v is not None]
+    missing = [part for part in parts if isinstance(part, Refusal)]
+    if missing:
+        held = [part for part in missing if part.code is Code.OVERRIDABLE]
+        return dynamic_weight(node, held[0]) if held else None
     why = "its weight is quantised in blocks, or to a type that is no integer"
     return Refusal(Code.NOT_FLOAT, name_of(node), why, "fold before quantising")
 

@@ -141,6 +141,45 @@ def test_a_shift_needs_permission_to_round_an_integer_bias():
     assert judge.wrong_outputs(model, folded) != []
 
 
+def test_a_rounded_bias_is_checked_by_what_it_was_rounded_from():
+    pytest.importorskip("onnxruntime")
+    model = quantised.integer_bias("bn", 0)
+    result = bnfold.fold(model, requantize_bias=True)
+    assert result.check is not None
+    assert result.check.passed
+    assert judge.affine_count(result.to_proto()) == 0
+    assert np.dtype(np.int32) in [whole.dtype for whole in _integer_inputs(result.to_proto())]
+
+
+def test_roundings_do_not_add_up():
+    net = Net("again")
+    x = net.input(["N", 4, 7, 6])
+    step = 1e-3
+    bias = quantised.store(net, np.arange(6), "int32")
+    bias = net.node("DequantizeLinear", [bias, net.const(step)])
+    y = quantised.conv(net, x, quantised.dequantised(net, (6, 4, 3, 3)), bias)
+    for _ in range(7):
+        y = net.node("Identity", [net.node("Add", [y, net.const(0.45 * step)])])
+    net.output(y)
+    model = net.model()
+    folded = bnfold.fold(model, verify=False, requantize_bias=True).to_proto()
+    assert judge.affine_count(folded) == 0
+    feeds = judge.inputs_of(model, 0)
+    (wanted,), (got,) = (run64(m, feeds).values() for m in (model, folded))
+    assert np.abs(wanted - got).max() <= 0.5001 * step
+
+
+def test_overridable_integers_are_left():
+    model = quantised.behind_conv("mul")
+    name = next(
+        t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8
+    )
+    shape = [6, 4, 3, 3]
+    listed = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, shape)
+    model.graph.input.append(listed)
+    assert_stays(model, Code.OVERRIDABLE)
+
+
 def test_a_bias_out_of_reach_stays():
     net = Net("far")
     x = net.input(["N", 4, 7, 6])
