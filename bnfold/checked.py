@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from bnfold.errors import CheckFailedError
 from bnfold.folding.api import Foldable, FoldResult, fold_unchecked, opened
+from bnfold.folding.carry_out import unrounded
 from bnfold.folding.inference import read_as_inference
 from bnfold.folding.selection import Selection
 from bnfold.records import Verdict, VerifyReport
@@ -80,7 +81,7 @@ def _runtime_is_there() -> bool:
 def _check(original: ir.Model, result: FoldResult, seed: int) -> VerifyReport:
     from bnfold.evidence import check_fold
 
-    return check_fold(original, result.model, seed=seed)
+    return check_fold(original, unrounded(result.model), seed=seed)
 
 
 def _failed(check: VerifyReport) -> CheckFailedError:

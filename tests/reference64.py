@@ -266,6 +266,9 @@ def reshape(call: Call) -> Array:
 def dequantize(call: Call) -> Array:
     """(x - zero point) · scale, per tensor or along ``axis``."""
     x, scale, zero = call.x[0], call.x[1], call.maybe(2)
+    if block := call.attr("block_size", 0):
+        scale = scale.repeat(block, call.attr("axis", 1))
+        return x.astype(np.float64) * scale
     shape = [1] * x.ndim
     if scale.ndim:
         shape[call.attr("axis", 1)] = -1
@@ -346,7 +349,74 @@ def instance_norm(call: Call) -> Array:
     return y * scale.reshape(shape) + bias.reshape(shape)
 
 
+def max_pool(call: Call) -> Any:
+    """The largest element of every window; what is padded is never the largest."""
+    x, kernel = call.x[0], call.attr("kernel_shape")
+    if len(call.node.output) > 1:
+        return _by_onnx(call)
+    rank = len(kernel)
+    dilations = call.attr("dilations", [1] * rank)
+    strides = call.attr("strides", [1] * rank)
+    span = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    pads = _pads(call, list(x.shape[2:]), span)
+    sizes = [n + sum(p) - s for n, p, s in zip(x.shape[2:], pads, span, strict=True)]
+    if call.attr("ceil_mode", 0):
+        # a window that would start in the padding at the end does not count
+        last = [
+            min(-(-size // step), (n + low - 1) // step)
+            for size, step, n, (low, _) in zip(sizes, strides, x.shape[2:], pads, strict=True)
+        ]
+    else:
+        last = [size // step for size, step in zip(sizes, strides, strict=True)]
+    extra = [
+        max(0, count * step - size)
+        for count, step, size in zip(last, strides, sizes, strict=True)
+    ]
+    wide = [(low, high + more) for (low, high), more in zip(pads, extra, strict=True)]
+    padded = np.pad(x, [(0, 0), (0, 0), *wide], constant_values=-np.inf)
+    windows = sliding_window_view(padded, span, axis=tuple(range(2, 2 + rank)))
+    steps = [slice(None, None, s) for s in strides] + [slice(None, None, d) for d in dilations]
+    windows = windows[(slice(None), slice(None), *steps)]
+    counts = tuple(slice(0, count + 1) for count in last)
+    return windows[(slice(None), slice(None), *counts)].max(
+        tuple(range(2 + rank, 2 + 2 * rank))
+    )
+
+
+def hard_sigmoid(call: Call) -> Array:
+    alpha, beta = (
+        call.attr(k, float(np.float32(v))) for k, v in (("alpha", 0.2), ("beta", 0.5))
+    )
+    return np.clip(alpha * call.x[0] + beta, 0, 1)
+
+
+def softmax(call: Call) -> Array:
+    """Before opset 13 all axes from ``axis`` on are normalised together."""
+    x = call.x[0]
+    first = call.attr("axis", -1 if call.opset >= 13 else 1) % x.ndim
+    axes = (first,) if call.opset >= 13 else tuple(range(first, x.ndim))
+    y = x - x.max(axes, keepdims=True)
+    y = y - np.log(np.exp(y).sum(axes, keepdims=True))
+    return y if call.node.op_type == "LogSoftmax" else np.exp(y)
+
+
+def total(call: Call) -> Array:
+    """The sum of all operands, or their mean; onnx.reference does not broadcast a mean."""
+    y = sum(call.x)
+    return y / len(call.x) if call.node.op_type == "Mean" else y
+
+
 KERNELS: dict[str, Kernel] = {
+    "Sum": total,
+    "Mean": total,
+    "MaxPool": max_pool,  # onnx.reference is wrong for asymmetric pads
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": lambda c: c.x[0] * np.clip(c.x[0] / 6 + 0.5, 0, 1),
+    "Softmax": softmax,
+    "LogSoftmax": softmax,
+    "LeakyRelu": lambda c: np.where(
+        c.x[0] < 0, c.x[0] * c.attr("alpha", float(np.float32(0.01))), c.x[0]
+    ),
     "Add": lambda c: np.add(*operands(c)),
     "Sub": lambda c: np.subtract(*operands(c)),
     # onnx.reference pools axes 1 and 2 of [N, C, L]

@@ -235,3 +235,31 @@ def test_global_pooling_of_any_rank(kind, shape):
     got = run64(model, {"x": x.astype(np.float32)})["y"]
     assert got.shape == (2, 3, *[1] * (len(shape) - 2))
     assert np.allclose(got.reshape(2, 3), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pads": [2, 0, 0, 1]},
+        {"pads": [1, 1, 1, 1], "strides": [2, 2]},
+        {"pads": [0, 1, 1, 0], "strides": [2, 3], "ceil_mode": 1},
+        {"dilations": [2, 1], "strides": [1, 2], "ceil_mode": 1},
+        {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
+        {"auto_pad": "SAME_LOWER", "strides": [2, 2]},
+    ],
+)
+@pytest.mark.parametrize("size", [(7, 8), (8, 9)])
+def test_max_pool_as_the_runtime_has_it(rng, settings, size):
+    runtime = pytest.importorskip("onnxruntime")
+    x = draw(rng, 2, 3, *size)
+    info = [helper.make_tensor_value_info(n, TensorProto.DOUBLE, None) for n in ("i0", "o0")]
+    node = helper.make_node("MaxPool", ["i0"], ["o0"], kernel_shape=[3, 2], **settings)
+    graph = helper.make_graph([node], "g", info[:1], info[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    session = runtime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (wanted,) = session.run(None, {"i0": x})
+    (got,) = run64(model, {"i0": x}).values()
+    np.testing.assert_array_equal(got, wanted)

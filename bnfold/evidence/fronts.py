@@ -11,7 +11,7 @@ import onnx_ir as ir
 from bnfold.evidence.variants import copy_of
 
 _SATURATING: Final = frozenset(
-    {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "ArgMax", "Clip", "Relu"}
+    {"Softmax", "Sigmoid", "HardSigmoid", "Tanh", "ArgMax", "Clip", "Relu"}
 )
 
 
@@ -46,8 +46,29 @@ def _fronts(before: ir.Model, after: ir.Model) -> Iterator[tuple[int, ir.Value, 
         if inner is None or other is None or not _same_node(left, right):
             continue
         taken = (*before.graph.outputs, *after.graph.outputs)
-        if inner not in taken and other not in taken:
-            yield index, _typed(inner, left), _typed(other, right)
+        if inner in taken or other in taken:
+            continue
+        if _op_type(left) == "Softmax":
+            inner, other = _logarithm(left), _logarithm(right)
+        yield index, _typed(inner, left), _typed(other, right)
+
+
+def _op_type(output: ir.Value) -> str:
+    node = output.producer()
+    return "" if node is None else node.op_type
+
+
+def _logarithm(output: ir.Value) -> ir.Value:
+    """Add the logarithm of a Softmax: it does not saturate, and forgets shifts like it."""
+    node = output.producer()
+    if node is None or node.graph is None:
+        return output
+    twin = ir.Node(
+        "", "LogSoftmax", node.inputs, node.attributes.values(), name=f"{output.name}/log"
+    )
+    twin.outputs[0].name = f"{output.name}/log"
+    node.graph.insert_after(node, twin)
+    return twin.outputs[0]
 
 
 def _front(output: ir.Value) -> ir.Value | None:

@@ -10,7 +10,11 @@ import onnx_ir as ir
 from bnfold.folding.compose import Remainder
 from bnfold.folding.plan import Plan
 from bnfold.folding.sites import Chain
+from bnfold.model.constants import Constant
 from bnfold.model.edit import Editor
+from bnfold.model.facts import Facts
+from bnfold.model.graphs import graphs_of
+from bnfold.model.quantized import EXACT
 from bnfold.records import Step
 from bnfold.rules.base import (
     DropInput,
@@ -19,6 +23,7 @@ from bnfold.rules.base import (
     SetAttribute,
     SetConstant,
     SetOperator,
+    SetQuantized,
     name_of,
 )
 
@@ -72,15 +77,32 @@ def write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:
                 name, grown = editor.set_constant(node, index, expression, dtype)
                 tensors.append(name)
                 growth += grown
-            case SetAttribute(node, attribute):
-                editor.set_attribute(node, attribute)
-            case SetOperator(node, op_type):
-                editor.set_operator(node, op_type)
-            case ReshapeFirst(node, reshape, columns):
-                editor.reshape_first(node, reshape, columns)
-            case DropInput(node, index):
-                editor.drop_input(node, index)
+            case SetQuantized(weight, source, parts, axis, rounding):
+                own = editor.own_constant(weight.node, weight.index, source)
+                written, grown = write((replace(part, node=own) for part in parts), editor)
+                tensors.extend(written)
+                growth += grown
+                if axis is not None:
+                    editor.set_attribute(own, ir.AttrInt64("axis", axis))
+                if rounding or EXACT in own.meta:
+                    own.meta[EXACT] = Constant(weight.expression, weight.dtype)
+            case DropInput() | SetAttribute() | SetOperator() | ReshapeFirst():
+                _write_node(edit, editor)
     return tuple(tensors), growth
+
+
+def _write_node(
+    edit: DropInput | SetAttribute | SetOperator | ReshapeFirst, editor: Editor
+) -> None:
+    match edit:
+        case DropInput(node, index):
+            editor.drop_input(node, index)
+        case SetAttribute(node, attribute):
+            editor.set_attribute(node, attribute)
+        case SetOperator(node, op_type):
+            editor.set_operator(node, op_type)
+        case ReshapeFirst(node, reshape, columns):
+            editor.reshape_first(node, reshape, columns)
 
 
 def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]:
@@ -99,3 +121,31 @@ def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]
             editor.bypass([node], data, renamed=behind)
     tensors, _ = write(remainder.edits, editor)
     return tensors
+
+
+def warnings_of(edits: Iterable[Edit]) -> list[str]:
+    """Say what is no longer exact: integers that had to be chosen anew."""
+    return [
+        f"the integer bias of {name_of(edit.weight.node)} was rounded: it is off by up to"
+        f" {edit.rounding:.3g}"
+        for edit in edits
+        if isinstance(edit, SetQuantized) and edit.rounding
+    ]
+
+
+def unrounded(model: ir.Model) -> ir.Model:
+    """Return the model with floats where integers were chosen anew: all of it is exact.
+
+    A check compares this; how far the integers are off is known, and reported.
+    """
+    nodes = (node for graph in graphs_of(model.graph) for node in graph)
+    if not any(EXACT in node.meta for node in nodes):
+        return model
+    copy = model.clone()
+    facts = Facts(copy)
+    editor = Editor(copy, facts)
+    for node in facts.nodes():
+        exact = node.meta.get(EXACT)
+        if exact is not None:
+            editor.store_result(node, exact.expression, exact.dtype)
+    return copy

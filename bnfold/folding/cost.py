@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from bnfold.model.facts import Facts
-from bnfold.rules.base import Edit, SetConstant
+from bnfold.rules.base import Edit, SetConstant, SetQuantized
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,11 +56,24 @@ def size_bytes(value: ir.Value, facts: Facts) -> float:
 
 def growth(edits: Iterable[Edit]) -> int:
     """Return how many bytes of weights would be written beside the old ones, in bytes."""
-    return sum(_growth(edit) for edit in edits if isinstance(edit, SetConstant))
+    return sum(_growth(edit) for edit in edits)
 
 
-def _growth(edit: SetConstant) -> int:
-    old = edit.node.inputs[edit.index] if edit.index < len(edit.node.inputs) else None
-    if old is None or (len(old.uses()) == 1 and not old.is_graph_output()):
-        return 0
+def _growth(edit: Edit) -> int:
+    match edit:
+        case SetConstant():
+            old = edit.node.inputs[edit.index] if edit.index < len(edit.node.inputs) else None
+            return 0 if old is None or _is_read_once(old) else _size(edit)
+        case SetQuantized():
+            shared = not _is_read_once(edit.source.outputs[0])
+            return sum(_size(part) if shared else _growth(part) for part in edit.parts)
+        case _:
+            return 0
+
+
+def _is_read_once(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def _size(edit: SetConstant) -> int:
     return math.prod(edit.expression.shape) * edit.dtype.bitwidth // 8

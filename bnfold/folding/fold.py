@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from bnfold.folding.activations import write_activations
 from bnfold.folding.branches import inline_constant_branches
 from bnfold.folding.cancelled import drop_cancelled_biases
-from bnfold.folding.carry_out import carry_out, shorten_in_place
+from bnfold.folding.carry_out import carry_out, shorten_in_place, warnings_of
 from bnfold.folding.compose import Remainder, shorten
+from bnfold.folding.constants import store_mapped_constants
 from bnfold.folding.dead_code import drop_dead_code
 from bnfold.folding.functions import inline_functions
 from bnfold.folding.idioms import find_idioms
@@ -70,6 +72,8 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
         facts = Facts(model, permissions)
     editor = Editor(model, facts)
     steps.extend(drop_dead_code(facts, editor, chosen))
+    steps.extend(store_mapped_constants(facts, editor, chosen))
+    steps.extend(write_activations(facts, editor, chosen))
     steps.extend(write_norms(facts, editor, chosen))
     chosen = replace(chosen, idioms=find_idioms(facts))
     folder = _Folder(facts, editor, chosen)
@@ -78,7 +82,8 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
         steps.extend((*done, *folder.run()))
     stays = (*folder.stays(), *(norm_stays(facts, chosen) if facts.permissions.norms else ()))
     after = count_operators(model)
-    return FoldReport(tuple(steps), stays, before, after, warnings, normalisations)
+    said = (*warnings, *folder.warnings)
+    return FoldReport(tuple(steps), stays, before, after, said, normalisations)
 
 
 def fold_norms(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
@@ -100,6 +105,7 @@ class _Folder:
     facts: Facts
     editor: Editor
     selection: Selection
+    warnings: list[str] = field(default_factory=list)
     _refused: dict[ir.Node, tuple[Chain, tuple[Refusal, ...]]] = field(default_factory=dict)
     _grouped: set[ir.Value] = field(default_factory=set)
 
@@ -162,11 +168,12 @@ class _Folder:
         return []
 
     def _carry_out(self, plan: Plan) -> list[Step] | Refusal:
-        if plan.left.is_identity:
-            return carry_out(plan, None, self.editor)
-        remainder = shorten(plan.chains[0], plan.left, self.facts)
+        remainder: Remainder | Refusal | None = None
+        if not plan.left.is_identity:
+            remainder = shorten(plan.chains[0], plan.left, self.facts)
         if isinstance(remainder, Refusal):
             return remainder
+        self.warnings.extend(warnings_of(plan.edits))
         return carry_out(plan, remainder, self.editor)
 
     def _groups(self, chain: Chain) -> list[tuple[Chain, ...]]:

@@ -102,10 +102,74 @@ class Editor:
             shape=tensor.shape,
             const_value=tensor,
         )
+        self._register(value, graph)
+        return value
+
+    def _register(self, value: ir.Value, graph: ir.Graph) -> None:
         graph.register_initializer(value)
         if self._model.ir_version <= _LISTED_AS_INPUTS_UNTIL_IR and graph is self._model.graph:
             graph.inputs.append(value)
-        return value
+
+    def store_result(self, node: ir.Node, expression: Expression, dtype: ir.DataType) -> str:
+        """Put an initializer in the place of a node's result; return its name."""
+        old = node.outputs[0]
+        tensor = folded_tensor(expression, dtype, None)
+        tensor.name, old.name = old.name, None
+        value = ir.Value(
+            name=tensor.name,
+            type=ir.TensorType(dtype),
+            shape=tensor.shape,
+            const_value=tensor,
+        )
+        self._register(value, _graph_of(node))
+        old.replace_all_uses_with(value)
+        self.drop_nodes([node])
+        return value.name or ""
+
+    def own_constant(self, node: ir.Node, index: int, source: ir.Node) -> ir.Node:
+        """Return the node that input ``index`` of ``node`` is computed from, and nothing else.
+
+        Args:
+            node: The reader.
+            index: Which of its inputs.
+            source: The node; from it on, each reads the one before as its input 0. It and
+                those are copied where others read them too.
+        """
+        graph = _graph_of(node)
+        reader, place = node, index
+        while True:
+            value = reader.inputs[place]
+            producer = None if value is None else value.producer()
+            if value is None or producer is None:
+                message = f"{source.name!r} is not in front of {node.name!r}"
+                raise ValueError(message)
+            own = producer
+            if len(value.uses()) > 1 or value.is_graph_output() or producer.graph is not graph:
+                own = self._copy_in_front_of(reader, place, producer)
+            self._facts.forget(own)
+            if producer is source:
+                return own
+            reader, place = own, 0
+
+    def _copy_in_front_of(self, reader: ir.Node, place: int, node: ir.Node) -> ir.Node:
+        """Let an input of ``reader`` be computed by a copy of ``node``."""
+        old = node.outputs[0]
+        copy = ir.Node(
+            node.domain,
+            node.op_type,
+            node.inputs,
+            node.attributes.values(),
+            overload=node.overload,
+            name=self.unique(f"{_label(node)}.folded"),
+            num_outputs=1,
+        )
+        value = copy.outputs[0]
+        value.name = self.unique(f"{old.name}.folded")
+        value.type, value.shape = old.type, old.shape
+        _graph_of(reader).insert_before(reader, copy)
+        reader.replace_input_with(place, value)
+        self._facts.adopt(copy, like=node)
+        return copy
 
     def drop_constant(self, value: ir.Value) -> bool:
         """Remove a constant that nothing reads any more, and what only it was computed from.
@@ -187,6 +251,10 @@ class Editor:
         for value in olds:
             self.drop_constant(value)
 
+    def rename(self, value: ir.Value) -> None:
+        """Give a value that is not what it was a new name."""
+        value.name = self.unique(f"{value.name}.folded")
+
     def read_from(self, node: ir.Node, data: ir.Value) -> None:
         """Make input 0 of a node ``data``."""
         node.replace_input_with(0, data)
@@ -210,9 +278,7 @@ class Editor:
             shape=shape.shape,
             const_value=shape,
         )
-        graph.register_initializer(value)
-        if self._model.ir_version <= _LISTED_AS_INPUTS_UNTIL_IR and graph is self._model.graph:
-            graph.inputs.append(value)
+        self._register(value, graph)
         self._facts.exchange(node, reshape)
         if result.is_graph_output():
             self._become_output(product, result)

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from bnfold.expression import Expression, round_once
 from bnfold.model.constants import FLOATS, Constant
+from bnfold.model.quantized import EXACT, dequantized, quantized
 
 MAX_ELEMENTS: Final = 1 << 27
 """Larger results are left to the runtime: nothing worth folding is bigger."""
 
 _CASTS: Final = frozenset({"Cast", "CastLike"})
+_QUANTIZERS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 # fmt: off
-COMPUTES: Final = _CASTS | frozenset({
+COMPUTES: Final = _CASTS | _QUANTIZERS | frozenset({
     "Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Concat",
     "Gather", "Split", "Expand", "Tile", "Where", "Shape", "Size", "Range", "ConstantOfShape",
     "Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs", "Sqrt", "Reciprocal", "Pow", "Exp", "Log",
@@ -46,6 +48,8 @@ def evaluate(
     """
     if node.op_type in _CASTS:
         return None if inputs[0] is None else [_cast(inputs[0], target)]
+    if node.op_type in _QUANTIZERS:
+        return _quantize(node, inputs)
     known = [entry for entry in inputs if entry is not None]
     if _result_size(node, known) > MAX_ELEMENTS:
         return None
@@ -55,6 +59,17 @@ def evaluate(
     except Exception:  # noqa: BLE001  the reference raises anything; a dynamic value is no error
         return None
     return [_constant(result, known) for result in results]
+
+
+def _quantize(node: ir.Node, inputs: Sequence[Constant | None]) -> list[Constant] | None:
+    if EXACT in node.meta:
+        return [node.meta[EXACT]]
+    value, scale, zero = (*inputs, None)[:3]
+    if value is None or scale is None:
+        return None
+    convert = quantized if node.op_type == "QuantizeLinear" else dequantized
+    result = convert(node, value, scale, zero)
+    return None if result is None else [result]
 
 
 def _elements(entry: Constant) -> NDArray[np.generic]:

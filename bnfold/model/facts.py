@@ -65,6 +65,7 @@ class Facts:
         self._sizes: dict[ir.Node, dict[int, tuple[int | None, ...]]] = {}
         self._constant_inputs: dict[ir.Node, frozenset[int]] = {}
         self._owner: dict[ir.Graph, ir.Node] = {}
+        self._quantizes: bool | None = None
         self._number(model.graph, 0)
 
     def _number(self, graph: ir.Graph, start: int) -> int:
@@ -96,9 +97,24 @@ class Facts:
         self._shapes.move(reader.outputs[0], node.outputs[0])
 
     def forget(self, node: ir.Node) -> None:
-        """Take note that a node now reads other inputs."""
+        """Take note that a node reads other inputs than it did, or other constants."""
         self._constant_inputs.pop(node, None)
         self._sizes.pop(node, None)
+        self._computed.pop(node, None)
+
+    def adopt(self, node: ir.Node, like: ir.Node) -> None:
+        """Take note of a new node that stands where ``like`` stands."""
+        self._position[node], self._end[node] = self._position[like], self._end[like]
+
+    def quantizes_activations(self) -> bool:
+        """Return whether values computed at run time are stored as integers in between."""
+        if self._quantizes is None:
+            self._quantizes = any(
+                node.op_type == "DequantizeLinear"
+                and isinstance(self.constant(node.outputs[0]), Refusal)
+                for node in self.nodes()
+            )
+        return self._quantizes
 
     def opset(self) -> int:
         """Return the version of the default operator set."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from bnfold.rules.activations import HardSigmoid, Softmax
 from bnfold.rules.base import Rule
 from bnfold.rules.batch_norm import BatchNormalization
 from bnfold.rules.cast import Cast
@@ -14,6 +15,8 @@ from bnfold.rules.control import If, Loop, Scan
 from bnfold.rules.conv import Conv
 from bnfold.rules.conv_transpose import ConvTranspose
 from bnfold.rules.depth_to_space import DepthToSpace, SpaceToDepth
+from bnfold.rules.dequantize import DequantizeLinear
+from bnfold.rules.einsum import Einsum
 from bnfold.rules.expand import Expand, Tile
 from bnfold.rules.gather import Gather, Slice
 from bnfold.rules.gemm import Gemm
@@ -28,6 +31,7 @@ from bnfold.rules.reduce import ReduceMax, ReduceMean, ReduceSum
 from bnfold.rules.relu import Relu
 from bnfold.rules.reshape import Reshape
 from bnfold.rules.resize import Resize
+from bnfold.rules.sum_mean import Sum
 from bnfold.rules.transpose import Transpose
 
 RULES: Final[dict[str, Rule]] = {
@@ -40,8 +44,10 @@ RULES: Final[dict[str, Rule]] = {
     "Conv": Conv(),
     "ConvTranspose": ConvTranspose(),
     "DepthToSpace": DepthToSpace(),
+    "DequantizeLinear": DequantizeLinear(),
     "Div": Div(),
     "Dropout": Dropout(),
+    "Einsum": Einsum(),
     "Expand": Expand(),
     "Flatten": Reshape(),
     "Gather": Gather(),
@@ -49,15 +55,18 @@ RULES: Final[dict[str, Rule]] = {
     "GlobalAveragePool": AveragePool(),
     "GlobalMaxPool": MaxPool(),
     "GroupNormalization": GroupNormalization(),
+    "HardSigmoid": HardSigmoid(),
     "Identity": Identity(),
     "If": If(),
     "InstanceNormalization": InstanceNormalization(),
     "LayerNormalization": LayerNormalization(),
     "LeakyRelu": Relu(),
+    "LogSoftmax": Softmax(),
     "Loop": Loop(),
     "MatMul": MatMul(),
     "Max": Max(),
     "MaxPool": MaxPool(),
+    "Mean": Sum(),
     "Min": Max(),
     "Mul": Mul(),
     "Neg": Neg(),
@@ -73,10 +82,12 @@ RULES: Final[dict[str, Rule]] = {
     "Resize": Resize(),
     "Scan": Scan(),
     "Slice": Slice(),
+    "Softmax": Softmax(),
     "SpaceToDepth": SpaceToDepth(),
     "Split": Split(),
     "Squeeze": Reshape(),
     "Sub": Sub(),
+    "Sum": Sum(),
     "Tile": Tile(),
     "Transpose": Transpose(),
     "Unsqueeze": Reshape(),

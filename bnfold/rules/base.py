@@ -94,7 +94,26 @@ class DropInput:
     index: int
 
 
-Edit = SetConstant | SetAttribute | SetOperator | ReshapeFirst | DropInput
+@dataclass(frozen=True, slots=True)
+class SetQuantized:
+    """Change the integers and scales that an input of a node is dequantised from.
+
+    Attributes:
+        weight: The input, and in float64 what the node will read there.
+        source: The DequantizeLinear; on the way from it each node reads one value.
+        parts: Its inputs that change.
+        axis: The axis that its scales run along from now on; None where that stays.
+        rounding: How far a value may be off, because the integers had to be chosen anew.
+    """
+
+    weight: SetConstant
+    source: ir.Node
+    parts: tuple[SetConstant, ...]
+    axis: int | None = None
+    rounding: float = 0.0
+
+
+Edit = SetConstant | SetQuantized | SetAttribute | SetOperator | ReshapeFirst | DropInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +151,16 @@ def either(ways: Sequence[Taken | Refusal]) -> Taken | Refusal:
     if not open_ways:
         return ways[0]
     return replace(open_ways[0], otherwise=tuple(open_ways[1:]))
+
+
+def together(*parts: tuple[Edit, ...] | Refusal) -> Taken | Refusal:
+    """Return one answer with the edits of all parts, or the first refusal among them."""
+    edits: list[Edit] = []
+    for part in parts:
+        if isinstance(part, Refusal):
+            return part
+        edits.extend(part)
+    return Taken(tuple(edits))
 
 
 class Rule:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 import onnx_ir as ir
 
 from bnfold.affine import Affine
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Edit, Maps, Rule, Taken, name_of, wrong_axis
+from bnfold.rules.base import (
+    Edit,
+    Maps,
+    Rule,
+    SetOperator,
+    Taken,
+    name_of,
+    together,
+    wrong_axis,
+)
 from bnfold.rules.meet import give, on_operands, on_result
 from bnfold.rules.passing import (
     all_equal,
@@ -15,7 +27,10 @@ from bnfold.rules.passing import (
     mapped_constant,
     maps_differ,
     refuse_negative,
+    turns_around,
 )
+
+_OPPOSITE: Final = {"Max": "Min", "Min": "Max"}
 
 
 class Where(Rule):
@@ -29,7 +44,11 @@ class Where(Rule):
             return placed
         if len(placed) < len(chosen):
             return wrong_axis(node, maps[0], "an operand is broadcast along that axis")
-        return _refuse_order(node, maps[0]) or give(node, placed, facts)
+        order = _order(node, maps[0])
+        given = give(node, placed, facts)
+        if isinstance(order, Refusal) or isinstance(given, Refusal):
+            return order if isinstance(order, Refusal) else given
+        return replace(given, edits=(*given.edits, *order))
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """All computed operands bring the same map; a constant one is mapped back."""
@@ -41,14 +60,12 @@ class Where(Rule):
         if len(placed) + len(constants) < len(chosen) or not all_equal(placed.values()):
             return maps_differ(node, "its operands do not all have the same map")
         affine = next(iter(placed.values()))
-        edits = _mapped_back(node, affine, constants, facts)
-        if isinstance(edits, Refusal):
-            return edits
-        return _refuse_order(node, affine) or Taken(edits, {0: affine})
+        taken = together(_mapped_back(node, affine, constants, facts), _order(node, affine))
+        return taken if isinstance(taken, Refusal) else Taken(taken.edits, {0: affine})
 
 
 class Max(Where):
-    """``y = max(a, b, …)``, or the minimum (Max-1 to -13): only for scales s ≥ 0."""
+    """``y = max(a, b, …)``, or the minimum (Max-1 to -13); scales s < 0 make it the other."""
 
 
 def _choices(node: ir.Node) -> list[int]:
@@ -56,8 +73,13 @@ def _choices(node: ir.Node) -> list[int]:
     return list(range(start, len(node.inputs)))
 
 
-def _refuse_order(node: ir.Node, affine: Affine) -> Refusal | None:
-    return None if node.op_type == "Where" else refuse_negative(node, affine)
+def _order(node: ir.Node, affine: Affine) -> tuple[Edit, ...] | Refusal:
+    """Return the edit after which the largest is still chosen, or the smallest."""
+    if node.op_type == "Where":
+        return ()
+    if turns_around(affine):
+        return (SetOperator(node, _OPPOSITE[node.op_type]),)
+    return refuse_negative(node, affine) or ()
 
 
 def _mapped_back(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -14,8 +14,17 @@ from bnfold.expression import Expression
 from bnfold.model.attributes import float_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Edit, Maps, Rule, SetAttribute, SetConstant, Taken, name_of
-from bnfold.rules.passing import refuse_negative
+from bnfold.rules.base import (
+    DropInput,
+    Edit,
+    Maps,
+    Rule,
+    SetAttribute,
+    SetConstant,
+    Taken,
+    name_of,
+)
+from bnfold.rules.passing import refuse_negative, turns_around
 from bnfold.rules.weights import has_input, only_map, read_weight
 
 _BOUNDS_ARE_INPUTS_SINCE: Final = 11
@@ -36,7 +45,7 @@ class Clip(Rule):
     """``y = min(max(x, low), high)`` (Clip-6: attributes, Clip-11 and later: inputs)."""
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
-        """``s · clip(x; a, b) + t = clip(s · x + t; s · a + t, s · b + t)`` for s > 0."""
+        """``s · clip(x; a, b) + t = clip(s · x + t; s · a + t, s · b + t)``; s < 0 swaps."""
         return _pass(node, maps[0], maps[0], facts)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
@@ -52,25 +61,41 @@ class Clip(Rule):
 
 def _pass(node: ir.Node, affine: Affine, of_bounds: Affine, facts: Facts) -> Taken | Refusal:
     """Pass ``affine`` on; the bounds become ``of_bounds`` of what they were."""
-    negative = refuse_negative(node, affine)
+    turned = turns_around(affine)
+    negative = None if turned else refuse_negative(node, affine)
     bounds = _bounds(node, facts)
     if negative is not None:
         return negative
     if isinstance(bounds, Refusal):
         return bounds
     edits: list[Edit] = []
+    placed: set[int] = set()
     for bound in bounds:
         mapped = of_bounds.scale * bound.value + of_bounds.shift
         if not (mapped == mapped[0]).all():
             why = f"its bound {bound.value:g} would differ from channel to channel"
             return Refusal(Code.SHIFT_NOT_CONSTANT, name_of(node), why)
-        if mapped[0] == bound.value:
+        moved = replace(bound, index=3 - bound.index) if turned else bound
+        placed.add(moved.index)
+        if mapped[0] == bound.value and not turned:
             continue
-        edit = _edit(node, bound, float(mapped[0]))
+        edit = _edit(node, moved, float(mapped[0]))
         if isinstance(edit, Refusal):
             return edit
         edits.append(edit)
+    if turned:
+        edits += [edit for index in {1, 2} - placed for edit in _without(node, index, facts)]
     return Taken(tuple(edits), {0: affine})
+
+
+def _without(node: ir.Node, index: int, facts: Facts) -> list[Edit]:
+    """Return the edit after which a bound does not bind."""
+    if facts.opset() >= _BOUNDS_ARE_INPUTS_SINCE:
+        return [DropInput(node, index)] if has_input(node, index) else []
+    name = _NAMES[index - 1]
+    if name not in node.attributes:
+        return []
+    return [SetAttribute(node, ir.AttrFloat32(name, -_LARGEST if index == 1 else _LARGEST))]
 
 
 def _edit(node: ir.Node, bound: _Bound, value: float) -> Edit | Refusal:

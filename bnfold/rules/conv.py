@@ -10,8 +10,15 @@ from bnfold.affine import Affine
 from bnfold.model.attributes import int_attr, ints_attr, string_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Maps, Rule, Taken, name_of, wrong_axis
-from bnfold.rules.weights import Weight, bias_after, bias_plus, only_map, read_weight
+from bnfold.rules.base import Edit, Maps, Rule, Taken, name_of, together, wrong_axis
+from bnfold.rules.weights import (
+    Weight,
+    bias_after,
+    bias_plus,
+    only_map,
+    read_weight,
+    refuse_scaled_inputs,
+)
 
 _BIAS: Final = 2
 _CHANNEL_AXIS: Final = 1
@@ -31,9 +38,7 @@ class Conv(Rule):
             return wrong_axis(node, affine, f"its weight has {channels} outputs on axis 1")
         scale, _ = affine.entries(channels)
         bias = bias_after(node, _BIAS, affine, weight, channels, facts)
-        if isinstance(bias, Refusal):
-            return bias
-        return Taken((*weight.times(scale, 0), *bias))
+        return together(weight.times(scale, 0), bias)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``conv(s · x + t)``: ``W[:, i] · s[i]``, ``B[o] + Σ W[o, i, k] · t[i]``.
@@ -67,14 +72,12 @@ def _take_inputs(
         part.reshape(groups, per_group).repeat(outputs // groups, axis=0)
         for part in (scale, shift)
     )
-    edits = weight.times(scale_rows, 0, 1, channels=0)
+    bias: tuple[Edit, ...] | Refusal = ()
     if affine.has_shift:
         taps = weight.constant.wide().reshape(outputs, per_group, -1).sum(axis=2)
         bias = bias_plus(node, _BIAS, (taps * shift_rows).sum(axis=1), weight, facts)
-        if isinstance(bias, Refusal):
-            return bias
-        edits = (*edits, *bias)
-    return Taken(edits)
+    blocked = refuse_scaled_inputs(node, _BIAS, affine, facts)
+    return blocked or together(weight.times(scale_rows, 0, 1, channels=0), bias)
 
 
 def may_pad(node: ir.Node, kernel: tuple[int, ...]) -> bool:

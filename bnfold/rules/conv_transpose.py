@@ -11,8 +11,15 @@ from bnfold.affine import Affine
 from bnfold.model.attributes import int_attr, ints_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Edit, Maps, Rule, Taken, name_of, wrong_axis
-from bnfold.rules.weights import Weight, bias_after, bias_plus, only_map, read_weight
+from bnfold.rules.base import Edit, Maps, Rule, Taken, name_of, together, wrong_axis
+from bnfold.rules.weights import (
+    Weight,
+    bias_after,
+    bias_plus,
+    only_map,
+    read_weight,
+    refuse_scaled_inputs,
+)
 
 _BIAS: Final = 2
 _CHANNEL_AXIS: Final = 1
@@ -34,10 +41,8 @@ class ConvTranspose(Rule):
             return wrong_axis(node, affine, f"its weight has {channels} outputs on axis 1")
         scale, _ = affine.entries(channels)
         bias = bias_after(node, _BIAS, affine, weight, channels, facts)
-        if isinstance(bias, Refusal):
-            return bias
         factor = scale.reshape(groups, columns).repeat(rows // groups, axis=0)
-        return Taken((*weight.times(factor, 0, 1, channels=1), *bias))
+        return together(weight.times(factor, 0, 1, channels=1), bias)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``f(s · x + t)``: row i times s[i]; the shift only if every output sees one tap."""
@@ -51,13 +56,11 @@ class ConvTranspose(Rule):
         if affine.axis not in (None, _CHANNEL_AXIS) or affine.channels not in (None, channels):
             return wrong_axis(node, affine, f"its weight has {channels} inputs on axis 1")
         scale, _ = affine.entries(channels)
-        edits = weight.times(scale, 0, channels=1)
+        bias: tuple[Edit, ...] | Refusal = ()
         if affine.has_shift:
             bias = _shift_into_bias(node, affine, weight, facts)
-            if isinstance(bias, Refusal):
-                return bias
-            edits = (*edits, *bias)
-        return Taken(edits)
+        blocked = refuse_scaled_inputs(node, _BIAS, affine, facts)
+        return blocked or together(weight.times(scale, 0, channels=1), bias)
 
 
 def _shift_into_bias(

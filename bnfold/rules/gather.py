@@ -14,7 +14,7 @@ from bnfold.model.attributes import int_attr, ints_attr
 from bnfold.model.constants import FLOATS
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Maps, Rule, SetConstant, Taken, name_of, wrong_axis
+from bnfold.rules.base import Maps, Rule, SetConstant, Taken, name_of, together, wrong_axis
 from bnfold.rules.passing import (
     Indices,
     channels_of,
@@ -23,7 +23,7 @@ from bnfold.rules.passing import (
     unknown_shape,
     whole_or_part,
 )
-from bnfold.rules.weights import only_map
+from bnfold.rules.weights import only_map, read_weight
 
 _RANGES_ARE_INPUTS_SINCE: Final = 10
 
@@ -135,9 +135,15 @@ def _into_table(
         if place.axis <= affine.axis < place.axis + place.width:
             return wrong_axis(node, affine, "that axis runs over the looked-up rows")
         axis = place.source_of(affine.axis)
-    expression = table.expression.times(affine.scale, () if axis is None else (axis,))
-    if affine.has_shift:
-        expression = Expression.of(affine.on_axis(axis or 0)(table.wide()))
+    weight = read_weight(node, 0, facts)
+    if isinstance(weight, Refusal):
+        return weight
+    if not affine.has_shift:
+        return together(weight.times(affine.scale, *(() if axis is None else (axis,))))
+    if weight.stored is not None:
+        why = "its table is stored as integers, which have no place for a shift"
+        return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why)
+    expression = Expression.of(affine.on_axis(axis or 0)(table.wide()))
     return Taken((SetConstant(node, 0, expression, table.dtype, None),))
 
 

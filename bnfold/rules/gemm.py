@@ -11,9 +11,26 @@ from numpy.typing import NDArray
 from bnfold.affine import Affine
 from bnfold.model.attributes import float_attr, int_attr
 from bnfold.model.facts import Facts
-from bnfold.records import Refusal
-from bnfold.rules.base import Edit, Maps, Rule, SetAttribute, Taken, name_of, wrong_axis
-from bnfold.rules.weights import Weight, bias_edit, has_input, only_map, read_weight
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import (
+    Edit,
+    Maps,
+    Rule,
+    SetAttribute,
+    Taken,
+    name_of,
+    together,
+    wrong_axis,
+)
+from bnfold.rules.weights import (
+    Weight,
+    bias_edit,
+    has_input,
+    integer_addend,
+    only_map,
+    read_weight,
+    refuse_scaled_inputs,
+)
 
 _A: Final = 0
 _B: Final = 1
@@ -35,10 +52,8 @@ class Gemm(Rule):
         if affine.axis not in (None, own_axis) or affine.channels not in (None, outputs):
             return wrong_axis(node, affine, f"its weight has {outputs} on axis {own_axis}")
         addend = _addend_after(node, affine, weight, facts)
-        if isinstance(addend, Refusal):
-            return addend
         scale, _ = affine.entries(outputs)
-        return Taken((*weight.times(scale, _outer(node, weight.index)), *addend))
+        return together(weight.times(scale, _outer(node, weight.index)), addend)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``A · (s · x + t)``: the weight's inputs times s, C grows by the image of t."""
@@ -55,14 +70,12 @@ class Gemm(Rule):
         if affine.axis not in (None, contracted) or affine.channels not in (None, inputs):
             return wrong_axis(node, affine, f"it sums over axis {contracted} of its data")
         scale, shift = affine.entries(inputs)
-        edits = weight.times(scale, inner, channels=1 - inner)
+        grown: tuple[Edit, ...] | Refusal = ()
         if affine.has_shift:
             image = np.tensordot(weight.constant.wide(), shift, axes=([inner], [0]))
             grown = _addend_plus(node, image * float_attr(node, "alpha", 1.0), weight, facts)
-            if isinstance(grown, Refusal):
-                return grown
-            edits = (*edits, *grown)
-        return Taken(edits)
+        blocked = refuse_scaled_inputs(node, _C, affine, facts)
+        return blocked or together(weight.times(scale, inner, channels=1 - inner), grown)
 
 
 def _weight(node: ir.Node, facts: Facts) -> Weight | Refusal:
@@ -91,6 +104,9 @@ def _addend_after(
     """Return the edits that make ``beta · C`` into ``s · beta · C + t``, with beta 1."""
     if affine.is_identity:
         return ()
+    integers = _integer_addend(node, affine, weight, facts)
+    if integers is not None:
+        return integers
     outputs = weight.shape[_outer(node, weight.index)]
     scale, shift = affine.entries(outputs)
     addend = _read_addend(node, facts)
@@ -109,12 +125,32 @@ def _addend_after(
 def _addend_plus(
     node: ir.Node, added: _Wide, weight: Weight, facts: Facts
 ) -> tuple[Edit, ...] | Refusal:
+    integers = _integer_addend(node, Affine.per_channel(0, 1.0, added), weight, facts)
+    if integers is not None:
+        return integers
     addend = _read_addend(node, facts)
     if isinstance(addend, Refusal):
         return addend
     laid = _laid(added, weight)
     whole = laid if addend is None else addend + laid
     return _write_addend(node, whole, _addend_dtype(node, facts, weight))
+
+
+def _integer_addend(
+    node: ir.Node, affine: Affine, weight: Weight, facts: Facts
+) -> tuple[Edit, ...] | Refusal | None:
+    """Map an addend stored as integers, where it is one row of outputs; None for floats."""
+    held = read_weight(node, _C, facts) if has_input(node, _C) else None
+    if held is None or isinstance(held, Refusal) or held.stored is None:
+        return None
+    if held.shape != (weight.shape[_outer(node, weight.index)],) or weight.index != _B:
+        why = f"its integer addend has the shape {list(held.shape)}, not one entry per output"
+        return Refusal(Code.WRONG_SHAPE, name_of(node), why, "fold before quantising")
+    beta = float_attr(node, "beta", 1.0)
+    if affine.has_shift and beta != 1.0:
+        why = f"its integer addend is multiplied by beta {beta:g}"
+        return Refusal(Code.NOT_FLOAT, name_of(node), why, "fold before quantising")
+    return integer_addend(held, held.stored, affine.on_axis(0), facts)
 
 
 def _slim(changed: _Wide, addend: _Wide, affine: Affine) -> _Wide:

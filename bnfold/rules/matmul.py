@@ -22,6 +22,7 @@ from bnfold.rules.base import (
     SetOperator,
     Taken,
     name_of,
+    together,
     wrong_axis,
 )
 from bnfold.rules.product import matrix_product_after, matrix_product_before
@@ -50,13 +51,12 @@ class MatMul(Rule):
             remedy = "the scale alone can be folded"
             return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why, remedy)
         if affine.axis is None:
-            return Taken((*first, *weight.times(affine.scale), *_addend(node, affine, weight)))
+            return together(first, weight.times(affine.scale), _addend(node, affine, weight))
         axis = _weight_axis(node, weight, affine, facts)
         if axis is None:
             refusal = wrong_axis(node, affine, "its weight does not run along that axis")
             return _unless(refusal, matrix_product_after(node, affine, facts))
-        scaled = weight.times(affine.scale, axis)
-        return Taken((*first, *scaled, *_addend(node, affine, weight)))
+        return together(first, weight.times(affine.scale, axis), _addend(node, affine, weight))
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``(s · x + t) · W``: the weight times s; the image of t as above, or onward."""
@@ -80,6 +80,8 @@ class MatMul(Rule):
         if isinstance(onward, Refusal):
             return onward
         edits = weight.times(scale, summed, channels=_outer_axis(weight))
+        if isinstance(edits, Refusal):
+            return edits
         if onward.has_shift and _is_gemm(node, weight, facts):
             return Taken((*edits, *_addend(node, onward, weight)))
         return Taken(edits, {0: onward} if onward.has_shift else {})

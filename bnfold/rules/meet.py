@@ -20,10 +20,10 @@ from bnfold.rules.passing import (
     unknown_shape,
 )
 
-_TAKE_SHIFTS: Final = frozenset(
+TAKE_SHIFTS: Final = frozenset(
     {"Conv", "ConvTranspose", "Gemm", "BatchNormalization", "Add", "Sub", "MatMul"}
 )
-TAKE_SCALES: Final = _TAKE_SHIFTS - {"Add", "Sub"} | {"Mul", "Div"}
+TAKE_SCALES: Final = TAKE_SHIFTS - {"Add", "Sub"} | {"Mul", "Div"}
 
 
 def sum_after(node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:
@@ -41,7 +41,7 @@ def sum_after(node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:
         return give(node, dict.fromkeys(both, half), facts)
     shifted = (
         {**scales, index: _with_shift(node, index, both[index], affine)}
-        for index in by_promise(node, both, _TAKE_SHIFTS, facts)
+        for index in by_promise(node, both, TAKE_SHIFTS, facts)
     )
     return either([give(node, maps, facts) for maps in shifted])
 

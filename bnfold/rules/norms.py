@@ -60,7 +60,10 @@ class Normalization(Rule):
         if isinstance(scale, Refusal):
             return scale
         bias = self._bias_after(node, placed, scale, facts)
-        return bias if isinstance(bias, Refusal) else Taken((*_times(scale, placed), *bias))
+        scaled = _times(scale, placed)
+        if isinstance(bias, Refusal):
+            return bias
+        return scaled if isinstance(scaled, Refusal) else Taken((*scaled, *bias))
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``norm(s · x + t)``: t cancels; sign(s) goes into scale, epsilon becomes / s²."""
@@ -166,7 +169,7 @@ class Normalization(Rule):
         return narrow and int_attr(node, "stash_type", 1) == int(ir.DataType.FLOAT)
 
 
-def _times(scale: Weight, affine: Affine) -> tuple[Edit, ...]:
+def _times(scale: Weight, affine: Affine) -> tuple[Edit, ...] | Refusal:
     """Return the edit of scale for a map on one of its axes."""
     return scale.times(affine.scale, *(() if affine.axis is None else (affine.axis,)))
 

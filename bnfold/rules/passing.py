@@ -32,6 +32,11 @@ def refuse_negative(node: ir.Node, affine: Affine) -> Refusal | None:
     return Refusal(Code.NEGATIVE_SCALE, name_of(node), why)
 
 
+def turns_around(affine: Affine) -> bool:
+    """Return whether a map turns the order of values around, in every channel."""
+    return bool((affine.scale < 0).all())
+
+
 def unknown_shape(node: ir.Node, what: str) -> Refusal:
     """Refuse because a shape that decides is not known."""
     remedy = "run onnx.shape_inference on the model first, or export it with shapes"

@@ -13,8 +13,8 @@ from bnfold.affine import Affine
 from bnfold.model.attributes import int_attr, ints_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Maps, Rule, Taken, name_of, wrong_axis
-from bnfold.rules.passing import channels_of, refuse_negative, unknown_shape
+from bnfold.rules.base import Maps, Rule, SetOperator, Taken, name_of, wrong_axis
+from bnfold.rules.passing import channels_of, refuse_negative, turns_around, unknown_shape
 from bnfold.rules.weights import only_map
 
 _AXES_ARE_INPUTS_SINCE: Final = {
@@ -23,6 +23,7 @@ _AXES_ARE_INPUTS_SINCE: Final = {
     "ReduceMax": 18,
     "ReduceMin": 18,
 }
+_OPPOSITE: Final = {"ReduceMax": "ReduceMin", "ReduceMin": "ReduceMax"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class _Reduce(Rule):
 
 
 class ReduceMax(_Reduce):
-    """``max(s · x + t) = s · max(x) + t`` for s ≥ 0, and so for min."""
+    """``max(s · x + t) = s · max(x) + t`` for s ≥ 0; for s < 0 it is ``s · min(x) + t``."""
 
     def _passed(
         self,
@@ -82,6 +83,8 @@ class ReduceMax(_Reduce):
         *,
         up: bool,  # noqa: ARG002  contract
     ) -> Taken | Refusal:
+        if turns_around(affine):
+            return Taken((SetOperator(node, _OPPOSITE[node.op_type]),), {0: affine})
         return refuse_negative(node, affine) or Taken(onward={0: affine})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -20,17 +20,19 @@ from bnfold.rules.base import (
     dynamic_weight,
     name_of,
 )
+from bnfold.rules.quantized import Integers, read_integers, requantized, scaled, unreadable
 
 _Wide = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
-    """The constant that input ``index`` of ``node`` reads."""
+    """The constant that input ``index`` of ``node`` reads, and the integers behind it."""
 
     node: ir.Node
     index: int
     constant: Constant
+    stored: Integers | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,8 +41,10 @@ class Weight:
 
     def times(
         self, factor: _Wide, *axes: int, channels: int | None = None
-    ) -> tuple[Edit, ...]:
+    ) -> tuple[Edit, ...] | Refusal:
         """Return the edit that multiplies the weight by ``factor`` along ``axes``; none for 1.
+
+        What is stored as integers stays so, or refuses.
 
         ``channels`` is the axis of the weight whose slices are output channels.
         """
@@ -48,7 +52,12 @@ class Weight:
             return ()
         expression = self.constant.expression.times(np.asarray(factor), axes)
         checked = axes[-1] if channels is None and axes else channels or 0
-        return (SetConstant(self.node, self.index, expression, self.constant.dtype, checked),)
+        edit = SetConstant(self.node, self.index, expression, self.constant.dtype, checked)
+        if self.stored is None:
+            return (edit,)
+        laid = Expression(expression.base, self.shape).times(np.asarray(factor), axes)
+        quantized = scaled(self.stored, edit, laid.factors[0])
+        return quantized if isinstance(quantized, Refusal) else (quantized,)
 
 
 def read_weight(node: ir.Node, index: int, facts: Facts) -> Weight | Refusal:
@@ -56,11 +65,14 @@ def read_weight(node: ir.Node, index: int, facts: Facts) -> Weight | Refusal:
     value = node.inputs[index] if index < len(node.inputs) else None
     constant = facts.constant(value)
     if isinstance(constant, Refusal):
-        return dynamic_weight(node, constant)
+        return unreadable(node, value, facts) or dynamic_weight(node, constant)
     if constant.dtype not in FLOATS:
         why = f"its weight is stored as {constant.dtype.name}"
         return Refusal(Code.NOT_FLOAT, name_of(node), why)
-    return Weight(node, index, constant)
+    stored = read_integers(node, index, facts)
+    if isinstance(stored, Refusal):
+        return stored
+    return Weight(node, index, constant, stored)
 
 
 def has_input(node: ir.Node, index: int) -> bool:
@@ -85,7 +97,43 @@ def bias_after(
     if bias.shape != (channels,):
         why = f"its bias has the shape {list(bias.shape)}, [{channels}] is required"
         return Refusal(Code.WRONG_SHAPE, name_of(node), why, "export the model again")
+    if bias.stored is not None:
+        return integer_addend(bias, bias.stored, affine, facts)
     return (bias_edit(node, index, bias.constant.wide() * scale + shift, bias.constant.dtype),)
+
+
+def integer_addend(
+    bias: Weight, stored: Integers, affine: Affine, facts: Facts
+) -> tuple[Edit, ...] | Refusal:
+    """Return the edit that maps a bias stored as integers: exact for a scale alone."""
+    scale, shift = affine.entries(bias.shape[0])
+    if not affine.has_shift:
+        return bias.times(scale, 0)
+    if not facts.permissions.requantized_bias:
+        why = "its bias is stored as integers, a shift would have to be rounded to them"
+        remedy = "allow that with --requantize-bias, or fold before quantising"
+        return Refusal(Code.NOT_FLOAT, name_of(bias.node), why, remedy)
+    wanted = bias.constant.wide() * scale + shift
+    edit = bias_edit(bias.node, bias.index, wanted, bias.constant.dtype)
+    quantized = requantized(stored, replace(edit, channels=0), scale)
+    return quantized if isinstance(quantized, Refusal) else (quantized,)
+
+
+def refuse_scaled_inputs(
+    node: ir.Node, index: int, affine: Affine, facts: Facts
+) -> Refusal | None:
+    """Refuse a scale in front of an operator whose bias and inputs are integers.
+
+    Runtimes that multiply integers take the scale of a bias to be that of the inputs times
+    that of the weight, whatever it is (ONNX Runtime 1.32 does so for Gemm).
+    """
+    if not affine.has_scale or not has_input(node, index) or not facts.quantizes_activations():
+        return None
+    bias = read_weight(node, index, facts)
+    if isinstance(bias, Refusal) or bias.stored is None:
+        return None
+    why = "the scale of its integer bias would no longer be that of its inputs and weight"
+    return Refusal(Code.NOT_FLOAT, name_of(node), why, "fold before quantising")
 
 
 def bias_plus(

@@ -16,7 +16,9 @@ from tests.battery import (
     norms,
     oddities,
     paths,
+    quantised,
     ranges,
+    signs,
     traps,
 )
 from tests.battery.graphs import Case
@@ -35,8 +37,10 @@ ALL: tuple[Case, ...] = tuple(
         guards,
         axes,
         ranges,
+        signs,
         oddities,
         paths,
+        quantised,
         traps,
         beyond,
     )

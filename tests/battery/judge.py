@@ -31,6 +31,7 @@ RANDOM_OPS: Final = frozenset(
     {"RandomNormal", "RandomUniform", "Dropout", "If", "Loop", "Scan"}
 )
 SIZED: Final = frozenset({"Resize", "Upsample"})  # their float inputs decide the shape
+GATES: Final = frozenset({"HardSigmoid", "LeakyRelu"})  # attributes are stored numbers too
 FREE_SIZES: Final = {"N": (2, 3), "H": (6, 9), "W": (7, 8), "V": (5, 1)}
 Inputs = dict[str, np.ndarray]
 
@@ -212,6 +213,11 @@ def perturbed(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
         unit = ULP.get(tensor.data_type)
         if unit is not None and tensor.name not in sizes:
             _perturbed(tensor, unit, rng)
+    for graph in graphs_of(moved.graph):
+        for node in graph.node:
+            if node.op_type in GATES:
+                for attribute in node.attribute:
+                    attribute.f *= 1 + rng.choice([-1.0, 1.0]) * 2.0**-23
     return moved
 
 

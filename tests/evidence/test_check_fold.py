@@ -105,6 +105,16 @@ def test_a_saturated_output_is_judged_in_front_of_the_saturation() -> None:
     assert "output 'before'" in failed.why
 
 
+def test_a_saturated_softmax_is_judged_by_its_logarithm() -> None:
+    """It forgets a shift that all classes share, so what is in front of it may differ."""
+    original, shared, spoiled = (decided(t) for t in (0.0, 7.5, [0.0, 1.0, 0.0]))
+    passed, failed = check_fold(original, shared), check_fold(original, spoiled)
+    assert passed.passed, passed.why
+    assert [check.name for check in passed.outputs] == ["y", "y/log"]
+    assert failed.verdict is Verdict.FAILED
+    assert "output 'y/log'" in failed.why
+
+
 def test_nothing_to_see_is_not_judged() -> None:
     nodes = [
         helper.make_node("Clip", ["x", "low", "low"], ["t"]),
@@ -191,6 +201,19 @@ def saturated(factor: float) -> ir.Model:
     constants = [
         numpy_helper.from_array(np.full((1, 3), 2 * factor, np.float32), "s"),
         numpy_helper.from_array(np.full((1, 3), 1000, np.float32), "t"),
+    ]
+    return model_of(nodes, [info("x", ["n", 3])], [info("y", ["n", 3])], constants)
+
+
+def decided(shift: float | list[float]) -> ir.Model:
+    nodes = [
+        helper.make_node("Mul", ["x", "s"], ["m"]),
+        helper.make_node("Add", ["m", "t"], ["before"]),
+        helper.make_node("Softmax", ["before"], ["y"], axis=1),
+    ]
+    constants = [
+        numpy_helper.from_array(np.full((1, 3), 0.5, np.float32), "s"),
+        numpy_helper.from_array(np.float32([[900, 0, 0]]) + np.float32(shift), "t"),
     ]
     return model_of(nodes, [info("x", ["n", 3])], [info("y", ["n", 3])], constants)
 

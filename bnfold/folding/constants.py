@@ -1,0 +1,75 @@
+"""Maps of constants are constants: store what they compute."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import onnx_ir as ir
+
+from bnfold.expression import Expression
+from bnfold.folding.selection import Selection, rule_of
+from bnfold.model.constants import Constant
+from bnfold.model.edit import Editor
+from bnfold.model.facts import Facts
+from bnfold.records import Refusal, Step
+from bnfold.rules.base import name_of
+from bnfold.rules.quantized import hangs_on_integers
+
+_KINDS: Final = frozenset({"Mul", "Add", "Sub", "Div", "Neg", "BatchNormalization"})
+_MAY_GROW_TO: Final = 1 << 16
+"""So many elements may be stored where the inputs held fewer."""
+_MAY_WIDEN: Final = 1 << 10
+"""So many elements may be stored as floats that were stored as integers."""
+
+
+def store_mapped_constants(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
+    """Replace element-wise operators whose inputs are all constant by initializers.
+
+    Runtimes do so when they load a model, but not tools that count operators, or compile.
+    """
+    names: list[str] = []
+    tensors: list[str] = []
+    for node in facts.nodes():
+        if node.op_type not in _KINDS or not facts.is_standard(node):
+            continue
+        constant = _result(node, facts)
+        if constant is None or selection.refuse_site(node) is not None:
+            continue
+        names.append(name_of(node))
+        tensors.append(editor.store_result(node, constant.expression, constant.dtype))
+    if not names:
+        return []
+    move = "computed, it maps a constant"
+    return [Step("constant", tuple(names), move, (), (), tuple(tensors))]
+
+
+def _result(node: ir.Node, facts: Facts) -> Constant | None:
+    """Return what a node computes, if that is known and may be stored."""
+    result = node.outputs[0]
+    if not result.uses() or result.is_graph_output():
+        return None
+    found = (
+        _mapped(node, facts)
+        if node.op_type == "BatchNormalization"
+        else (facts.constant(result))
+    )
+    if isinstance(found, Refusal) or not found.is_float:
+        return None
+    inputs = [facts.constant(value) for value in node.inputs if value is not None]
+    held = sum(math.prod(entry.shape) for entry in inputs if isinstance(entry, Constant))
+    size = math.prod(found.shape)
+    if size > max(held, _MAY_GROW_TO) or (size > _MAY_WIDEN and hangs_on_integers(node)):
+        return None
+    return found
+
+
+def _mapped(node: ir.Node, facts: Facts) -> Constant | Refusal:
+    """Return a BatchNormalization of a constant."""
+    value = facts.constant(node.inputs[0])
+    source = rule_of(node, facts).source(node, facts)
+    if isinstance(source, Refusal):
+        return source
+    if isinstance(value, Refusal):
+        return value
+    return Constant(Expression.of(source.affine(value.wide())), value.dtype)
