@@ -19,6 +19,7 @@ from bnfold.folding.idioms import find_idioms
 from bnfold.folding.inference import WARNING, read_as_inference
 from bnfold.folding.norm_tails import fold_norm_tails, norm_stays
 from bnfold.folding.normalisations import describe_normalisations
+from bnfold.folding.order_gelus import order_gelus
 from bnfold.folding.plan import Plan, draw_plan
 from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain, chain_from, is_reported, source_of
@@ -75,6 +76,7 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
     steps.extend(store_mapped_constants(facts, editor, chosen))
     steps.extend(write_activations(facts, editor, chosen))
     steps.extend(write_norms(facts, editor, chosen))
+    steps.extend(order_gelus(facts, editor, chosen))
     chosen = replace(chosen, idioms=find_idioms(facts))
     folder = _Folder(facts, editor, chosen)
     steps.extend(folder.run())

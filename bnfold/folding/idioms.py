@@ -49,39 +49,61 @@ def find_idioms(facts: Facts) -> Idioms:
         if not facts.is_standard(node):
             continue
         if node.op_type in ("Erf", "Tanh"):
-            whole.update(_gelu_around(node, facts))
+            gelu = gelu_at(node, facts)
+            whole.update(() if gelu is None else gelu.nodes)
         elif node.op_type == "Sqrt" and not facts.permissions.norms:
             tails.update(tail_of_norm(node, facts))
     return Idioms(frozenset(whole), frozenset(tails))
 
 
-def _gelu_around(core: ir.Node, facts: Facts) -> set[ir.Node]:
-    """Return the nodes of ``x · (1 + core(f(x))) / 2``, the half anywhere; none if not."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Gelu:
+    """A spelled-out Gelu, exact or approximate.
+
+    Attributes:
+        data: x.
+        core: The Erf or Tanh.
+        nodes: All nodes of it.
+        half: The node that multiplies by one half.
+        product: The node that multiplies by x, or by half of it.
+        last: The node that writes the result.
+    """
+
+    data: ir.Value
+    core: ir.Node
+    nodes: frozenset[ir.Node]
+    half: ir.Node
+    product: ir.Node
+    last: ir.Node
+
+
+def gelu_at(core: ir.Node, facts: Facts) -> Gelu | None:
+    """Return ``x · (1 + core(f(x))) / 2``, the half anywhere, if that is what is spelled."""
     plus = _only_reader(core, facts)
     if plus is None or plus.op_type != "Add" or _number(plus, facts) != 1.0:
-        return set()
-    outer = [plus]
-    product = _only_reader(plus, facts)
-    if product is not None and _is_half(product, facts):
-        outer.append(product)
-        product = _only_reader(product, facts)
+        return None
+    gate, product = plus, _only_reader(plus, facts)
+    half = product if product is not None and _is_half(product, facts) else None
+    if half is not None:
+        gate, product = half, _only_reader(half, facts)
     if product is None or product.op_type != "Mul" or _number(product, facts) is not None:
-        return set()
-    gate = outer[-1].outputs[0]
-    data = next((value for value in product.inputs if value is not gate), None)
-    outer.append(product)
-    halved = None if data is None else data.producer()
-    if halved is not None and len(outer) == 2 and _is_half(halved, facts):
-        outer.append(halved)
-        data = next((v for v in halved.inputs if v is not None and not _holds(v, facts)), None)
+        return None
+    data = next((value for value in product.inputs if value is not gate.outputs[0]), None)
+    before = None if data is None else data.producer()
+    if half is None and before is not None and _is_half(before, facts):
+        half = before
+        data = next(v for v in half.inputs if v is not None and not _holds(v, facts))
     after = _only_reader(product, facts)
-    if len(outer) == 2 and after is not None and _is_half(after, facts):
-        outer.append(after)
+    last = product
+    if half is None and after is not None and _is_half(after, facts):
+        half = last = after
     inner = None if data is None else _between(data, core, facts)
-    return set() if inner is None or len(outer) == 2 else {core, *inner, *outer}
+    if data is None or half is None or inner is None:
+        return None
+    return Gelu(data, core, inner | {core, plus, half, product}, half, product, last)
 
 
-def _between(data: ir.Value, core: ir.Node, facts: Facts) -> set[ir.Node] | None:
+def _between(data: ir.Value, core: ir.Node, facts: Facts) -> frozenset[ir.Node] | None:
     """Return the nodes that compute the input of ``core`` from ``data`` and constants."""
     found: set[ir.Node] = set()
     pending = [core.inputs[0]]
@@ -94,7 +116,7 @@ def _between(data: ir.Value, core: ir.Node, facts: Facts) -> set[ir.Node] | None
             return None
         found.add(node)
         pending.extend(node.inputs)
-    return found
+    return frozenset(found)
 
 
 def tail_of_norm(root: ir.Node, facts: Facts) -> Iterator[ir.Node]:

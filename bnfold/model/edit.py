@@ -259,6 +259,14 @@ class Editor:
         """Make input 0 of a node ``data``."""
         node.replace_input_with(0, data)
 
+    def exchange_inputs(self, node: ir.Node, index: int, other: ir.Node, place: int) -> None:
+        """Let two nodes of one graph read each what the other read."""
+        mine, theirs = node.inputs[index], other.inputs[place]
+        node.replace_input_with(index, theirs)
+        other.replace_input_with(place, mine)
+        self._facts.forget(node)
+        self._facts.forget(other)
+
     def set_attribute(self, node: ir.Node, attribute: ir.Attr) -> None:
         """Give an attribute of a node a new value."""
         node.attributes[attribute.name] = attribute
