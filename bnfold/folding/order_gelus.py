@@ -1,8 +1,8 @@
 """Gelus that are spelled out, put in the order that runtimes know.
 
-torch's dynamo exporter writes ``x · (½ · (1 + erf(x / √2)))``, which ONNX Runtime 1.32 does not
-recognise; it runs ``(x · (1 + erf(x / √2))) · ½`` as one operator. The Gelu of opset 20 is not
-written: its √2 is exact, the stored one is rounded, so that would be another function.
+torch's dynamo exporter writes ``x · (½ · (1 + erf(x / √2)))``, which ONNX Runtime 1.32 does
+not recognise; it runs ``(x · (1 + erf(x / √2))) · ½`` as one operator. The Gelu of opset 20 is
+not written: its √2 is exact, the stored one is rounded, so that would be another function.
 """
 
 from __future__ import annotations
