@@ -101,7 +101,9 @@ def _write_node(
             editor.set_attribute(node, attribute)
         case SetOperator(node, op_type):
             editor.set_operator(node, op_type)
-        case ReshapeFirst(node, reshape, columns):
+        case ReshapeFirst(node, reshape, columns, shapes):
+            for reader in shapes:
+                editor.store_shape(reader)
             editor.reshape_first(node, reshape, columns)
 
 

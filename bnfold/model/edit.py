@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.expression import Expression
-from bnfold.model.constants import folded_tensor
+from bnfold.model.constants import Constant, folded_tensor
 from bnfold.model.facts import Facts
 from bnfold.model.graphs import graphs_of, subgraphs_of
 
@@ -274,6 +274,12 @@ class Editor:
     def set_operator(self, node: ir.Node, op_type: str) -> None:
         """Make a node another operator that reads the inputs it has."""
         node.op_type = op_type
+
+    def store_shape(self, node: ir.Node) -> None:
+        """Make the result of a Shape or Size, which is known, an initializer."""
+        known = self._facts.constant(node.outputs[0])
+        if isinstance(known, Constant):
+            self.store_result(node, known.expression, known.dtype)
 
     def reshape_first(self, node: ir.Node, reshape: ir.Node, columns: int) -> None:
         """Move a Reshape from behind a product of matrices to its data, as [-1, columns]."""

@@ -79,11 +79,13 @@ class ReshapeFirst:
         node: The product; its data is input 0, and only ``reshape`` reads its result.
         reshape: The operator that lays the result out as a matrix.
         columns: Length of the rows of x.
+        shapes: Readers of the shape of the result, which is known: they become constants.
     """
 
     node: ir.Node
     reshape: ir.Node
     columns: int
+    shapes: tuple[ir.Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

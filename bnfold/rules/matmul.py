@@ -114,10 +114,13 @@ def _reshape_first(node: ir.Node, weight: Weight, facts: Facts) -> tuple[Edit, .
     first, and a product of two matrices has an addend.
     """
     result = node.outputs[0]
-    uses = list(result.uses())
+    uses = facts.reads(result)
     if len(uses) != 1 or result.is_graph_output() or facts.opset() < _SHAPE_IS_INPUT_SINCE:
         return ()
     reader, index = uses[0]
+    shapes = tuple(blind for blind, _ in result.uses() if blind is not reader)
+    if any(isinstance(facts.constant(blind.outputs[0]), Refusal) for blind in shapes):
+        return ()
     if weight.index != _RIGHT or len(weight.shape) != _MATRIX or index != 0:
         return ()
     if reader.op_type not in _LAY_OUT or reader.graph is not node.graph:
@@ -127,7 +130,7 @@ def _reshape_first(node: ir.Node, weight: Weight, facts: Facts) -> tuple[Edit, .
         return ()
     if facts.dim(laid, 1) != weight.shape[1] or (facts.rank(data) or 0) <= _MATRIX:
         return ()
-    return (ReshapeFirst(node, reader, weight.shape[0]),)
+    return (ReshapeFirst(node, reader, weight.shape[0], shapes),)
 
 
 def _addend(node: ir.Node, affine: Affine, weight: Weight) -> tuple[Edit, ...]:

@@ -97,14 +97,16 @@ def layer_scale(kind: str) -> onnx.ModelProto:
     return net.model()
 
 
-def levit(source: str) -> onnx.ModelProto:
+def levit(source: str, *, by_shape: bool = False) -> onnx.ModelProto:
     """MatMul of rank 3 → Reshape to [N·T, D] → BatchNormalization → Reshape back."""
-    net = Net(f"levit{source}")
+    net = Net(f"levit{source}{by_shape}")
     x = net.node("Tanh", [net.input([2, TOKENS, D])])
     y = _linear(net, x, D, D, bias=False)
-    y = net.node("Reshape", [y, net.ints(2 * TOKENS, D)])
+    shape = net.node("Shape", [y]) if by_shape else net.ints(2, TOKENS, D)
+    y = net.node("Flatten", [y], axis=2) if by_shape else y
+    y = net.node("Reshape", [y, net.ints(2 * TOKENS, D)]) if not by_shape else y
     y = apply(net, source, y, D, 2)
-    y = net.node("Relu", [net.node("Reshape", [y, net.ints(2, TOKENS, D)])])
+    y = net.node("Relu", [net.node("Reshape", [y, shape])])
     net.output(y)
     return net.model()
 
@@ -212,6 +214,7 @@ def cases() -> list[Case]:
             folds(f"paths/levit/{s}", partial(levit, s), None, scope="issue3")
             for s in ("mul", "bn")
         ),
+        folds("paths/levit/shape", partial(levit, "bn", by_shape=True), 0, scope="issue3"),
         *(
             folds(f"paths/sum/{where}", partial(deep_operand, where), 0, scope="issue3")
             for where in ("first", "middle", "last")
