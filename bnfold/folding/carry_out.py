@@ -25,11 +25,11 @@ from bnfold.rules.base import (
 def carry_out(plan: Plan, remainder: Remainder | None, editor: Editor) -> list[Step]:
     """Write a plan into the model and return one step for each chain that left."""
     steps = [_step(plan, chain, remainder) for chain in plan.chains]
-    tensors, growth = _write(plan.edits, editor)
+    tensors, growth = write_edits(plan.edits, editor)
     steps[0] = replace(steps[0], tensors=tensors, cloned_bytes=growth)
     first = plan.chains[0]
     if remainder is not None:
-        _keep(first, remainder, editor)
+        keep_remainder(first, remainder, editor)
         return steps
     for chain in plan.chains:
         same_graph = chain.source.graph is chain.result.graph
@@ -42,7 +42,7 @@ def shorten_in_place(chain: Chain, remainder: Remainder, editor: Editor) -> Step
     """Write a chain in fewer nodes, at its place."""
     kept = tuple(kind for _, kind in remainder.kept)
     absorbed = tuple(name_of(node) for node, _ in remainder.kept)
-    tensors = _keep(chain, remainder, editor)
+    tensors = keep_remainder(chain, remainder, editor)
     return Step(chain.rule, chain.names, "composed", (), absorbed, tensors, kept)
 
 
@@ -61,7 +61,8 @@ def _step(plan: Plan, chain: Chain, remainder: Remainder | None) -> Step:
     )
 
 
-def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:
+def write_edits(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:
+    """Write edits; return the names of the tensors and the growth of the model in bytes."""
     tensors: list[str] = []
     growth = 0
     for edit in edits:
@@ -79,7 +80,7 @@ def _write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]
     return tuple(tensors), growth
 
 
-def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]:
+def keep_remainder(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]:
     """Drop the nodes of a chain that do not stay and rewrite those that do."""
     kept: dict[ir.Node, str] = dict(remainder.kept)
     behind = False
@@ -93,5 +94,5 @@ def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]
             data, behind = node.outputs[0], True
         else:
             editor.bypass([node], data, renamed=behind)
-    tensors, _ = _write(remainder.edits, editor)
+    tensors, _ = write_edits(remainder.edits, editor)
     return tensors

@@ -12,6 +12,7 @@ from bnfold.folding.carry_out import carry_out, shorten_in_place
 from bnfold.folding.compose import Remainder, shorten
 from bnfold.folding.dead_code import drop_dead_code
 from bnfold.folding.functions import inline_functions
+from bnfold.folding.merging import merge_linear
 from bnfold.folding.plan import Plan, draw_plan
 from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain, chain_from, is_reported, source_of
@@ -82,10 +83,14 @@ class _Folder:
     _grouped: set[ir.Value] = field(default_factory=set)
 
     def run(self) -> list[Step]:
-        """Return the steps of every pass."""
+        """Return the steps of every pass: moves enable merges, and merges enable moves."""
         steps: list[Step] = []
-        while done := self._one_pass():
-            steps.extend(done)
+        merged: list[Step] | None = None
+        while merged is None or merged:
+            steps.extend(merged or ())
+            while done := self._one_pass():
+                steps.extend(done)
+            merged = merge_linear(self.facts, self.editor, self.selection)
         return steps
 
     def stays(self) -> list[Stay]:
