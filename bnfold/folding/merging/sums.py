@@ -151,7 +151,7 @@ class Reader:
         )
 
     def terms(self, found: Sum) -> list[Term]:
-        """Return the terms of a sum that could be merged with another one of the same value."""
+        """Return the terms of a sum, each with the value that it is made of."""
         return [self._term(place, found.root.graph) for place in found.places]
 
     def _term(self, place: Place, graph: ir.Graph | None) -> Term:
