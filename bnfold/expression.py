@@ -7,7 +7,7 @@ copy of a large tensor outlives its use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -38,6 +38,17 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Derived:
+    """An array that is computed anew whenever it is asked for, so that no copy is kept."""
+
+    compute: Callable[[], NDArray[np.generic]]
+
+    def numpy(self) -> NDArray[np.generic]:
+        """Return the elements."""
+        return self.compute()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Expression:
     """``base · factors[0] · factors[1] …``, evaluated in float64.
 
@@ -55,6 +66,22 @@ class Expression:
     def of(cls, array: NDArray[np.generic]) -> Expression:
         """Return the expression that is ``array`` itself."""
         return cls(Held(array), array.shape)
+
+    @classmethod
+    def derived(
+        cls,
+        compute: Callable[[], NDArray[np.generic]],
+        shape: tuple[int, ...],
+        sources: Sequence[Expression],
+    ) -> Expression:
+        """Return the expression that ``compute`` makes of ``sources``.
+
+        It is computed when it is asked for, unless a source is of that kind already: so the
+        work and the depth of calls stay bounded, however often weights are merged.
+        """
+        if any(isinstance(source.base, Derived) for source in sources):
+            return cls.of(compute())
+        return cls(Derived(compute), shape)
 
     def times(self, vector: Wide, axes: Sequence[int]) -> Expression:
         """Return this expression multiplied by ``vector``, laid along ``axes``.
@@ -162,6 +189,13 @@ def range_fault(expression: Expression, dtype: np.dtype[np.generic], axis: int |
                 f"range of {dtype.name} ({smallest:.3g})"
             )
     return ""
+
+
+def shrinks(expression: Expression, own: Expression, dtype: np.dtype[np.generic]) -> bool:
+    """Return whether all of ``expression`` became subnormal, where ``own`` was not."""
+    smallest, _ = _limits(dtype)
+    peak = expression.peaks(None).max(initial=0.0)
+    return bool(0 < peak < smallest <= own.peaks(None).max(initial=0.0))
 
 
 def _peaks(elements: NDArray[np.generic], axis: int | None) -> Wide:

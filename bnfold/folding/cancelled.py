@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.affine import Affine
-from bnfold.folding.carry_out import write
+from bnfold.folding.carry_out import write_edits
 from bnfold.folding.downwards import lower_alone
 from bnfold.folding.journey import Journey
 from bnfold.folding.selection import Selection, rule_of
@@ -37,7 +37,7 @@ def drop_cancelled_biases(facts: Facts, editor: Editor, selection: Selection) ->
             continue
         journey = lower_alone(node.outputs[0], shift, facts, selection)
         if not isinstance(journey, Refusal) and journey.absorbed_by and not journey.edits:
-            write([DropInput(node, _BIAS)], editor)
+            write_edits([DropInput(node, _BIAS)], editor)
             steps.append(_step(node, journey))
     return steps
 

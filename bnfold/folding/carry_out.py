@@ -31,11 +31,11 @@ from bnfold.rules.base import (
 def carry_out(plan: Plan, remainder: Remainder | None, editor: Editor) -> list[Step]:
     """Write a plan into the model and return one step for each chain that left."""
     steps = [_step(plan, chain, remainder) for chain in plan.chains]
-    tensors, growth = write(plan.edits, editor)
+    tensors, growth = write_edits(plan.edits, editor)
     steps[0] = replace(steps[0], tensors=tensors, cloned_bytes=growth)
     first = plan.chains[0]
     if remainder is not None:
-        _keep(first, remainder, editor)
+        keep_remainder(first, remainder, editor)
         return steps
     for chain in plan.chains:
         same_graph = chain.source.graph is chain.result.graph
@@ -48,7 +48,7 @@ def shorten_in_place(chain: Chain, remainder: Remainder, editor: Editor) -> Step
     """Write a chain in fewer nodes, at its place."""
     kept = tuple(kind for _, kind in remainder.kept)
     absorbed = tuple(name_of(node) for node, _ in remainder.kept)
-    tensors = _keep(chain, remainder, editor)
+    tensors = keep_remainder(chain, remainder, editor)
     return Step(chain.rule, chain.names, "composed", (), absorbed, tensors, kept)
 
 
@@ -67,7 +67,7 @@ def _step(plan: Plan, chain: Chain, remainder: Remainder | None) -> Step:
     )
 
 
-def write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:
+def write_edits(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:
     """Carry out edits; return the names of the tensors written and the growth in bytes."""
     tensors: list[str] = []
     growth = 0
@@ -79,7 +79,9 @@ def write(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:
                 growth += grown
             case SetQuantized(weight, source, parts, axis, rounding):
                 own = editor.own_constant(weight.node, weight.index, source)
-                written, grown = write((replace(part, node=own) for part in parts), editor)
+                written, grown = write_edits(
+                    (replace(part, node=own) for part in parts), editor
+                )
                 tensors.extend(written)
                 growth += grown
                 if axis is not None:
@@ -107,7 +109,7 @@ def _write_node(
             editor.reshape_first(node, reshape, columns)
 
 
-def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]:
+def keep_remainder(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]:
     """Drop the nodes of a chain that do not stay and rewrite those that do."""
     kept: dict[ir.Node, str] = dict(remainder.kept)
     behind = False
@@ -121,7 +123,7 @@ def _keep(chain: Chain, remainder: Remainder, editor: Editor) -> tuple[str, ...]
             data, behind = node.outputs[0], True
         else:
             editor.bypass([node], data, renamed=behind)
-    tensors, _ = write(remainder.edits, editor)
+    tensors, _ = write_edits(remainder.edits, editor)
     return tensors
 
 

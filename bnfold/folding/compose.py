@@ -30,22 +30,25 @@ class Remainder:
 
 
 def shorten(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal:
-    """Return the fewest nodes that apply ``left`` in the place of ``chain``.
-
-    The constant becomes the second operand, of shape [C, 1, …]: what runtimes fuse best.
-    """
-    remainder: Remainder | Refusal
-    if left.is_identity:
-        # Its input and its output are both part of the interface: something must join them.
-        remainder = Remainder(((chain.nodes[-1], "Identity"),), ())
-    else:
-        remainder = _as_batch_norm(chain, left, facts) or _as_mul_add(chain, left, facts)
+    """Return fewer nodes than ``chain`` has that apply ``left`` in its place."""
+    remainder = write_as(chain, left, facts)
     if isinstance(remainder, Refusal):
         return remainder
     if _cost([kind for _, kind in remainder.kept]) >= _cost([n.op_type for n in chain.nodes]):
         why = "its maps already stand in the fewest nodes"
         return Refusal(Code.NO_GAIN, chain.names[0], why)
     return check_ranges(remainder.edits) or remainder
+
+
+def write_as(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal:
+    """Return the fewest nodes of ``chain`` that can apply ``left`` in its place.
+
+    The constant becomes the second operand, of shape [C, 1, …]: what runtimes fuse best.
+    """
+    if left.is_identity:
+        # Its input and its output are both part of the interface: something must join them.
+        return Remainder(((chain.nodes[-1], "Identity"),), ())
+    return _as_batch_norm(chain, left, facts) or _as_mul_add(chain, left, facts)
 
 
 def _cost(kinds: list[str]) -> int:

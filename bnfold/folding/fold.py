@@ -17,6 +17,7 @@ from bnfold.folding.dead_code import drop_dead_code
 from bnfold.folding.functions import inline_functions
 from bnfold.folding.idioms import find_idioms
 from bnfold.folding.inference import WARNING, read_as_inference
+from bnfold.folding.merging import merge_linear
 from bnfold.folding.norm_tails import fold_norm_tails, norm_stays
 from bnfold.folding.normalisations import describe_normalisations
 from bnfold.folding.order_gelus import order_gelus
@@ -112,10 +113,14 @@ class _Folder:
     _grouped: set[ir.Value] = field(default_factory=set)
 
     def run(self) -> list[Step]:
-        """Return the steps of every pass."""
+        """Return the steps of every pass: moves enable merges, and merges enable moves."""
         steps: list[Step] = []
-        while done := self._one_pass():
-            steps.extend(done)
+        merged: list[Step] | None = None
+        while merged is None or merged:
+            steps.extend(merged or ())
+            while done := self._one_pass():
+                steps.extend(done)
+            merged = merge_linear(self.facts, self.editor, self.selection)
         return steps
 
     def stays(self) -> list[Stay]:

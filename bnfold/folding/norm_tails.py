@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from bnfold.affine import Affine
 from bnfold.expression import Expression
-from bnfold.folding.carry_out import write
+from bnfold.folding.carry_out import write_edits
 from bnfold.folding.downwards import lower_alone
 from bnfold.folding.journey import Journey
 from bnfold.folding.ranges import check_ranges
@@ -82,7 +82,7 @@ def fold_norm_tails(facts: Facts, editor: Editor, selection: Selection) -> list[
     steps: list[Step] = []
     for node in _normalizations(facts):
         while isinstance(move := _plan(node, facts, selection), _Move):
-            tensors, growth = write((*move.journey.edits, *move.kept), editor)
+            tensors, growth = write_edits((*move.journey.edits, *move.kept), editor)
             steps.append(
                 Step(
                     rule=node.op_type,

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.expression import Expression
-from bnfold.folding.carry_out import write
+from bnfold.folding.carry_out import write_edits
 from bnfold.folding.idioms import tail_of_norm
 from bnfold.folding.selection import Selection
 from bnfold.folding.spelled_norms import Spelled, spelled_at
@@ -60,7 +60,7 @@ def write_norms(facts: Facts, editor: Editor, selection: Selection) -> list[Step
         names = tuple(name_of(part) for part in norm.tail)
         last = norm.tail[-1]
         editor.rewrite(last, norm.kind, norm.spelled.data)
-        tensors, _ = write(edits, editor)
+        tensors, _ = write_edits(edits, editor)
         step = Step(norm.kind, names, "spelled out", (), (name_of(last),), tensors)
         steps.append(step)
     return steps

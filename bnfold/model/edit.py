@@ -229,6 +229,16 @@ class Editor:
                     reader.replace_input_with(index, source)
         self.drop_nodes(reversed(nodes))
 
+    def drop_operands(self, node: ir.Node, gone: Sequence[int]) -> None:
+        """Take operands out of a Sum, at least two of which stay."""
+        olds = [node.inputs[index] for index in gone]
+        stay = [value for index, value in enumerate(node.inputs) if index not in set(gone)]
+        for index, value in enumerate(stay):
+            node.replace_input_with(index, value)
+        node.resize_inputs(len(stay))
+        producers = (None if value is None else value.producer() for value in olds)
+        self.drop_nodes([producer for producer in producers if producer is not None])
+
     def _become_output(self, source: ir.Value, output: ir.Value) -> None:
         graph = output.graph
         if graph is None:

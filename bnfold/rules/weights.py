@@ -75,6 +75,15 @@ def read_weight(node: ir.Node, index: int, facts: Facts) -> Weight | Refusal:
     return Weight(node, index, constant, stored)
 
 
+def read_float_weight(node: ir.Node, index: int, facts: Facts) -> Weight | Refusal:
+    """Return a weight that may be replaced by any other; one stored as integers may not."""
+    weight = read_weight(node, index, facts)
+    if isinstance(weight, Refusal) or weight.stored is None:
+        return weight
+    why = "its weight is stored as integers, which cannot take any other value"
+    return Refusal(Code.NOT_FLOAT, name_of(node), why)
+
+
 def has_input(node: ir.Node, index: int) -> bool:
     """Return whether an optional input is there; an empty name counts as absent."""
     return index < len(node.inputs) and node.inputs[index] is not None
