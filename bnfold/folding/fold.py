@@ -185,13 +185,13 @@ class _Folder:
 
     def _groups(self, chain: Chain) -> list[tuple[Chain, ...]]:
         """Return the chain with its equals if only they read its input, then it alone."""
-        readers = self.facts.element_uses(chain.source)
         alone: list[tuple[Chain, ...]] = [(chain,)]
-        if len(readers) < 2 or chain.source.is_graph_output():
-            return alone
-        if chain.source in self._grouped:
+        if chain.source in self._grouped or chain.source.is_graph_output():
             return alone
         self._grouped.add(chain.source)
+        readers = self.facts.element_uses(chain.source)
+        if len(readers) < 2:
+            return alone
         equals: list[Chain] = []
         for reader, index in readers:
             other = chain_from(reader, self.facts, self.selection)
