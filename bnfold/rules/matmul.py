@@ -88,8 +88,10 @@ class MatMul(Rule):
 
 
 def _unless(refusal: Refusal, answer: Taken | Refusal) -> Taken | Refusal:
-    """Return a second answer if it is yes, else the first refusal."""
-    return refusal if isinstance(answer, Refusal) else answer
+    """Return a second answer if it is yes or says more than that there is no constant."""
+    if isinstance(answer, Refusal) and refusal.code is not Code.DYNAMIC_WEIGHT:
+        return refusal
+    return answer
 
 
 def _weight(node: ir.Node, facts: Facts) -> Weight | Refusal:
