@@ -178,6 +178,9 @@ def _age(net: nn.Module) -> None:
         for name, parameter in net.named_parameters():
             if name.split(".")[-1].startswith("gamma"):
                 parameter.copy_(0.2 * torch.randn_like(parameter))
+            elif (parameter == parameter.flatten()[0]).all():
+                # Biases of zero would fold for nothing, and equal tensors would be shared.
+                parameter.add_(0.1 * torch.randn_like(parameter))
 
 
 def export(net: nn.Module, example: Tensor, exporter: str, path: Path) -> None:
