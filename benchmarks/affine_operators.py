@@ -37,10 +37,12 @@ class AffineCount:
         kinds: How many by operator kind.
         biases: How many of these are an Add or Sub of a bias right behind a MatMul of a
             constant: the linear layer itself, which has no bias of its own.
+        operators: How many operators of any kind there are, constants left out.
     """
 
     kinds: Mapping[str, int]
     biases: int
+    operators: int = 0
 
     @property
     def total(self) -> int:
@@ -56,7 +58,7 @@ def count_affine(model: onnx.ModelProto) -> AffineCount:
         model = shape_inference.infer_shapes(model)
     scope = _Scope(model)
     kinds: Counter[str] = Counter()
-    biases = 0
+    biases = operators = 0
     for graph, constants in scope.graphs(model.graph, _Constants(scope, {})):
         linear = {
             node.output[0]
@@ -64,10 +66,11 @@ def count_affine(model: onnx.ModelProto) -> AffineCount:
             if node.op_type == "MatMul" and any(constants.knows(name) for name in node.input)
         }
         for node in graph.node:
+            operators += node.op_type != "Constant"
             if scope.is_standard(node) and _is_affine(node, constants):
                 kinds[node.op_type] += 1
                 biases += node.op_type in {"Add", "Sub"} and bool(linear & set(node.input))
-    return AffineCount(dict(sorted(kinds.items())), biases)
+    return AffineCount(dict(sorted(kinds.items())), biases, operators)
 
 
 def _is_affine(node: onnx.NodeProto, constants: _Constants) -> bool:
