@@ -27,6 +27,8 @@ from torch import Tensor, nn
 
 EXPORTERS: Final = ("dynamo", "dynamo-plain", "torchscript")
 """The default; the same with ``optimize=False``; TorchScript with BatchNorm preserved."""
+_FREE_BATCH: Final = ("dynamo-batch", "torchscript-batch")
+"""Two of these with a batch size that is left open."""
 
 _TIMM: Final = {
     "resnet50": 224,
@@ -188,14 +190,16 @@ def export(net: nn.Module, example: Tensor, exporter: str, path: Path) -> None:
     kinds: dict[str, Callable[[], object]] = {
         "dynamo": lambda: _by_dynamo(net, example, path, optimize=True),
         "dynamo-plain": lambda: _by_dynamo(net, example, path, optimize=False),
-        "torchscript": lambda: torch.onnx.export(
+        "dynamo-batch": lambda: _by_dynamo(
             net,
-            (example,),
-            str(path),
-            dynamo=False,
-            opset_version=_OPSET,
-            training=torch.onnx.TrainingMode.PRESERVE,
-            do_constant_folding=False,
+            example.repeat(2, 1, 1, 1),
+            path,
+            optimize=True,
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+        ),
+        "torchscript": lambda: _by_torchscript(net, example, path),
+        "torchscript-batch": lambda: _by_torchscript(
+            net, example, path, input_names=["x"], dynamic_axes={"x": {0: "batch"}}
         ),
     }
     with warnings.catch_warnings():
@@ -203,7 +207,9 @@ def export(net: nn.Module, example: Tensor, exporter: str, path: Path) -> None:
         kinds[exporter]()
 
 
-def _by_dynamo(net: nn.Module, example: Tensor, path: Path, *, optimize: bool) -> None:
+def _by_dynamo(
+    net: nn.Module, example: Tensor, path: Path, *, optimize: bool, **options: object
+) -> None:
     torch.onnx.export(
         net,
         (example,),
@@ -213,6 +219,20 @@ def _by_dynamo(net: nn.Module, example: Tensor, path: Path, *, optimize: bool) -
         opset_version=_OPSET,
         external_data=False,
         verbose=False,
+        **options,
+    )
+
+
+def _by_torchscript(net: nn.Module, example: Tensor, path: Path, **options: object) -> None:
+    torch.onnx.export(
+        net,
+        (example,),
+        str(path),
+        dynamo=False,
+        opset_version=_OPSET,
+        training=torch.onnx.TrainingMode.PRESERVE,
+        do_constant_folding=False,
+        **options,
     )
 
 
@@ -220,7 +240,7 @@ def main() -> None:
     """Export what the cache does not have; a failure is noted beside, in a text file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", default=NETS)
-    parser.add_argument("--exporter", action="append", choices=EXPORTERS)
+    parser.add_argument("--exporter", action="append", choices=(*EXPORTERS, *_FREE_BATCH))
     parser.add_argument("--cache", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
