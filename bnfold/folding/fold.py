@@ -23,6 +23,7 @@ from bnfold.folding.normalisations import describe_normalisations
 from bnfold.folding.order_gelus import order_gelus
 from bnfold.folding.plan import Plan, draw_plan
 from bnfold.folding.selection import Selection
+from bnfold.folding.sequences import split_sequences
 from bnfold.folding.sites import Chain, chain_from, is_reported, source_of
 from bnfold.folding.write_norms import write_norms
 from bnfold.model.edit import Editor
@@ -71,6 +72,9 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
     normalisations = describe_normalisations(facts)
     while inlined := inline_constant_branches(facts, Editor(model, facts), chosen):
         steps.extend(inlined)
+        facts = Facts(model, permissions)
+    if split := split_sequences(facts, Editor(model, facts), chosen):
+        steps.extend(split)
         facts = Facts(model, permissions)
     editor = Editor(model, facts)
     steps.extend(drop_dead_code(facts, editor, chosen))

@@ -7,7 +7,7 @@ of graph inputs and outputs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -284,6 +284,31 @@ class Editor:
     def set_operator(self, node: ir.Node, op_type: str) -> None:
         """Make a node another operator that reads the inputs it has."""
         node.op_type = op_type
+
+    def split_instead(self, node: ir.Node, readers: Mapping[ir.Node, int]) -> None:
+        """Make a SplitToSequence a Split; readers take the part of that number.
+
+        ``keepdims`` goes: it counts only where no sizes are given (SplitToSequence-11).
+        """
+        sizes = node.inputs[1]
+        count = 0 if sizes is None else self._facts.sizes_in(sizes)
+        kept = [a for name, a in node.attributes.items() if name != "keepdims"]
+        stem = node.outputs[0].name or "part"
+        whole = ir.Node("", "Split", node.inputs, kept, num_outputs=count, name=node.name)
+        whole.metadata_props.update(node.metadata_props)
+        for place, value in enumerate(whole.outputs):
+            value.name = self.unique(f"{stem}_{place}")
+        _graph_of(node).insert_before(node, whole)
+        for reader, place in readers.items():
+            old, new = reader.outputs[0], whole.outputs[place]
+            if old.is_graph_output() or new.uses():
+                reader.op_type = "Identity"
+                reader.resize_inputs(1)
+                reader.replace_input_with(0, new)
+            else:
+                _take_identity(new, old)
+                old.replace_all_uses_with(new)
+        self.drop_nodes([*readers, node])
 
     def store_shape(self, node: ir.Node) -> None:
         """Make the result of a Shape or Size, which is known, an initializer."""

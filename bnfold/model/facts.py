@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,9 @@ from bnfold.records import Code, Permissions, Refusal
 
 Use = tuple[ir.Node, int]
 """A reader of a value: a node and its input index, or see `Facts.result`."""
+
+_GUESS_DEPTH: Final = 4
+"""So many operators are looked through for a shape that inference does not know."""
 
 _OVERRIDABLE_SINCE_IR: Final = 4
 _BLIND_TO_ELEMENTS: Final = frozenset({("Shape", 0), ("Size", 0), ("CastLike", 1)})
@@ -50,6 +54,25 @@ _SAME_SHAPE: Final = frozenset(
         "Softmax",
     ]
 )
+
+
+_KEEP_RANK: Final = frozenset({"MatMul", "Add", "Sub", "Mul", "Div", "Split"})
+
+
+def _dims_from_weight(node: ir.Node, weight: Dims) -> Dims | None:
+    """Tell the shape of a result from that of the second input."""
+    rest: Dims = (None,) * (len(weight) - 2)
+    match node.op_type:
+        case "Conv":
+            return (None, weight[0], *rest)
+        case "ConvTranspose" if isinstance(weight[1], int):
+            return (None, weight[1] * int_attr(node, "group", 1), *rest)
+        case "Gemm":
+            return (None, weight[0 if int_attr(node, "transB", 0) else 1])
+        case "Reshape" if weight and isinstance(weight[0], int):
+            return (None,) * weight[0]
+        case _:
+            return None
 
 
 class Facts:
@@ -192,6 +215,11 @@ class Facts:
             known[axis] = tuple(size if isinstance(size, int) else None for size in found)
         return known[axis]
 
+    def sizes_in(self, value: ir.Value) -> int:
+        """Return how many elements a value has; 0 if that is unknown."""
+        dims = self.shape(value) or (None,)
+        return math.prod(dim if isinstance(dim, int) else 0 for dim in dims)
+
     def constant_inputs(self, node: ir.Node) -> frozenset[int]:
         """Return the inputs of a node that hold a constant that may be relied on."""
         known = self._constant_inputs.get(node)
@@ -203,7 +231,7 @@ class Facts:
             self._constant_inputs[node] = known
         return known
 
-    def _guess_shape(self, value: ir.Value) -> Dims | None:
+    def _guess_shape(self, value: ir.Value, depth: int = _GUESS_DEPTH) -> Dims | None:
         """Tell rank and channels from the weights, where the input's shape is unknown."""
         node = value.producer()
         while node is not None and node.op_type in _SAME_SHAPE and node.inputs[0] is not None:
@@ -215,16 +243,30 @@ class Facts:
         weight = self._shapes.dims(node.inputs[1])
         if weight is None or not self.is_standard(node):
             return None
-        rest: Dims = (None,) * (len(weight) - 2)
-        match node.op_type:
-            case "Conv":
-                return (None, weight[0], *rest)
-            case "ConvTranspose" if isinstance(weight[1], int):
-                return (None, weight[1] * int_attr(node, "group", 1), *rest)
-            case "Gemm":
-                return (None, weight[0 if int_attr(node, "transB", 0) else 1])
-            case _:
-                return None
+        if node.op_type not in _KEEP_RANK:
+            return _dims_from_weight(node, weight)
+        data = node.inputs[0]
+        known = None if data is None else self._shapes.dims(data)
+        if known is None and data is not None and depth:
+            known = self._guess_shape(data, depth - 1)
+        return None if known is None else self._guess_after(value, node, known, weight)
+
+    def _guess_after(
+        self, value: ir.Value, node: ir.Node, data: Dims, other: Dims
+    ) -> Dims | None:
+        """Tell the shape of a value from those of its data and of a constant beside it."""
+        constant = self.constant(node.inputs[1])
+        if isinstance(constant, Refusal):
+            return None
+        if node.op_type == "MatMul":
+            return (*data[:-1], other[1]) if len(other) == 2 and len(data) > 1 else None
+        if node.op_type == "Split":
+            axis, place = int_attr(node, "axis", 0) % max(len(data), 1), value.index() or 0
+            size = int(constant.stored().reshape(-1)[place])
+            return (*data[:axis], size, *data[axis + 1 :])
+        grows = zip(data[len(data) - len(other) :], other, strict=False)
+        fits = len(other) <= len(data) and all(b in (1, a) for a, b in grows)
+        return data if fits else None
 
     def dtype(self, value: ir.Value) -> ir.DataType | None:
         """Return the element type of a value, if known."""

@@ -38,17 +38,16 @@ class _Binary(Rule):
         if isinstance(operands, Refusal):
             return operands
         index, constant = operands
+        if self._map(index, np.ones(1), None) is None:
+            why = f"{node.op_type} by a value is no map"
+            return Refusal(Code.NOT_AFFINE, name_of(node), why)
         along = channel_vector(node, index, constant, facts)
         if isinstance(along, Refusal):
             return along
         vector, axis = along
         with np.errstate(all="ignore"):
             affine = self._map(index, vector, axis)
-        if affine is None:
-            return Refusal(
-                Code.NOT_AFFINE, name_of(node), f"{node.op_type} by a value is no map"
-            )
-        if not affine.is_finite:
+        if affine is None or not affine.is_finite:
             why = "its constant gives a scale or shift that is not finite"
             return Refusal(Code.NOT_FINITE, name_of(node), why, "check the constant")
         return Source(index, affine)

@@ -62,6 +62,11 @@ def fused_projection(cut: str, scale: str) -> onnx.ModelProto:
             net.node("Gather", [y, net.const(np.asarray(i), dtype="int64")], axis=0)
             for i in range(3)
         ]
+    elif cut == "Sequence":
+        sequence = net.node("SplitToSequence", [y, net.ints(1, 1, 1)], axis=0)
+        places = [net.const(np.asarray(i), dtype="int64") for i in (0, 1, -1)]
+        pieces = [net.node("SequenceAt", [sequence, place]) for place in places]
+        parts = [net.node("Squeeze", [p, net.ints(0)]) for p in pieces]
     elif cut == "Split":
         split = net.nodes_out(
             "Split", [y], [net.fresh("p") for _ in range(3)], "", {"axis": 0}
@@ -195,7 +200,7 @@ def _attention_cases() -> list[Case]:
         ),
         *(
             folds(f"paths/qkv/{cut}/{s}", partial(fused_projection, cut, s), 1, scope="issue3")
-            for cut in ("Split", "Gather", "Slice")
+            for cut in ("Split", "Gather", "Slice", "Sequence")
             for s in ("q", "k", "both", "scores")
         ),
     ]
