@@ -12,7 +12,7 @@ from typing import TypeVar
 import onnx_ir as ir
 
 from bnfold.affine import Affine
-from bnfold.folding.journey import Crossroads, Journey, Queue, first_way, too_far
+from bnfold.folding.journey import Crossroads, Journey, Queue, first_way
 from bnfold.folding.selection import Selection, rule_of
 from bnfold.folding.sites import Chain, source_of
 from bnfold.model.facts import Facts, Use
@@ -67,13 +67,9 @@ class _Descent:
         return self._journey if refusal is None else refusal
 
     def _visit(self, node: ir.Node) -> Refusal | None:
-        answer = self._ask(node)
-        if isinstance(answer, Refusal):
-            return self._journey.stopped(answer, self._journey.came_from(node))
-        taken = self._crossroads.choose(answer)
-        self._journey.note(node, taken)
-        if self._crossroads.is_far:
-            return self._journey.stopped(too_far(self._start, node), node)
+        taken = self._journey.passes(node, self._ask(node), self._crossroads)
+        if isinstance(taken, Refusal):
+            return taken
         refusals = (
             self._enter(node.outputs[place], affine, node)
             for place, affine in taken.onward.items()

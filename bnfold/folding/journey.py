@@ -45,8 +45,17 @@ class Journey:
         """Remember which node handed the map to ``node`` first; None: the site did."""
         self._came_from.setdefault(node, by)
 
-    def note(self, node: ir.Node, taken: Taken) -> None:
-        """Remember the answer of one node."""
+    def passes(
+        self, node: ir.Node, answer: Taken | Refusal, crossroads: Crossroads
+    ) -> Taken | Refusal:
+        """Follow the answer of a node; a refusal, or one for the distance, has its route."""
+        if isinstance(answer, Refusal):
+            return self.stopped(answer, self._came_from[node])
+        taken = crossroads.choose(answer)
+        self._note(node, taken)
+        return self.stopped(too_far(node), node) if crossroads.is_far else taken
+
+    def _note(self, node: ir.Node, taken: Taken) -> None:
         self.edits.extend(taken.edits)
         goes_on = taken.onward or taken.inside
         (self.passed if goes_on else self.absorbed_by).append(node)
@@ -55,10 +64,6 @@ class Journey:
         """Remember that a reader takes the inverse of what it will now read."""
         self.edits.extend(taken.edits)
         self.adjusted.append(node)
-
-    def came_from(self, node: ir.Node) -> ir.Node | None:
-        """Return the node that handed the map to ``node``; None: the site did."""
-        return self._came_from[node]
 
     def route_to(self, node: ir.Node | None) -> tuple[str, ...]:
         """Return the names of the nodes from the site to ``node``, which is the last."""
@@ -129,9 +134,9 @@ def first_way(walk: Callable[[Crossroads], Journey | Refusal]) -> Journey | Refu
     return first if isinstance(outcome, Refusal) else outcome
 
 
-def too_far(value: ir.Value, node: ir.Node) -> Refusal:
+def too_far(node: ir.Node) -> Refusal:
     """Refuse because the search costs more than it may bring."""
-    why = f"the map of {value.name!r} would have to pass more than {_FARTHEST} nodes"
+    why = f"the map would have to pass more than {_FARTHEST} nodes"
     return Refusal(Code.TOO_FAR, name_of(node), why)
 
 

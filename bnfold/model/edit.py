@@ -16,9 +16,20 @@ import onnx_ir as ir
 from bnfold.expression import Expression
 from bnfold.model.constants import Constant, folded_tensor
 from bnfold.model.facts import Facts
-from bnfold.model.graphs import graphs_of, subgraphs_of
+from bnfold.model.values import (
+    all_names,
+    detach_subgraphs,
+    graph_of,
+    is_read,
+    is_stored,
+    label,
+    name_is_taken,
+    take_identity,
+    values_in,
+)
 
 _LISTED_AS_INPUTS_UNTIL_IR: Final = 3
+_ROLES: Final = {1: "weight", 2: "bias"}
 
 
 class Editor:
@@ -27,7 +38,7 @@ class Editor:
     def __init__(self, model: ir.Model, facts: Facts) -> None:
         self._model = model
         self._facts = facts
-        self._names = set(_all_names(model.graph))
+        self._names = set(all_names(model.graph))
 
     def unique(self, wanted: str) -> str:
         """Return ``wanted``, with a number behind it if that name is taken."""
@@ -62,7 +73,7 @@ class Editor:
         node.replace_input_with(index, value)
         if old is None:
             return value.name or "", 0
-        was_stored = _is_stored(old)
+        was_stored = is_stored(old)
         gone = self.drop_constant(old)
         if gone:
             self._inherit_name(value, old)
@@ -91,10 +102,10 @@ class Editor:
     def _add_initializer(
         self, node: ir.Node, index: int, old: ir.Value | None, tensor: ir.LazyTensor
     ) -> ir.Value:
-        graph = _graph_of(node)
+        graph = graph_of(node)
         stem = (
             old.name if old is not None else None
-        ) or f"{_label(node)}.{_ROLES.get(index, index)}"
+        ) or f"{label(node)}.{_ROLES.get(index, index)}"
         tensor.name = self.unique(stem if old is None else f"{stem}.folded")
         value = ir.Value(
             name=tensor.name,
@@ -121,7 +132,7 @@ class Editor:
             shape=tensor.shape,
             const_value=tensor,
         )
-        self._register(value, _graph_of(node))
+        self._register(value, graph_of(node))
         old.replace_all_uses_with(value)
         self.drop_nodes([node])
         return value.name or ""
@@ -135,7 +146,7 @@ class Editor:
             source: The node; from it on, each reads the one before as its input 0. It and
                 those are copied where others read them too.
         """
-        graph = _graph_of(node)
+        graph = graph_of(node)
         reader, place = node, index
         while True:
             value = reader.inputs[place]
@@ -160,13 +171,13 @@ class Editor:
             node.inputs,
             node.attributes.values(),
             overload=node.overload,
-            name=self.unique(f"{_label(node)}.folded"),
+            name=self.unique(f"{label(node)}.folded"),
             num_outputs=1,
         )
         value = copy.outputs[0]
         value.name = self.unique(f"{old.name}.folded")
         value.type, value.shape = old.type, old.shape
-        _graph_of(reader).insert_before(reader, copy)
+        graph_of(reader).insert_before(reader, copy)
         reader.replace_input_with(place, value)
         self._facts.adopt(copy, like=node)
         return copy
@@ -197,11 +208,11 @@ class Editor:
         pending = list(nodes)
         while pending:
             node = pending.pop()
-            if node.graph is None or any(_is_read(value) for value in node.outputs):
+            if node.graph is None or any(is_read(value) for value in node.outputs):
                 continue
             inputs = [value for value in dict.fromkeys(node.inputs) if value is not None]
-            captured = _detach_subgraphs(node)
-            _graph_of(node).remove(node, safe=True)
+            captured = detach_subgraphs(node)
+            graph_of(node).remove(node, safe=True)
             for value in (*inputs, *captured):
                 producer = value.producer()
                 if producer is not None:
@@ -221,7 +232,7 @@ class Editor:
         if last.is_graph_output():
             self._become_output(source, last)
         elif renamed and not source.is_graph_output() and source.producer() is not None:
-            _take_identity(source, last)
+            take_identity(source, last)
         last.replace_all_uses_with(source)
         for node in nodes[:-1]:  # Shape and the like may read values inside of the chain
             for reader, index in list(node.outputs[0].uses()):
@@ -243,7 +254,7 @@ class Editor:
         graph = output.graph
         if graph is None:
             return
-        _take_identity(source, output)
+        take_identity(source, output)
         for place, value in enumerate(graph.outputs):
             if value is output:
                 graph.outputs[place] = source
@@ -298,7 +309,7 @@ class Editor:
         whole.metadata_props.update(node.metadata_props)
         for place, value in enumerate(whole.outputs):
             value.name = self.unique(f"{stem}_{place}")
-        _graph_of(node).insert_before(node, whole)
+        graph_of(node).insert_before(node, whole)
         for reader, place in readers.items():
             old, new = reader.outputs[0], whole.outputs[place]
             if old.is_graph_output() or new.uses():
@@ -306,7 +317,7 @@ class Editor:
                 reader.resize_inputs(1)
                 reader.replace_input_with(0, new)
             else:
-                _take_identity(new, old)
+                take_identity(new, old)
                 old.replace_all_uses_with(new)
         self.drop_nodes([*readers, node])
 
@@ -319,7 +330,7 @@ class Editor:
     def reshape_first(self, node: ir.Node, reshape: ir.Node, columns: int) -> None:
         """Move a Reshape from behind a product of matrices to its data, as [-1, columns]."""
         data, product, result = node.inputs[0], node.outputs[0], reshape.outputs[0]
-        graph = _graph_of(node)
+        graph = graph_of(node)
         shape = ir.Tensor(np.array([-1, columns], np.int64), name=self.unique("matrix"))
         value = ir.Value(
             name=shape.name,
@@ -332,7 +343,7 @@ class Editor:
         if result.is_graph_output():
             self._become_output(product, result)
         else:
-            _take_identity(product, result)
+            take_identity(product, result)
         result.name = self.unique(f"{product.name}.rows")
         result.shape = None
         result.replace_all_uses_with(product)
@@ -361,11 +372,11 @@ class Editor:
     def keep_first_output(self, node: ir.Node, others: Sequence[ir.Value | None]) -> None:
         """Leave a node its first output; readers of the rest read ``others`` instead."""
         for value, source in zip(node.outputs[1:], others, strict=False):
-            if source is None or not _is_read(value):
+            if source is None or not is_read(value):
                 continue
             if value.is_graph_output():
                 keep = ir.Node("", "Identity", [source], num_outputs=1)
-                _graph_of(node).insert_after(node, keep)
+                graph_of(node).insert_after(node, keep)
                 source = keep.outputs[0]
                 self._become_output(source, value)
             value.replace_all_uses_with(source)
@@ -373,7 +384,7 @@ class Editor:
 
     def inline_branch(self, node: ir.Node, branch: ir.Graph) -> None:
         """Put the nodes of ``branch`` in the place of the If ``node``."""
-        graph = _graph_of(node)
+        graph = graph_of(node)
         for value in list(branch.initializers.values()):
             branch.initializers.pop(value.name or "")
             self._move_initializer(value, graph)
@@ -391,7 +402,7 @@ class Editor:
     def _move_initializer(self, value: ir.Value, graph: ir.Graph) -> None:
         """Register a branch's initializer in the outer graph, copied if its name is taken."""
         name = value.name or ""
-        taken = name in graph.initializers or _name_is_taken(graph, name)
+        taken = name in graph.initializers or name_is_taken(graph, name)
         if not taken:
             graph.register_initializer(value)
             return
@@ -409,7 +420,7 @@ class Editor:
         value.replace_all_uses_with(copy, replace_graph_outputs=True)
 
     def _rename_clashes(self, nodes: Sequence[ir.Node], graph: ir.Graph) -> None:
-        taken = {value.name for value in _values_in(graph)}
+        taken = {value.name for value in values_in(graph)}
         for node in nodes:
             for value in node.outputs:
                 if value.name in taken:
@@ -420,82 +431,10 @@ class Editor:
         local = new.producer() is not None and new.producer().graph is node.graph  # type: ignore[union-attr]  # producer is there
         if old.is_graph_output() and (not local or new.is_graph_output()):
             keep = ir.Node("", "Identity", [new], num_outputs=1)
-            _graph_of(node).insert_before(node, keep)
+            graph_of(node).insert_before(node, keep)
             new = keep.outputs[0]
         if old.is_graph_output():
             self._become_output(new, old)
         elif local and not new.is_graph_output():
-            _take_identity(new, old)
+            take_identity(new, old)
         old.replace_all_uses_with(new)
-
-
-_ROLES: Final = {1: "weight", 2: "bias"}
-
-
-def _is_stored(value: ir.Value) -> bool:
-    """Return whether a constant takes space in the model, rather than being computed."""
-    producer = value.producer()
-    return producer is None or producer.op_type == "Constant"
-
-
-def _label(node: ir.Node) -> str:
-    return node.name or node.outputs[0].name or node.op_type
-
-
-def _graph_of(node: ir.Node) -> ir.Graph:
-    graph = node.graph
-    if graph is None:
-        message = f"node {node.name!r} has left its graph"
-        raise ValueError(message)
-    return graph
-
-
-def _take_identity(value: ir.Value, other: ir.Value) -> None:
-    """Give ``value`` the name and the declared type of ``other``, which is about to go."""
-    name = other.name
-    other.name = None
-    value.name = name
-    value.type = other.type
-    value.shape = other.shape
-    value.doc_string = other.doc_string
-    value.metadata_props.clear()
-    value.metadata_props.update(other.metadata_props)
-    value.meta.update(other.meta)
-
-
-def _is_read(value: ir.Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output()
-
-
-def _values_in(graph: ir.Graph) -> Iterable[ir.Value]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs
-
-
-def _name_is_taken(graph: ir.Graph, name: str) -> bool:
-    return any(value.name == name for value in _values_in(graph))
-
-
-def _all_names(graph: ir.Graph) -> Iterable[str]:
-    for inner in graphs_of(graph):
-        for value in _values_in(inner):
-            yield value.name or ""
-        for node in inner:
-            for used in node.inputs:
-                if used is not None:
-                    yield used.name or ""
-
-
-def _detach_subgraphs(node: ir.Node) -> list[ir.Value]:
-    """Take away the outer values that a node's subgraphs read; return them."""
-    captured: dict[ir.Value, None] = {}
-    for subgraph in subgraphs_of(node):
-        inside = set(graphs_of(subgraph))
-        for inner in (inner for graph in inside for inner in graph):
-            for index, value in enumerate(inner.inputs):
-                if value is not None and value.graph not in inside:
-                    captured[value] = None
-                    inner.replace_input_with(index, None)
-    return list(captured)
