@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -101,9 +103,10 @@ def _session(model: onnx.ModelProto, threads: int) -> Callable[[], object]:
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    shape = (1, _CHANNELS, _SIZE, _SIZE)
+    (only,) = session.get_inputs()
+    shape = [size if isinstance(size, int) else 1 for size in only.shape]
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    return lambda: session.run(None, {"x": x})
+    return lambda: session.run(None, {only.name: x})
 
 
 def _timed(work: Callable[[], object]) -> int:
@@ -137,15 +140,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("models", nargs="*", help="files with one image as input, instead")
     options = parser.parse_args()
-    for build in (rep_vgg, mobile_one):
+    nets = {build.__name__: build for build in (rep_vgg, mobile_one)}
+    files = {Path(name).stem: partial(onnx.load, name) for name in options.models}
+    for name, build in (files or nets).items():
         model = build()
         folded = bnfold.fold(model, verify=False).to_proto()
         a, b, c = (_session(m, options.threads) for m in (model, folded, model))
         gain = _interval(_ratios(a, b, options.rounds))
         null = _interval(_ratios(a, c, options.rounds))
         nodes = f"{len(model.graph.node)} → {len(folded.graph.node)} nodes"
-        print(f"{build.__name__}: {nodes}, original / folded {gain}, null {null}")
+        print(f"{name}: {nodes}, original / folded {gain}, null {null}")
 
 
 if __name__ == "__main__":
