@@ -7,7 +7,7 @@ copy of a large tensor outlives its use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -26,11 +26,37 @@ class Stored(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Origin of elements: a constant of the model as it was before any fold, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """Origin of elements: made of other expressions.
+
+    Attributes:
+        kind: How, as a word that a certificate can hold.
+        settings: Numbers, texts, lists and arrays that say it exactly.
+        sources: What they were made of.
+    """
+
+    kind: str
+    settings: Mapping[str, object]
+    sources: tuple[Expression, ...]
+
+
+Origin = Named | Made
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """An array kept in memory."""
+    """An array kept in memory, and where it came from if that is known."""
 
     array: NDArray[np.generic]
+    origin: Origin | None = None
 
     def numpy(self) -> NDArray[np.generic]:
         """Return the elements."""
@@ -42,6 +68,7 @@ class Derived:
     """An array that is computed anew whenever it is asked for, so that no copy is kept."""
 
     compute: Callable[[], NDArray[np.generic]]
+    origin: Made
 
     def numpy(self) -> NDArray[np.generic]:
         """Return the elements."""
@@ -63,25 +90,25 @@ class Expression:
     factors: tuple[Wide, ...] = ()
 
     @classmethod
-    def of(cls, array: NDArray[np.generic]) -> Expression:
+    def of(cls, array: NDArray[np.generic], origin: Origin | None = None) -> Expression:
         """Return the expression that is ``array`` itself."""
-        return cls(Held(array), array.shape)
+        return cls(Held(array, origin), array.shape)
 
     @classmethod
     def derived(
         cls,
         compute: Callable[[], NDArray[np.generic]],
         shape: tuple[int, ...],
-        sources: Sequence[Expression],
+        origin: Made,
     ) -> Expression:
-        """Return the expression that ``compute`` makes of ``sources``.
+        """Return the expression that ``compute`` makes, as ``origin`` says in data.
 
         It is computed when it is asked for, unless a source is of that kind already: so the
         work and the depth of calls stay bounded, however often weights are merged.
         """
-        if any(isinstance(source.base, Derived) for source in sources):
-            return cls.of(compute())
-        return cls(Derived(compute), shape)
+        if any(isinstance(source.base, Derived) for source in origin.sources):
+            return cls.of(compute(), origin)
+        return cls(Derived(compute, origin), shape)
 
     def times(self, vector: Wide, axes: Sequence[int]) -> Expression:
         """Return this expression multiplied by ``vector``, laid along ``axes``.
@@ -93,6 +120,12 @@ class Expression:
             for axis, size in zip(axes, vector.shape, strict=True):
                 shape[axis] = size
         return Expression(self.base, self.shape, _merge(self.factors, vector.reshape(shape)))
+
+    def mapped(self, scale: Wide, shift: Wide) -> Expression:
+        """Return ``scale · this + shift``; both broadcast with it. Computed at once."""
+        elements = self.evaluate() * scale + shift
+        origin = Made("map", {"scale": scale, "shift": shift}, (self,))
+        return Expression.of(np.asarray(elements), origin)
 
     def evaluate(self) -> Wide:
         """Return the elements in float64: a new array unless ``base`` holds float64."""

@@ -82,6 +82,21 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelMap:
+    """``y = scale · x + shift`` along one axis, in float64.
+
+    Attributes:
+        axis: Axis of the value, from the front; None for one scale and shift for all of it.
+        scale: One number for each channel, or one for all.
+        shift: The same.
+    """
+
+    axis: int | None
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One fold that was carried out (or would be, in a dry run).
 
@@ -98,6 +113,7 @@ class Step:
             nodes computed them, in bytes.
         adjusted: Names of other readers of a value that changed under way: their constants
             took the inverse.
+        map: The map of the site in float64; None where nothing of that kind was moved.
     """
 
     rule: str
@@ -109,6 +125,7 @@ class Step:
     left: tuple[str, ...] = ()
     cloned_bytes: int = 0
     adjusted: tuple[str, ...] = ()
+    map: ChannelMap | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

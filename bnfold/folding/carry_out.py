@@ -15,7 +15,7 @@ from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
 from bnfold.model.graphs import graphs_of
 from bnfold.model.quantized import EXACT
-from bnfold.records import Step
+from bnfold.records import ChannelMap, Step
 from bnfold.rules.base import (
     DropInput,
     Edit,
@@ -49,7 +49,16 @@ def shorten_in_place(chain: Chain, remainder: Remainder, editor: Editor) -> Step
     kept = tuple(kind for _, kind in remainder.kept)
     absorbed = tuple(name_of(node) for node, _ in remainder.kept)
     tensors = keep_remainder(chain, remainder, editor)
-    return Step(chain.rule, chain.names, "composed", (), absorbed, tensors, kept)
+    return Step(
+        rule=chain.rule,
+        site=chain.names,
+        move="composed",
+        routes=(),
+        absorbed_by=absorbed,
+        tensors=tensors,
+        left=kept,
+        map=_map_of(chain),
+    )
 
 
 def _step(plan: Plan, chain: Chain, remainder: Remainder | None) -> Step:
@@ -64,7 +73,14 @@ def _step(plan: Plan, chain: Chain, remainder: Remainder | None) -> Step:
         tensors=(),
         left=() if remainder is None else tuple(kind for _, kind in remainder.kept),
         adjusted=tuple(name_of(node) for node in plan.up.adjusted),
+        map=_map_of(chain),
     )
+
+
+def _map_of(chain: Chain) -> ChannelMap:
+    affine = chain.affine
+    scale, shift = tuple(affine.scale.tolist()), tuple(affine.shift.tolist())
+    return ChannelMap(affine.axis, scale, shift)
 
 
 def write_edits(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...], int]:

@@ -7,7 +7,6 @@ from typing import Final
 
 import onnx_ir as ir
 
-from bnfold.expression import Expression
 from bnfold.folding.selection import Selection, rule_of
 from bnfold.model.constants import Constant
 from bnfold.model.edit import Editor
@@ -72,4 +71,9 @@ def _mapped(node: ir.Node, facts: Facts) -> Constant | Refusal:
         return source
     if isinstance(value, Refusal):
         return value
-    return Constant(Expression.of(source.affine(value.wide())), value.dtype)
+    if source.affine.axis is None:
+        along = [1] * len(value.shape)
+    else:
+        along = [-1 if place == source.affine.axis else 1 for place in range(len(value.shape))]
+    scale, shift = (part.reshape(along) for part in (source.affine.scale, source.affine.shift))
+    return Constant(value.expression.mapped(scale, shift), value.dtype)

@@ -29,6 +29,7 @@ from bnfold.folding.write_norms import write_norms
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
 from bnfold.model.graphs import graphs_of, sort_graphs
+from bnfold.model.origins import mark_origins
 from bnfold.model.parameters import check_parameters
 from bnfold.records import Code, FoldReport, Permissions, Refusal, Stay, Step
 
@@ -47,6 +48,7 @@ def fold_in_place(
     allowed = permissions or Permissions()
     before = count_operators(model)
     sort_graphs(model)
+    mark_origins(model)
     written = inline_functions(model, lambda trial: _fold_graphs(trial, chosen, allowed))
     report = _fold_graphs(model, chosen, allowed)
     known = {(stay.rule, stay.site) for stay in report.stays}

@@ -51,11 +51,17 @@ class Constant:
 
 def constant_of(tensor: ir.TensorProtocol) -> Constant:
     """Return the constant a tensor holds; a folded tensor gives its unrounded expression."""
-    expression = tensor.meta.get(_EXPRESSION) if isinstance(tensor, ir.LazyTensor) else None
+    expression = expression_of(tensor)
     if expression is None:
         shape = tuple(int(size) for size in tensor.shape.numpy())
         expression = Expression(tensor, shape)
     return Constant(expression, tensor.dtype)
+
+
+def expression_of(tensor: ir.TensorProtocol) -> Expression | None:
+    """Return what a folded tensor evaluates; None for a tensor that no fold wrote."""
+    found = tensor.meta.get(_EXPRESSION) if isinstance(tensor, ir.LazyTensor) else None
+    return found if isinstance(found, Expression) else None
 
 
 def folded_tensor(

@@ -13,6 +13,7 @@ from bnfold.model.attributes import int_attr
 from bnfold.model.constants import Constant, constant_node, constant_of
 from bnfold.model.evaluate import COMPUTES, evaluate
 from bnfold.model.graphs import graphs_of, subgraphs_of
+from bnfold.model.origins import named
 from bnfold.model.shapes import Dim, Dims, ShapeTable
 from bnfold.records import Code, Permissions, Refusal
 
@@ -325,7 +326,11 @@ class Facts:
             if waiting:
                 stack.extend(waiting)
             else:
-                self._computed[node] = self._evaluate(node)
+                results = self._evaluate(node)
+                if results is not None:
+                    pairs = zip(results, node.outputs, strict=False)
+                    results = [named(result, value.name) for result, value in pairs]
+                self._computed[node] = results
         return self._computed[last]
 
     def _needed(self, node: ir.Node) -> list[ir.Value]:

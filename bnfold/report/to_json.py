@@ -7,7 +7,7 @@ import json
 import math
 from typing import Final
 
-from bnfold.records import FoldReport, VerifyReport
+from bnfold.records import FoldReport, Step, VerifyReport
 
 SCHEMA: Final = "bnfold/fold-report/2"
 
@@ -16,7 +16,7 @@ def fold_to_json(report: FoldReport, check: VerifyReport | None) -> str:
     """Return a fold report, and its check if there was one, as indented JSON."""
     document = {
         "schema": SCHEMA,
-        "folded": [dataclasses.asdict(step) for step in report.steps],
+        "folded": [_step(step) for step in report.steps],
         "normalisations": [dataclasses.asdict(norm) for norm in report.normalisations],
         "stayed": [dataclasses.asdict(stay) for stay in report.stays],
         "operators": {
@@ -28,6 +28,13 @@ def fold_to_json(report: FoldReport, check: VerifyReport | None) -> str:
         "check": None if check is None else _finite(dataclasses.asdict(check)),
     }
     return json.dumps(document, indent=2, sort_keys=False, ensure_ascii=False)
+
+
+def _step(step: Step) -> dict[str, object]:
+    """Return a step without the numbers of its map, which a certificate holds."""
+    fields = dataclasses.asdict(dataclasses.replace(step, map=None))
+    del fields["map"]
+    return fields
 
 
 def _finite(entry: object) -> object:

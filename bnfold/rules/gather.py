@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.affine import Affine
-from bnfold.expression import Expression
 from bnfold.model.attributes import int_attr, ints_attr
 from bnfold.model.constants import FLOATS
 from bnfold.model.facts import Facts
@@ -143,7 +142,9 @@ def _into_table(
     if weight.stored is not None:
         why = "its table is stored as integers, which have no place for a shift"
         return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why)
-    expression = Expression.of(affine.on_axis(axis or 0)(table.wide()))
+    along = [-1 if place == axis else 1 for place in range(len(table.shape))]
+    scale, shift = (part.reshape(along) for part in (affine.scale, affine.shift))
+    expression = table.expression.mapped(scale, shift)
     return Taken((SetConstant(node, 0, expression, table.dtype, None),))
 
 

@@ -12,7 +12,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.affine import Affine
-from bnfold.expression import Expression
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, SetConstant, Taken, dynamic_weight, name_of, wrong_axis
@@ -128,8 +127,8 @@ def mapped_constant(
     if isinstance(constant, Refusal):
         return dynamic_weight(node, constant)
     if affine.axis is None:
-        elements = constant.wide() * affine.scale[0] + affine.shift[0]
-        return SetConstant(node, index, Expression.of(elements), constant.dtype, None)
+        mapped = constant.expression.mapped(affine.scale[0], affine.shift[0])
+        return SetConstant(node, index, mapped, constant.dtype, None)
     if rank is None:
         return unknown_shape(node, "the rank of its result")
     along = (affine.scale.size, *[1] * (rank - affine.axis - 1))
@@ -137,8 +136,9 @@ def mapped_constant(
     if math.prod(shape) > max(math.prod(constant.shape), _MAY_GROW_TO):
         why = f"its constant would grow from {list(constant.shape)} to {list(shape)}"
         return Refusal(Code.NO_GAIN, name_of(node), why)
-    elements = constant.wide() * affine.scale.reshape(along) + affine.shift.reshape(along)
-    return SetConstant(node, index, Expression.of(elements), constant.dtype, None)
+    scale, shift = affine.scale.reshape(along), affine.shift.reshape(along)
+    mapped = constant.expression.mapped(scale, shift)
+    return SetConstant(node, index, mapped, constant.dtype, None)
 
 
 def all_equal(maps: Iterable[Affine]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.affine import Affine, Vector
-from bnfold.expression import Expression
+from bnfold.expression import Expression, Made
 from bnfold.folding.merging.taps import Form, Wide, Window, compose, embed, identity_form
 from bnfold.model.attributes import int_attr, ints_attr, string_attr
 from bnfold.model.facts import Facts
@@ -172,9 +172,12 @@ def sum_edits(
     node: ir.Node, own: Convolution, parts: Sequence[Part], form: Form
 ) -> list[Edit]:
     """Return the edits after which the Conv ``node`` is the sum of ``parts``."""
-    weight = Expression.derived(
-        partial(_sum, tuple(parts), form), form.shape, [part.weight for _, part in parts]
-    )
+    settings = {
+        "form": form.as_data(),
+        "parts": [{"sign": sign, "form": part.form.as_data()} for sign, part in parts],
+    }
+    origin = Made("sum of convolutions", settings, tuple(part.weight for _, part in parts))
+    weight = Expression.derived(partial(_sum, tuple(parts), form), form.shape, origin)
     biases = [sign * part.bias_or_zero() for sign, part in parts if part.bias is not None]
     bias = np.sum(biases, axis=0) if biases else None
     return conv_edits(node, own, form, weight, bias)
@@ -192,8 +195,13 @@ def sequence_edits(
 ) -> list[Edit]:
     """Return the edits after which the Conv ``node`` is ``second`` behind ``first``."""
     form = first.form.then(second.form)
-    sources = (first.weight, second.weight)
-    weight = Expression.derived(partial(_behind, first, second), form.shape, sources)
+    settings = {
+        "form": form.as_data(),
+        "first": first.form.as_data(),
+        "second": second.form.as_data(),
+    }
+    origin = Made("convolution behind convolution", settings, (first.weight, second.weight))
+    weight = Expression.derived(partial(_behind, first, second), form.shape, origin)
     bias = None if second.bias is None else second.bias.evaluate()
     if first.bias is not None:
         bias = second.bias_or_zero() + _image(first.bias.evaluate(), second)

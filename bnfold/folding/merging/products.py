@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.affine import Affine, Vector
-from bnfold.expression import Expression
+from bnfold.expression import Expression, Made
 from bnfold.folding.merging.taps import Wide
 from bnfold.model.attributes import float_attr, int_attr
 from bnfold.model.facts import Facts
@@ -61,6 +61,10 @@ class Product:
         """Return the matrix as it is multiplied, in float64."""
         stored = self.weight.evaluate()
         return self.factor * (np.swapaxes(stored, -1, -2) if self.transposed else stored)
+
+    def as_data(self) -> dict[str, object]:
+        """Return how its matrix is stored as plain data, as a certificate holds it."""
+        return {"transposed": self.transposed, "factor": self.factor}
 
     def fits(self, other: Product) -> bool:
         """Return whether a sum of both is one product."""
@@ -145,6 +149,11 @@ class Summand:
         whole = self.shift if own is None else self.shift + self.outer * own
         return self.sign * whole
 
+    def as_data(self) -> dict[str, object]:
+        """Return it as plain data, as a certificate holds it."""
+        product = None if self.product is None else self.product.as_data()
+        return {"sign": self.sign, "outer": self.outer, "product": product}
+
     def wide(self, like: Product) -> Wide:
         """Return its part of the matrix of a sum."""
         if self.product is None:
@@ -173,11 +182,14 @@ def sum_edits(
     node: ir.Node, own: Product, parts: Sequence[Summand], added: Vector | None
 ) -> list[Edit]:
     """Return the edits after which ``node`` is the sum of ``parts``, plus ``added``."""
-    weight = Expression.derived(
-        partial(_sum, own, tuple(parts)),
-        own.weight.shape,
-        [part.product.weight for part in parts if part.product is not None],
-    )
+    settings = {
+        "constant_is_left": own.index != _RIGHT,
+        "transposed": own.transposed,
+        "parts": [part.as_data() for part in parts],
+    }
+    sources = tuple(part.product.weight for part in parts if part.product is not None)
+    origin = Made("sum of products", settings, sources)
+    weight = Expression.derived(partial(_sum, own, tuple(parts)), own.weight.shape, origin)
     return product_edits(node, own, weight, added)
 
 
@@ -192,8 +204,14 @@ def sequence_edits(node: ir.Node, own: Product, first: Product, second: Product)
     """Return the edits after which ``node`` is ``second`` behind ``first``: x · A · B."""
     rows, columns = first.shape[0], second.shape[1]
     shape = (columns, rows) if own.transposed else (rows, columns)
+    settings = {
+        "first": first.as_data(),
+        "second": second.as_data(),
+        "transposed": own.transposed,
+    }
+    origin = Made("product behind product", settings, (first.weight, second.weight))
     compute = partial(_behind, first, second, own.transposed)
-    weight = Expression.derived(compute, shape, (first.weight, second.weight))
+    weight = Expression.derived(compute, shape, origin)
     added = second.addend
     if first.addend is not None:
         image = first.addend @ second.wide()

@@ -119,6 +119,19 @@ class Form:
         taps = (window.taps for window in self.windows)
         return (self.outputs, self.inputs // self.groups, *taps)
 
+    def as_data(self) -> dict[str, object]:
+        """Return it as plain data, as a certificate holds it."""
+        windows = [
+            {"first": w.first, "step": w.step, "taps": w.taps, "stride": w.stride}
+            for w in self.windows
+        ]
+        return {
+            "outputs": self.outputs,
+            "inputs": self.inputs,
+            "groups": self.groups,
+            "windows": windows,
+        }
+
     @property
     def work(self) -> int:
         """Multiply-adds for one place of the output: as many as the weight has elements."""
