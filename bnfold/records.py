@@ -238,3 +238,69 @@ class VerifyReport:
     def passed(self) -> bool:
         """Whether the models were judged and found to compute the same function."""
         return self.verdict is Verdict.PASSED
+
+
+class Charge(StrEnum):
+    """What a proof found wrong, as a stable word for scripts."""
+
+    INTERFACE = "interface"
+    TAMPERED = "tampered"
+    OTHER_FILES = "other-files"
+    TENSOR = "tensor"
+    UNRECORDED = "unrecorded-change"
+    NOT_DONE = "recorded-change-not-done"
+    VALUE = "value"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a proof found wrong.
+
+    Attributes:
+        charge: A stable word for scripts.
+        node: Name of the node of the folded model in which it lies; empty if in none.
+        where: Name of the tensor or value.
+        why: What was expected and what was found, in a sentence.
+        channel: The channel that is furthest off; None where it is all of it, or none.
+        fold: The fold that made it, if a certificate names one.
+    """
+
+    charge: Charge
+    node: str
+    where: str
+    why: str
+    channel: int | None = None
+    fold: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProofReport:
+    """What a segment by segment comparison of two graphs in float64 showed.
+
+    Attributes:
+        verdict: PASSED when every output was shown to be the same function.
+        findings: What is wrong, the first to meet on the way from the inputs first.
+        tensors: How many tensors changed and were derived anew from the original's.
+        same_nodes: How many nodes are the same, byte for byte.
+        windows: How many changed segments were evaluated on both sides.
+        impulses: How many of them are affine, and were probed by every impulse.
+        certified: Whether a certificate said what to expect.
+        assumptions: What the user allowed, without which the proof does not hold.
+        why: Why nothing was shown, where that is so.
+    """
+
+    verdict: Verdict
+    findings: tuple[Finding, ...] = ()
+    tensors: int = 0
+    same_nodes: int = 0
+    windows: int = 0
+    impulses: int = 0
+    certified: bool = False
+    assumptions: tuple[str, ...] = ()
+    why: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the graphs were shown to compute the same function."""
+        return self.verdict is Verdict.PASSED

@@ -1,0 +1,1 @@
+"""Proofs: what a certificate claims, checked against the two models it is about."""

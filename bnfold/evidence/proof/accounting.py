@@ -1,0 +1,195 @@
+"""Check a certificate against two models: are these the files, the changes, the tensors?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.evidence.proof.certificate import Certificate, TensorChange
+from bnfold.evidence.proof.changes import Change, Kind, changed_nodes, changed_tensors
+from bnfold.evidence.proof.contents import Contents
+from bnfold.evidence.proof.recipes import RecipeError, derive
+from bnfold.evidence.proof.rounding import Wide, furthest
+from bnfold.evidence.proof.sides import CannotEvaluateError, Side
+from bnfold.records import Charge, Finding
+
+_HELD: Final = 1 << 28
+"""Elements of unrounded tensors that are kept for the proof; larger ones are derived again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the books show.
+
+    Attributes:
+        findings: What does not fit.
+        wide: Unrounded tensors of the folded model, by name.
+        rounded: Changed floating tensors that nothing tells the unrounded elements of.
+        derived: How many tensors were derived anew.
+    """
+
+    findings: tuple[Finding, ...]
+    wide: Mapping[str, Wide]
+    rounded: frozenset[str]
+    derived: int
+
+
+@dataclass(slots=True)
+class Books:
+    """A certificate, and the two models as they are."""
+
+    certificate: Certificate
+    original: Side
+    folded: Side
+    before: Contents
+    after: Contents
+    _wide: dict[str, Wide] = field(default_factory=dict)
+    _rounded: set[str] = field(default_factory=set)
+
+    def check(self) -> Account:
+        """Compare what is claimed with what is there."""
+        findings = [*self._identity()]
+        if not findings:
+            findings.extend(self._tensors())
+            findings.extend(self._compared())
+            findings.extend(self._rest(findings))
+        derived = len(self._wide)
+        return Account(tuple(findings), self._wide, frozenset(self._rounded), derived)
+
+    def _identity(self) -> Iterator[Finding]:
+        certificate = self.certificate
+        if not certificate.sealed:
+            why = "its digest does not fit its contents: it was changed after it was written"
+            yield Finding(Charge.TAMPERED, "", "certificate", why)
+        if certificate.original != self.before.digest:
+            why = (
+                f"it is about an original with SHA-256 {certificate.original[:12]}…, "
+                f"this one has {self.before.digest[:12]}…"
+            )
+            yield Finding(Charge.OTHER_FILES, "", "certificate", why)
+
+    def _compared(self) -> Iterator[Finding]:
+        """Hold the recorded changes against the changes there are."""
+        pairs = (
+            ("node", self.certificate.nodes, changed_nodes(self.before, self.after)),
+            (
+                "tensor",
+                [entry.change for entry in self.certificate.tensors],
+                changed_tensors(self.before, self.after),
+            ),
+        )
+        for role, recorded, found in pairs:
+            yield from self._unlike(role, recorded, found)
+        if self.certificate.header != (self.before.header, self.after.header):
+            why = "interface, opsets, functions or metadata are not what it says"
+            yield Finding(Charge.UNRECORDED, "", "model", why)
+
+    def _unlike(
+        self, role: str, recorded: Sequence[Change], found: Sequence[Change]
+    ) -> Iterator[Finding]:
+        told, seen = ({change.name: change for change in part} for part in (recorded, found))
+        for name in dict.fromkeys((*told, *seen)):
+            claim, fact = told.get(name), seen.get(name)
+            if claim == fact:
+                continue
+            node = name if role == "node" else self._reader_of(name)
+            if claim is None and fact is not None:
+                why = f"the {role} was {fact.kind}, and the certificate does not say so"
+                yield Finding(Charge.UNRECORDED, node, name, why, self._moved(role, fact))
+            elif fact is None and claim is not None:
+                why = f"the certificate says that the {role} was {claim.kind}: it was not"
+                yield Finding(Charge.NOT_DONE, node, name, why, fold=self._fold_of(name, node))
+            elif claim is not None and fact is not None:
+                why = f"the {role} is not the one that the certificate describes"
+                fold = self._fold_of(name, node)
+                yield Finding(
+                    Charge.UNRECORDED, node, name, why, self._moved(role, fact), fold
+                )
+        if len(told) != len(recorded):
+            yield Finding(Charge.TAMPERED, "", "certificate", f"it lists a {role} twice")
+
+    def _rest(self, findings: Sequence[Finding]) -> Iterator[Finding]:
+        if not findings and self.certificate.folded != self.after.digest:
+            why = "the folded model is not the one that the certificate is about"
+            yield Finding(Charge.OTHER_FILES, "", "certificate", why)
+
+    def _moved(self, role: str, change: Change) -> int | None:
+        """Return the channel in which a tensor is furthest from what it was."""
+        if role != "tensor" or change.kind is not Kind.CHANGED:
+            return None
+        tensors = [
+            side.model.graph.initializers[change.name].const_value
+            for side in (self.original, self.folded)
+        ]
+        arrays = [None if tensor is None else tensor.numpy() for tensor in tensors]
+        old, new = arrays
+        if old is None or new is None or old.shape != new.shape or not old.ndim:
+            return None
+        off = np.abs(new.astype(np.float64) - old.astype(np.float64))
+        return int(np.argmax(off.reshape(len(off), -1).max(axis=1)))
+
+    def _tensors(self) -> Iterator[Finding]:
+        """Derive every changed tensor anew; half an ulp is what storing it may cost."""
+        for entry in self.certificate.tensors:
+            tensor = self._tensor_of(entry.change)
+            if tensor is None or not tensor.dtype.is_floating_point():
+                continue
+            yield from self._tensor(entry, tensor)
+
+    def _tensor_of(self, change: Change) -> ir.TensorProtocol | None:
+        value = self.folded.model.graph.initializers.get(change.name)
+        return None if value is None or change.kind is Kind.REMOVED else value.const_value
+
+    def _tensor(self, entry: TensorChange, tensor: ir.TensorProtocol) -> Iterator[Finding]:
+        name = entry.change.name
+        node = self._reader_of(name)
+        fold = self._fold_of(name, node)
+        if entry.recipe is None:
+            self._rounded.add(name)
+            return
+        try:
+            wide = derive(entry.recipe, self._constant)
+        except (RecipeError, CannotEvaluateError) as error:
+            yield Finding(Charge.TENSOR, node, name, f"cannot be derived: {error}", None, fold)
+            return
+        stored = np.asarray(tensor.numpy())
+        if stored.shape != wide.shape:
+            why = f"its shape is {stored.shape}, {wide.shape} is derived"
+            yield Finding(Charge.TENSOR, node, name, why, None, fold)
+            return
+        self._wide[name] = wide
+        found = furthest(stored, wide)
+        if found is not None:
+            place = np.unravel_index(found[0], stored.shape)
+            got, want = float(stored[place]), float(wide[place])
+            where = [int(index) for index in place]
+            off = f"{found[1]:.3g} half ulps apart"
+            why = f"element {where} is {got:.9g}, {want:.9g} is derived: {off}"
+            channel = where[0] if where else None
+            yield Finding(Charge.TENSOR, node, name, why, channel, fold)
+
+    def _constant(self, name: str) -> Wide | None:
+        value = self.original.values.get(name)
+        if value is None or not self.original.is_constant(value):
+            return None
+        return np.asarray(self.original.constant(value))
+
+    def _reader_of(self, tensor: str) -> str:
+        value = self.folded.model.graph.initializers.get(tensor)
+        readers: Iterable[ir.Node] = () if value is None else value.consumers()
+        return next((self.after.keys.get(node, node.name or "") for node in readers), "")
+
+    def _fold_of(self, name: str, node: str) -> str:
+        return fold_of(self.certificate, name, node)
+
+
+def fold_of(certificate: Certificate | None, name: str, node: str) -> str:
+    """Return the fold that wrote a tensor, or edited a node, in words."""
+    for step in () if certificate is None else certificate.folds:
+        if name in step.tensors or node in step.absorbed_by or name in step.site:
+            return f"{step.rule} {', '.join(step.site)} ({step.move})"
+    return ""

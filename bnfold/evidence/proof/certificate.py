@@ -1,0 +1,211 @@
+"""Certificates: every fold as data, for a checker that does not know the folder.
+
+A certificate is a claim, not a proof: it says which parts of which model changed, and what the
+new tensors were made of. Whoever checks it needs only the two models and this file.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from bnfold.errors import ModelError
+from bnfold.evidence.proof.changes import Change, Kind
+from bnfold.records import ChannelMap, Step
+
+SCHEMA: Final = "bnfold/certificate/1"
+_FLOATS: Final = "<f8"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorChange:
+    """A tensor that changed, and what it was made of; no recipe where none can be told."""
+
+    change: Change
+    recipe: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A value that is not the same in both models: ``folded = scale · original + shift``.
+
+    Attributes:
+        name: Its name in both.
+        axis: The axis that scale and shift run along; None for one number for all.
+        scale: One number for each channel; None where it is no map of the original's.
+        shift: The same.
+    """
+
+    name: str
+    axis: int | None = None
+    scale: tuple[float, ...] | None = None
+    shift: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Everything that a fold did to one model.
+
+    Attributes:
+        original: Digest of the model before.
+        folded: Digest of the model after.
+        header: Digests of all but nodes and tensors, before and after.
+        assumptions: What the user allowed, as words.
+        folds: The steps of the fold, their maps included.
+        nodes: Nodes that were removed, changed or added.
+        tensors: Tensors that were removed, changed or added.
+        values: Values of both models that are not the same in both.
+    """
+
+    original: str
+    folded: str
+    header: tuple[str, str]
+    assumptions: tuple[str, ...]
+    folds: tuple[Step, ...]
+    nodes: tuple[Change, ...]
+    tensors: tuple[TensorChange, ...]
+    values: tuple[Relation, ...] = ()
+    sealed: bool = True
+    """Whether its own digest fits: False when the file was edited after it was written."""
+
+    def to_json(self) -> str:
+        """Return the certificate as JSON; arrays are base64 of little-endian float64."""
+        body = {
+            "schema": SCHEMA,
+            "original": {"sha256": self.original},
+            "folded": {"sha256": self.folded},
+            "header": {"before": self.header[0], "after": self.header[1]},
+            "assumptions": list(self.assumptions),
+            "folds": [asdict(step) for step in self.folds],
+            "nodes": [asdict(change) for change in self.nodes],
+            "tensors": [
+                {**asdict(entry.change), "recipe": entry.recipe} for entry in self.tensors
+            ],
+            "values": [asdict(relation) for relation in self.values],
+        }
+        body = _packed(body)
+        body["sha256"] = _seal(body)
+        return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_certificate(source: str | Path) -> Certificate:
+    """Read a certificate from a file, or from its JSON text.
+
+    Raises:
+        ModelError: If it cannot be read, or is no certificate of a known schema.
+    """
+    where = "certificate" if _is_text(source) else str(source)
+    try:
+        text = str(source) if _is_text(source) else Path(source).read_text(encoding="utf-8")
+        body = json.loads(text)
+        return _from_body(body)
+    except OSError as error:
+        raise _unreadable(where, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise _unreadable(where, "it is no text") from error
+    except json.JSONDecodeError as error:
+        raise _unreadable(where, f"it is no JSON: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        why = f"it is no {SCHEMA}: {type(error).__name__} {error}"
+        raise _unreadable(where, why) from error
+
+
+def _is_text(source: str | Path) -> bool:
+    return isinstance(source, str) and source.lstrip().startswith("{")
+
+
+def _unreadable(where: str, why: str) -> ModelError:
+    remedy = "write it anew: bnfold fold MODEL -o FOLDED --certificate C.json"
+    return ModelError("cannot read the certificate", where=where, why=why, remedy=remedy)
+
+
+def _from_body(body: dict[str, Any]) -> Certificate:
+    if body["schema"] != SCHEMA:
+        message = f"its schema is {body['schema']!r}"
+        raise ValueError(message)
+    seal = body.pop("sha256", "")
+    sealed = seal == _seal(body)
+    body = _unpacked(body)
+    return Certificate(
+        original=str(body["original"]["sha256"]),
+        folded=str(body["folded"]["sha256"]),
+        header=(str(body["header"]["before"]), str(body["header"]["after"])),
+        assumptions=tuple(str(word) for word in body["assumptions"]),
+        folds=tuple(_step(entry) for entry in body["folds"]),
+        nodes=tuple(_change(entry) for entry in body["nodes"]),
+        tensors=tuple(_tensor(entry) for entry in body["tensors"]),
+        values=tuple(_relation(entry) for entry in body["values"]),
+        sealed=sealed,
+    )
+
+
+def _step(entry: dict[str, Any]) -> Step:
+    found = entry["map"]
+    return Step(
+        rule=str(entry["rule"]),
+        site=tuple(entry["site"]),
+        move=str(entry["move"]),
+        routes=tuple(tuple(route) for route in entry["routes"]),
+        absorbed_by=tuple(entry["absorbed_by"]),
+        tensors=tuple(entry["tensors"]),
+        left=tuple(entry["left"]),
+        cloned_bytes=int(entry["cloned_bytes"]),
+        adjusted=tuple(entry["adjusted"]),
+        map=None
+        if found is None
+        else ChannelMap(found["axis"], tuple(found["scale"]), tuple(found["shift"])),
+    )
+
+
+def _change(entry: dict[str, Any]) -> Change:
+    names = ("name", "before", "after", "operator")
+    return Change(Kind(entry["kind"]), *(str(entry[name]) for name in names))
+
+
+def _tensor(entry: dict[str, Any]) -> TensorChange:
+    recipe = entry.pop("recipe")
+    if recipe is not None and not isinstance(recipe, dict):
+        message = f"the recipe of {entry['name']!r} is no object"
+        raise TypeError(message)
+    return TensorChange(_change(entry), recipe)
+
+
+def _relation(entry: dict[str, Any]) -> Relation:
+    parts = (entry["scale"], entry["shift"])
+    scale, shift = (None if part is None else tuple(map(float, part)) for part in parts)
+    axis = None if entry["axis"] is None else int(entry["axis"])
+    return Relation(str(entry["name"]), axis, scale, shift)
+
+
+def _seal(body: Mapping[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _packed(entry: Any) -> Any:
+    """Replace arrays by what JSON can hold, without losing a bit."""
+    if isinstance(entry, Mapping):
+        return {str(key): _packed(value) for key, value in entry.items()}
+    if isinstance(entry, list | tuple):
+        return [_packed(value) for value in entry]
+    if isinstance(entry, np.ndarray | np.generic):
+        wide = np.asarray(entry).astype(_FLOATS)
+        encoded = base64.b64encode(np.ascontiguousarray(wide).tobytes()).decode("ascii")
+        return {"shape": list(wide.shape), "float64": encoded}
+    return entry
+
+
+def _unpacked(entry: Any) -> Any:
+    if isinstance(entry, dict):
+        if entry.keys() == {"shape", "float64"}:
+            raw = np.frombuffer(base64.b64decode(entry["float64"], validate=True), _FLOATS)
+            return raw.reshape(entry["shape"]).astype(np.float64)
+        return {key: _unpacked(value) for key, value in entry.items()}
+    return [_unpacked(value) for value in entry] if isinstance(entry, list) else entry

@@ -1,0 +1,122 @@
+"""What a model holds, by digest: its nodes, its tensors, and the rest.
+
+Digests are SHA-256 of contents, so they do not depend on whether weights lie inside of the
+file or beside it, nor on the order of nodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The parts of a model, each by its digest.
+
+    Attributes:
+        header: Digest of all but nodes and initializers: interface, opsets, functions,
+            metadata.
+        nodes: Digests of the nodes of the main graph, subgraphs included, by their key.
+        operators: Their operators.
+        tensors: Digests of the initializers of the main graph, by name.
+    """
+
+    header: str
+    nodes: dict[str, str]
+    operators: dict[str, str]
+    tensors: dict[str, str]
+    keys: dict[ir.Node, str] = field(repr=False, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all of it."""
+        whole = hashlib.sha256(self.header.encode())
+        for part in (self.nodes, self.tensors):
+            for name in sorted(part):
+                whole.update(f"\n{name}={part[name]}".encode())
+            whole.update(b"\n\n")
+        return whole.hexdigest()
+
+
+def contents_of(model: ir.Model) -> Contents:
+    """Return the parts of a model; reads every weight once."""
+    keys = _keys(model.graph)
+    nodes = {key: _node_digest(node) for node, key in keys.items()}
+    operators = {key: node.op_type for node, key in keys.items()}
+    stored = [
+        (name, value.const_value)
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+    ]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        digests = list(pool.map(lambda pair: tensor_digest(pair[1]), stored))
+    tensors = {name: one for (name, _), one in zip(stored, digests, strict=True)}
+    return Contents(_header_digest(model), nodes, operators, tensors, keys)
+
+
+def _keys(graph: ir.Graph) -> dict[ir.Node, str]:
+    """Name every node: by its name where that is its own, else by what it writes."""
+    counts = Counter(node.name for node in graph)
+    taken: Counter[str] = Counter()
+    keys: dict[ir.Node, str] = {}
+    for node in graph:
+        own = node.name if node.name and counts[node.name] == 1 else ""
+        key = own or f"{node.op_type} → {next(_outputs(node), '')}"
+        taken[key] += 1
+        keys[node] = key if taken[key] == 1 else f"{key} #{taken[key]}"
+    return keys
+
+
+def _outputs(node: ir.Node) -> Iterator[str]:
+    return (value.name for value in node.outputs if value.name)
+
+
+def _node_digest(node: ir.Node) -> str:
+    proto = ir.serde.serialize_node(node)
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+
+
+def tensor_digest(tensor: ir.TensorProtocol) -> str:
+    """Return the digest of the type, the shape and the elements of a tensor."""
+    elements = tensor.numpy()
+    told = f"{tensor.dtype.name} {tuple(int(size) for size in elements.shape)}\n"
+    digest = hashlib.sha256(told.encode())
+    digest.update(_bytes(elements))
+    return digest.hexdigest()
+
+
+def _bytes(elements: NDArray[np.generic]) -> bytes | memoryview:
+    if elements.dtype == np.object_:
+        return b"\0".join(bytes(one) for one in elements.reshape(-1))
+    flat = np.ascontiguousarray(elements).reshape(-1)
+    return memoryview(flat.view(np.uint8)) if flat.size else b""
+
+
+def _header_digest(model: ir.Model) -> str:
+    proto = onnx.ModelProto()
+    for domain, version in sorted(model.opset_imports.items()):
+        proto.opset_import.add(domain=domain, version=version)
+    proto.ir_version = model.ir_version
+    proto.producer_name = model.producer_name or ""
+    proto.doc_string = model.doc_string or ""
+    for key, text in sorted(model.metadata_props.items()):
+        proto.metadata_props.add(key=key, value=text)
+    for _, function in sorted(model.functions.items()):
+        ir.serde.serialize_function_into(proto.functions.add(), function)
+    proto.graph.name = model.graph.name or ""
+    for value in model.graph.inputs:
+        ir.serde.serialize_value_into(proto.graph.input.add(), value)
+    for value in model.graph.outputs:
+        ir.serde.serialize_value_into(proto.graph.output.add(), value)
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()

@@ -1,0 +1,98 @@
+"""Numbers for the inputs of a segment: drawn, not taken from data.
+
+A segment is judged for all inputs, not for those that a network happens to meet, so its inputs
+are drawn: channels that no picture wakes are woken here.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.model.facts import Facts
+
+Array = NDArray[Any]
+Dims = tuple[int | str | None, ...]
+
+SIDE: Final = 6
+"""Length of an axis whose size is free, or cut short."""
+
+_BATCH: Final = 2
+_CUT_FROM_RANK: Final = 4
+
+
+class Sizes(Enum):
+    """How large the drawn arrays are."""
+
+    CUT = "spatial axes cut short"
+    REAL = "as the model has them"
+
+
+class Style(Enum):
+    """What numbers are drawn."""
+
+    NORMAL = "standard normal"
+    SPREAD = "normal, of another size in every channel"
+    POSITIVE = "the magnitudes of standard normal numbers"
+
+
+def dimensions(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, Dims]:
+    """Return the dimensions of every floating value whose rank is known.
+
+    They are those that the model has for ``inputs``: with symbols bound, shape inference sees
+    through most of what computes with shapes.
+    """
+    bound = _bound(model, inputs)
+    facts = Facts(bound)
+    known: dict[str, Dims] = {}
+    results = (value for node in bound.graph for value in node.outputs)
+    for value in (*bound.graph.inputs, *results):
+        kind, dims = facts.dtype(value), facts.shape(value)
+        if value.name and kind is not None and kind.is_floating_point() and dims is not None:
+            known[value.name] = dims
+    return known
+
+
+def _bound(model: ir.Model, inputs: Mapping[str, Array]) -> ir.Model:
+    try:
+        bound = model.clone()
+    except (RuntimeError, ValueError):
+        return model
+    for value in bound.graph.inputs:
+        if value.name in inputs:
+            value.shape = ir.Shape(inputs[value.name].shape)
+    for node in bound.graph:
+        for value in node.outputs:
+            value.shape = None
+    return bound
+
+
+def shape_of(dims: Dims, sizes: Sizes) -> tuple[int, ...]:
+    """Return a shape that fits the dimensions; free ones get a size of their own."""
+    cut = sizes is Sizes.CUT and len(dims) >= _CUT_FROM_RANK
+    return tuple(_size(dim, axis, cut=cut) for axis, dim in enumerate(dims))
+
+
+def _size(dim: int | str | None, axis: int, *, cut: bool) -> int:
+    free = _BATCH if axis == 0 else SIDE
+    if not isinstance(dim, int):
+        return free
+    return min(dim, free) if cut and axis != 1 else dim
+
+
+def draw(name: str, shape: tuple[int, ...], style: Style, seed: int) -> Array:
+    """Return an array of the shape; the same name and seed give the same numbers."""
+    rng = np.random.default_rng((zlib.crc32(name.encode()), seed))
+    normal = rng.standard_normal(shape)
+    if style is Style.POSITIVE:
+        return np.asarray(np.abs(normal))
+    if style is Style.SPREAD and len(shape) > 1:
+        along = [size if axis in (1, len(shape) - 1) else 1 for axis, size in enumerate(shape)]
+        return np.asarray(normal * 10.0 ** rng.uniform(-1.0, 1.5, along))
+    return np.asarray(normal)

@@ -1,0 +1,149 @@
+"""How two arrays are related: the same, one an affine map of the other, or neither."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Wide = NDArray[np.float64]
+
+EXACT: Final = 1e-9
+"""Float64 arithmetic in another order stays within this, relative to its slice."""
+
+_NEGLIGIBLE: Final = 1e-7
+"""A slice is compared to no less than this part of the largest number beside it."""
+
+_FEWEST: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How far two arrays are apart.
+
+    Attributes:
+        size: Largest difference relative to the slice it lies in; infinite where they cannot
+            be compared.
+        channel: The slice along axis 1 where it is; None if there is no such axis.
+    """
+
+    size: float
+    channel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """``folded = scale · original + shift`` along an axis; None for all of it alike."""
+
+    axis: int | None
+    scale: Wide
+    shift: Wide
+
+    def __call__(self, value: Array) -> Array:
+        """Return what the folded model holds where the original holds ``value``."""
+        if self.axis is None:
+            return np.asarray(value * self.scale[0] + self.shift[0])
+        along = [-1 if place == self.axis else 1 for place in range(value.ndim)]
+        return np.asarray(value * self.scale.reshape(along) + self.shift.reshape(along))
+
+
+def gap(original: Array, folded: Array, noise: Wide | None = None) -> Gap:
+    """Return how far two arrays are apart, by the slices of every axis of one entry or more.
+
+    Args:
+        original: What is expected.
+        folded: What was found.
+        noise: Differences that rounding alone makes, of the same shape; a gap within some
+            times their largest of a slice counts as none.
+    """
+    if original.shape != folded.shape or original.dtype != folded.dtype:
+        return Gap(float("inf"))
+    if original.dtype != np.float64:
+        return _gap_of_others(original, folded)
+    if not original.size:
+        return Gap(0.0)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(original - folded)
+    both = (original == folded) | (np.isnan(original) & np.isnan(folded))
+    error = np.where(both, 0.0, error)
+    size = np.where(np.isfinite(original), np.abs(original), 0.0)
+    floor = float(size.max()) * _NEGLIGIBLE
+    worst = Gap(0.0)
+    for axis in _axes(original.ndim):
+        errors, sizes = _peaks(error, axis), _peaks(size, axis)
+        allowed = np.maximum(sizes, floor)
+        if noise is not None:
+            allowed = np.maximum(allowed, _peaks(np.abs(noise), axis) / EXACT)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = np.where(errors == 0.0, 0.0, errors / allowed)
+        ratios = np.where(np.isnan(ratios), np.inf, ratios)
+        place = int(np.argmax(ratios))
+        if ratios[place] > worst.size:
+            channel = place if axis == _channel_axis(original.ndim) else _channel_of(error)
+            worst = Gap(float(ratios[place]), channel)
+    return worst
+
+
+def _channel_axis(rank: int) -> int | None:
+    return 1 if rank > 1 else None
+
+
+def _channel_of(error: Wide) -> int | None:
+    axis = _channel_axis(error.ndim)
+    return None if axis is None else int(np.argmax(np.nan_to_num(_peaks(error, axis))))
+
+
+def _gap_of_others(original: Array, folded: Array) -> Gap:
+    return Gap(0.0 if np.array_equal(original, folded) else float("inf"))
+
+
+def _axes(rank: int) -> tuple[int, ...]:
+    return tuple(dict.fromkeys((1, rank - 1))) if rank > 1 else (0,) if rank else (-1,)
+
+
+def _peaks(array: Wide, axis: int) -> Wide:
+    if axis < 0:
+        return array.reshape(1)
+    others = tuple(other for other in range(array.ndim) if other != axis)
+    return np.asarray(array.max(axis=others)) if others else array
+
+
+def fit(original: Array, folded: Array, *, within: float = EXACT) -> Link | None:
+    """Return the map that takes the one array to the other, None if there is none.
+
+    Tried along no axis, axis 1, the last axis, then the rest.
+    """
+    if original.shape != folded.shape or original.dtype != np.float64:
+        return None
+    if not (np.isfinite(original).all() and np.isfinite(folded).all()):
+        return None
+    rank = original.ndim
+    for axis in dict.fromkeys((None, *(_axes(rank) if rank else ()), *range(rank))):
+        link = _fit_along(original, folded, axis)
+        if link is not None and gap(folded, link(original)).size <= within:
+            return link
+    return None
+
+
+def _fit_along(original: Wide, folded: Wide, axis: int | None) -> Link | None:
+    """Least squares, one line for each slice; a slice that does not vary has scale 1."""
+    count = 1 if axis is None else original.shape[axis]
+    rows = [
+        np.moveaxis(one, axis or 0, 0).reshape(count, -1) if one.ndim else one.reshape(1, 1)
+        for one in (original, folded)
+    ]
+    x, y = rows
+    if x.shape[1] < _FEWEST:
+        return None
+    x_mean, y_mean = x.mean(1), y.mean(1)
+    dx, dy = x - x_mean[:, None], y - y_mean[:, None]
+    spread = (dx * dx).sum(1)
+    varies = spread > 1e-20 * (x * x).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = np.where(varies, (dx * dy).sum(1) / spread, 1.0)
+    if not np.isfinite(scale).all() or (scale == 0.0).any():
+        return None
+    return Link(axis, scale, y_mean - scale * x_mean)

@@ -1,0 +1,289 @@
+"""Walk through two graphs side by side and show, value by value, what they have in common.
+
+Values of the same name are candidates. One is *the same* in both models if the segments that
+compute it, from values already known to be related, give the same numbers for drawn inputs.
+A segment is evaluated in float64 with unrounded tensors, so agreement means agreement of
+functions: two different affine functions agree on drawn inputs with probability zero, and
+float64 resolves differences of 1e-9. A value may also be an affine map of its counterpart (a
+scale under way from one weight to another); what follows is then judged with that relation.
+
+So the proof is by induction from the inputs to the outputs, needs no relation to be told, and
+never runs a whole model. Nothing is exposed or changed in the graphs to do so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.evidence.hints import with_hints
+from bnfold.evidence.inputs import Binding, Case, draw_inputs
+from bnfold.evidence.inputs import Style as InputStyle
+from bnfold.evidence.proof.draws import Dims, Sizes, Style, dimensions, draw, shape_of
+from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fit, gap
+from bnfold.evidence.proof.sides import CannotEvaluateError, NudgedSide, Segment, Side
+from bnfold.evidence.proof.storage import NUDGES, Trial, weigh
+from bnfold.evidence.signature import inputs_of
+
+SAME: Final = None
+"""The relation of values that are the same in both models."""
+
+_LONGEST: Final = 48
+"""Nodes of a segment that is tried for a value inside of the graph."""
+
+_ENOUGH: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A value for which no relation was found.
+
+    Attributes:
+        name: Its name.
+        gap: How far it is off; None if it could not be evaluated.
+        nodes: The folded model's nodes that compute it from related values.
+        maps: Those of these values that are not the same in both.
+        why: Why it could not be evaluated.
+    """
+
+    name: str
+    gap: Gap | None
+    nodes: tuple[ir.Node, ...]
+    maps: tuple[str, ...]
+    why: str = ""
+
+
+@dataclass(slots=True)
+class Lockstep:
+    """The walk: which values are related, and how.
+
+    Attributes:
+        original: The one model.
+        folded: The other.
+        is_same: Says of a node of the folded model whether it is the same, byte for byte.
+        same_tensors: Initializers that are the same in both.
+        rounded: Initializers of the folded model whose unrounded elements are not known.
+        seed: Of all draws.
+        relations: What was found, by value name: `SAME`, or a map.
+        lost: Values with none, in graph order.
+        windows: How many segments were evaluated.
+        same_nodes: How many nodes needed no evaluation.
+    """
+
+    original: Side
+    folded: Side
+    is_same: Callable[[ir.Node], bool]
+    same_tensors: frozenset[str]
+    rounded: frozenset[str] = frozenset()
+    seed: int = 0
+    relations: dict[str, Link | None] = field(default_factory=dict)
+    lost: dict[str, Lost] = field(default_factory=dict)
+    windows: int = 0
+    same_nodes: int = 0
+    _stops: set[str] = field(default_factory=set)
+    _dims_by_name: Mapping[str, Dims] = field(default_factory=dict)
+    _inputs: Mapping[str, Array] = field(default_factory=dict)
+    _nudged: tuple[NudgedSide, ...] = ()
+
+    def run(self) -> None:
+        """Walk from the inputs to the outputs."""
+        self._prepare()
+        for node in self.folded.model.graph:
+            if all(self.folded.is_constant(value) for value in node.outputs):
+                self.same_nodes += self.is_same(node)
+            elif self.is_same(node) and self._reads_the_same(node):
+                self.same_nodes += 1
+                for value in node.outputs:
+                    self._relate(value.name or "", SAME)
+            else:
+                for value in node.outputs:
+                    self._try(value)
+
+    def _prepare(self) -> None:
+        model = self.original.model
+        slots = with_hints(inputs_of(model), model)
+        case = Case(Binding(batch=2), InputStyle.NORMAL)
+        self._inputs = draw_inputs(slots, case, self.seed)
+        self._dims_by_name = dimensions(model, self._inputs)
+        for slot in slots:
+            self._relate(slot.name, SAME)
+        rng = np.random.default_rng(self.seed)
+        if self.rounded:
+            self._nudged = tuple(
+                NudgedSide(self.folded, self.rounded, rng) for _ in range(NUDGES)
+            )
+
+    def _relate(self, name: str, relation: Link | None) -> None:
+        self.relations[name] = relation
+        if self._dims(name) is not None:
+            self._stops.add(name)
+
+    def _dims(self, name: str) -> Dims | None:
+        """Return the dimensions of a value that can be drawn; None if it cannot."""
+        return self._dims_by_name.get(name)
+
+    def _reads_the_same(self, node: ir.Node) -> bool:
+        return all(self._is_same_value(value) for value in self.folded.reads(node))
+
+    def _is_same_value(self, value: ir.Value) -> bool:
+        name = value.name or ""
+        other = self.original.values.get(name)
+        if other is None:
+            return False
+        if not self.folded.is_constant(value):
+            return name in self.relations and self.relations[name] is SAME
+        if value.producer() is None:
+            return name in self.same_tensors and name not in self.folded.wide
+        producer = value.producer()
+        return (
+            producer is not None and self.is_same(producer) and self._reads_the_same(producer)
+        )
+
+    def _try(self, value: ir.Value) -> None:
+        name = value.name or ""
+        other = self.original.values.get(name)
+        if other is None or self.original.is_constant(other):
+            return
+        outcome = self.compare(other, value, self._stops, _LONGEST)
+        if isinstance(outcome, Lost):
+            self.lost[name] = outcome
+        else:
+            self._relate(name, outcome)
+
+    def settle(self, output: str) -> Link | Lost | None:
+        """Return the relation of a graph output, looking back as far as it takes.
+
+        A relation found by the way may hold only for the values that occur there (behind a
+        Softmax, say); so an output that seems lost is looked at again from values that are the
+        same in both, and from the inputs of the model.
+        """
+        value, other = self.folded.values[output], self.original.values[output]
+        if output in self.relations and self.relations[output] is SAME:
+            return SAME
+        everything = len(self.folded.position) + len(self.original.position)
+        firm = {name for name in self._stops if self.relations[name] is SAME} - {output}
+        first: Lost | None = self.lost.get(output)
+        for stops in (firm, set[str]()):
+            outcome = self.compare(other, value, stops, everything, whole=not stops)
+            if outcome is SAME:
+                return SAME
+            if isinstance(outcome, Lost) and (first is None or first.gap is None):
+                first = outcome
+        return first or self.relations.get(output)
+
+    def compare(
+        self,
+        original: ir.Value,
+        folded: ir.Value,
+        stops: set[str],
+        limit: int,
+        *,
+        whole: bool = False,
+    ) -> Link | Lost | None:
+        """Return how two values are related if the values ``stops`` are, as is known."""
+        one = self.original.segment(original, stops, limit)
+        two = self.folded.segment(folded, stops, limit)
+        name = folded.name or ""
+        if one is None or two is None:
+            return Lost(name, None, (), (), "it hangs on too many nodes without a relation")
+        maps = tuple(
+            read for read in (*one.inputs, *two.inputs) if self.relations.get(read) is not SAME
+        )
+        why = ""
+        for sizes in (Sizes.REAL,) if whole else (Sizes.CUT, Sizes.REAL):
+            try:
+                trials = self._trials(one, two, sizes)
+            except CannotEvaluateError as error:
+                why = str(error)
+                continue
+            if any(trial.original.shape != trial.folded.shape for trial in trials):
+                why = "its shape differs"
+                continue
+            self.windows += 1
+            verdict = self._weigh(trials)
+            if isinstance(verdict, Link) and not self._spans(verdict, name):
+                continue
+            return (
+                verdict
+                if not isinstance(verdict, Gap)
+                else Lost(name, verdict, two.nodes, maps)
+            )
+        return Lost(name, None, two.nodes, maps, why)
+
+    def _weigh(self, trials: Sequence[Trial]) -> Link | Gap | None:
+        gaps = [gap(trial.original, trial.folded) for trial in trials]
+        worst = max(gaps, key=lambda one: one.size)
+        if worst.size <= EXACT:
+            return SAME
+        if trials[0].nudged:
+            noisy = weigh(trials)
+            if noisy.size <= 1.0:
+                return SAME
+            worst = noisy
+        first = trials[0]
+        link = fit(first.original, first.folded)
+        if link is not None and all(
+            gap(trial.folded, link(trial.original)).size <= EXACT for trial in trials
+        ):
+            return link
+        return worst
+
+    def _trials(self, one: Segment, two: Segment, sizes: Sizes) -> list[Trial]:
+        """Evaluate both segments on two draws; on positive numbers if others give none."""
+        styles = [Style.NORMAL, Style.SPREAD]
+        trials = [self._trial(one, two, sizes, style) for style in styles]
+        if any(_is_void(trial.original) for trial in trials):
+            trials = [self._trial(one, two, sizes, Style.POSITIVE)]
+            if _is_void(trials[0].original):
+                message = "it is no number for any of the numbers drawn"
+                raise CannotEvaluateError(message)
+        return trials
+
+    def _trial(self, one: Segment, two: Segment, sizes: Sizes, style: Style) -> Trial:
+        names = dict.fromkeys((*one.inputs, *two.inputs))
+        drawn = {name: self._drawn(name, sizes, style) for name in names}
+        mapped = {name: self._mapped(name, drawn[name]) for name in two.inputs}
+        original = self.original.evaluate(one, drawn)
+        folded = self.folded.evaluate(two, mapped)
+        nudged: list[Array] = []
+        if self._nudged and self._has_rounded(two.nodes):
+            nudged = [side.evaluate(two, mapped) for side in self._nudged]
+        return Trial(original, folded, nudged)
+
+    def _has_rounded(self, nodes: Iterable[ir.Node]) -> bool:
+        read = (value for node in nodes for value in node.inputs)
+        return any(self.folded.hangs_on(value, self.rounded) for value in read)
+
+    def _drawn(self, name: str, sizes: Sizes, style: Style) -> Array:
+        dims = self._dims(name)
+        if dims is None:
+            if name in self._inputs:
+                return np.asarray(self._inputs[name])
+            message = f"nothing is known of the size of {name!r}"
+            raise CannotEvaluateError(message)
+        return draw(name, shape_of(dims, sizes), style, self.seed)
+
+    def _spans(self, link: Link, name: str) -> bool:
+        """Return whether a map has an entry for all of an axis, not for a part cut short."""
+        dims = self._dims(name)
+        if link.axis is None or dims is None:
+            return True
+        return dims[link.axis] == link.scale.size
+
+    def _mapped(self, name: str, drawn: Array) -> Array:
+        relation = self.relations.get(name)
+        if relation is None:
+            return drawn
+        if relation.axis is not None and drawn.shape[relation.axis] != relation.scale.size:
+            message = f"{name!r} is mapped along an axis that was cut short"
+            raise CannotEvaluateError(message)
+        return relation(drawn)
+
+
+def _is_void(array: Array) -> bool:
+    """Return whether more than half of an array is no number."""
+    return bool(array.dtype == np.float64 and np.isnan(array).mean() > _ENOUGH)

@@ -1,0 +1,288 @@
+"""Show that two models are the same function, with a certificate or without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.evidence.proof.accounting import Account, Books, fold_of
+from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
+from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
+from bnfold.evidence.proof.contents import Contents, contents_of
+from bnfold.evidence.proof.links import Gap, Link
+from bnfold.evidence.proof.lockstep import SAME, Lockstep, Lost
+from bnfold.evidence.proof.recipes import RecipeError, derive
+from bnfold.evidence.proof.rounding import furthest
+from bnfold.evidence.proof.sides import CannotEvaluateError, Side
+from bnfold.evidence.signature import differences
+from bnfold.records import Charge, Finding, ProofReport, Step, Verdict
+
+CONSTANT_INPUTS = "initializers that are graph inputs are constants"
+INFERENCE = "normalisations exported in training mode are read as inference"
+
+_WITHIN_STORAGE = "1 is what rounding of the stored tensors explains"
+_WITHIN_FLOAT64 = "relative to its slice, in float64"
+
+
+def prove(
+    original: ir.Model,
+    folded: ir.Model,
+    certificate: Certificate | None = None,
+    *,
+    seed: int = 0,
+) -> ProofReport:
+    """Show that ``folded`` computes what ``original`` does, or where it does not.
+
+    With a certificate, every changed tensor is derived anew and must be within half a unit in
+    the last place of its type, every change must be recorded, and segments are compared with
+    unrounded tensors. Without one, they are compared within the noise of stored tensors.
+
+    Args:
+        original: The model before the fold; not changed.
+        folded: The model that claims to be the same function; not changed.
+        certificate: What the fold says it did.
+        seed: Of the numbers that segments are evaluated on.
+
+    Returns:
+        PASSED, FAILED with findings, or NOT_JUDGED where an operator cannot be evaluated.
+    """
+    unlike = differences(original, folded)
+    if unlike:
+        found = Finding(Charge.INTERFACE, "", "interface", "; ".join(unlike))
+        return ProofReport(Verdict.FAILED, (found,), certified=certificate is not None)
+    assumptions = () if certificate is None else certificate.assumptions
+    free = CONSTANT_INPUTS in assumptions
+    sides = [Side(model, constant_inputs=free) for model in (original, folded)]
+    contents = [contents_of(model) for model in (original, folded)]
+    account = _account(certificate, sides, contents)
+    if account.findings:
+        return ProofReport(
+            Verdict.FAILED,
+            account.findings,
+            tensors=account.derived,
+            certified=True,
+            assumptions=assumptions,
+        )
+    walk = _walk(
+        sides[0], Side(folded, account.wide, constant_inputs=free), contents, account, seed
+    )
+    return _report(walk, certificate, account, contents[1])
+
+
+def certify(
+    original: ir.Model,
+    folded: ir.Model,
+    steps: Sequence[Step],
+    recipes: Mapping[str, Mapping[str, Any]],
+    assumptions: Sequence[str] = (),
+    *,
+    seed: int = 0,
+) -> tuple[Certificate, ProofReport]:
+    """Write down what a fold did, and prove it.
+
+    Args:
+        original: The model before the fold.
+        folded: The model after.
+        steps: What the fold says it did.
+        recipes: Of tensors, what they were made of; those that do not hold are left out.
+        assumptions: What the user allowed.
+        seed: Of the proof.
+    """
+    free = CONSTANT_INPUTS in assumptions
+    side = Side(original, constant_inputs=free)
+    before, after = contents_of(original), contents_of(folded)
+    tensors = tuple(
+        TensorChange(change, _that_holds(recipes.get(change.name), change.name, side, folded))
+        for change in changed_tensors(before, after)
+    )
+    certificate = Certificate(
+        original=before.digest,
+        folded=after.digest,
+        header=(before.header, after.header),
+        assumptions=tuple(assumptions),
+        folds=tuple(steps),
+        nodes=changed_nodes(before, after),
+        tensors=tensors,
+    )
+    account = Books(
+        certificate, side, Side(folded, constant_inputs=free), before, after
+    ).check()
+    new = Side(folded, account.wide, constant_inputs=free)
+    walk = _walk(side, new, [before, after], account, seed)
+    report = _report(walk, certificate, account, after)
+    values = tuple(_relations(walk))
+    return Certificate(**{**_fields(certificate), "values": values}), report
+
+
+def _fields(certificate: Certificate) -> dict[str, Any]:
+    return {name: getattr(certificate, name) for name in Certificate.__dataclass_fields__}
+
+
+def _that_holds(
+    recipe: Mapping[str, Any] | None, name: str, side: Side, folded: ir.Model
+) -> Mapping[str, Any] | None:
+    """Return a recipe if it gives the tensor that is there; a fold may not know its origin."""
+    value = folded.graph.initializers.get(name)
+    tensor = None if value is None else value.const_value
+    if recipe is None or tensor is None:
+        return None
+    try:
+        wide = derive(recipe, lambda asked: _constant(side, asked))
+    except (RecipeError, CannotEvaluateError):
+        return None
+    stored = np.asarray(tensor.numpy())
+    fits = stored.shape == wide.shape and furthest(stored, wide) is None
+    return recipe if fits else None
+
+
+def _constant(side: Side, name: str) -> np.ndarray[Any, Any] | None:
+    value = side.values.get(name)
+    if value is None or not side.is_constant(value):
+        return None
+    return np.asarray(side.constant(value))
+
+
+def _account(
+    certificate: Certificate | None, sides: Sequence[Side], contents: Sequence[Contents]
+) -> Account:
+    if certificate is not None:
+        return Books(certificate, sides[0], sides[1], contents[0], contents[1]).check()
+    changed = {change.name for change in changed_tensors(*contents)}
+    stored = sides[1].model.graph.initializers
+    floats = {
+        name
+        for name, value in stored.items()
+        if name in changed
+        and value.const_value is not None
+        and value.const_value.dtype.is_floating_point()
+    }
+    return Account((), {}, frozenset(floats), 0)
+
+
+def _walk(
+    original: Side, folded: Side, contents: Sequence[Contents], account: Account, seed: int
+) -> Lockstep:
+    before, after = contents
+
+    def is_same(node: ir.Node) -> bool:
+        key = after.keys.get(node, "")
+        return bool(key) and before.nodes.get(key) == after.nodes[key]
+
+    same = {name for name, one in after.tensors.items() if before.tensors.get(name) == one}
+    walk = Lockstep(original, folded, is_same, frozenset(same), account.rounded, seed)
+    walk.run()
+    return walk
+
+
+def _relations(walk: Lockstep) -> Iterator[Relation]:
+    for name, link in walk.relations.items():
+        if link is not SAME:
+            scale, shift = tuple(link.scale.tolist()), tuple(link.shift.tolist())
+            yield Relation(name, link.axis, scale, shift)
+    for name in walk.lost:
+        yield Relation(name)
+
+
+def _report(
+    walk: Lockstep, certificate: Certificate | None, account: Account, after: Contents
+) -> ProofReport:
+    outcomes = {
+        value.name or "": walk.settle(value.name or "")
+        for value in walk.folded.model.graph.outputs
+    }
+    open_ones = {name: one for name, one in outcomes.items() if one is not SAME}
+    findings = tuple(_findings(walk, open_ones, certificate, after))
+    unknown = [
+        one.why for one in open_ones.values() if isinstance(one, Lost) and one.gap is None
+    ]
+    verdict = Verdict.PASSED
+    if open_ones:
+        wrong = len(unknown) < len(open_ones) or any(
+            finding.charge is Charge.VALUE for finding in findings
+        )
+        verdict = Verdict.FAILED if wrong else Verdict.NOT_JUDGED
+    return ProofReport(
+        verdict,
+        findings if verdict is Verdict.FAILED else (),
+        tensors=account.derived,
+        same_nodes=walk.same_nodes,
+        windows=walk.windows,
+        certified=certificate is not None,
+        assumptions=() if certificate is None else certificate.assumptions,
+        why="; ".join(dict.fromkeys(unknown)) if verdict is Verdict.NOT_JUDGED else "",
+    )
+
+
+def _findings(
+    walk: Lockstep,
+    outputs: Mapping[str, Link | Lost | None],
+    certificate: Certificate | None,
+    after: Contents,
+) -> Iterator[Finding]:
+    if not outputs:
+        return
+    expected = set() if certificate is None else {entry.name for entry in certificate.values}
+    for name, lost in walk.lost.items():
+        if name in expected or lost.gap is None:
+            continue
+        yield _value_finding(walk, lost, lost.gap, certificate, after)
+        break
+    for name, outcome in outputs.items():
+        far = outcome.gap if isinstance(outcome, Lost) else None
+        if isinstance(outcome, Link):
+            far = _gap_of(outcome)
+        if far is not None:
+            why = f"it differs by {far.size:.3g}"
+            yield Finding(Charge.OUTPUT, "", name, why, far.channel)
+
+
+def _value_finding(
+    walk: Lockstep,
+    lost: Lost,
+    far: Gap,
+    certificate: Certificate | None,
+    after: Contents,
+) -> Finding:
+    """Name the node: the one that computes the value, or the one that a stray map is from."""
+    name, nodes, channel = lost.name, lost.nodes, far.channel
+    for read in lost.maps:
+        link = walk.relations.get(read)
+        value = walk.folded.values.get(read)
+        if link is None or value is None or value.producer() is None:
+            continue
+        if not _changed(walk, nodes) or _is_sparse(link):
+            name, channel = read, _gap_of(link).channel
+            nodes = tuple(node for node in (value.producer(),) if node is not None)
+    changed = [node for node in nodes if _changed(walk, (node,))] or list(nodes)
+    node = after.keys.get(changed[-1], "") if changed else ""
+    why = f"it differs by {far.size:.3g} ({_WITHIN_FLOAT64})"
+    if walk.rounded:
+        why = f"it differs by {far.size:.3g} ({_WITHIN_STORAGE})"
+    return Finding(Charge.VALUE, node, name, why, channel, fold_of(certificate, name, node))
+
+
+def _changed(walk: Lockstep, nodes: Sequence[ir.Node]) -> bool:
+    """Return whether any of these nodes of the folded model, or their tensors, changed."""
+    for node in nodes:
+        if not walk.is_same(node):
+            return True
+        for value in node.inputs:
+            if value is not None and value.is_initializer():
+                name = value.name or ""
+                if name not in walk.same_tensors:
+                    return True
+    return False
+
+
+def _is_sparse(link: Link) -> bool:
+    """Return whether most channels are left alone."""
+    return bool(np.mean((link.scale == 1.0) & (np.abs(link.shift) < 1e-9)) > 0.5)
+
+
+def _gap_of(link: Link) -> Gap:
+    off = np.maximum(np.abs(link.scale - 1.0), np.abs(link.shift))
+    place = int(np.argmax(off))
+    return Gap(float(off[place]), None if link.axis is None else place)

@@ -1,0 +1,97 @@
+"""Half a unit in the last place: how far a stored number may be from what it stands for."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+Wide = NDArray[np.float64]
+
+_SLACK: Final = 2.0**-46
+"""The checker's own float64 arithmetic may be off by this, relative to the number."""
+
+_BLOCK: Final = 1 << 18
+
+
+class Format(NamedTuple):
+    """A binary floating type: bits of its fraction, exponent of its smallest normal number."""
+
+    fraction: int
+    low: int
+
+
+_FORMATS: Final = {
+    "float16": Format(10, -14),
+    "bfloat16": Format(7, -126),
+    "float32": Format(23, -126),
+    "float64": Format(52, -1022),
+}
+
+
+def half_ulp(wide: Wide, dtype: np.dtype[np.generic]) -> Wide:
+    """Return half the distance between neighbours of the type ``dtype`` around ``wide``."""
+    fraction, low = _FORMATS[dtype.name]
+    _, exponent = np.frexp(wide)
+    return np.ldexp(0.5, np.maximum(exponent - 1, low) - fraction)
+
+
+def furthest(stored: NDArray[np.generic], wide: Wide) -> tuple[int, float] | None:
+    """Return where ``stored`` is further than half an ulp from ``wide``; None if nowhere.
+
+    Returns:
+        The flat index of the element that is furthest off, and by how many half ulps.
+    """
+    flat = np.ascontiguousarray(stored).reshape(-1)
+    exact = np.ascontiguousarray(wide).reshape(-1)
+    worst: tuple[int, float] | None = None
+    for start in range(0, flat.size, _BLOCK):
+        found = _furthest_in(flat[start : start + _BLOCK], exact[start : start + _BLOCK])
+        if found is not None and (worst is None or found[1] > worst[1]):
+            worst = (start + found[0], found[1])
+    return worst
+
+
+def _furthest_in(stored: NDArray[np.generic], wide: Wide) -> tuple[int, float] | None:
+    """Look closer only at what is not simply the nearest number of the type."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        nearest = wide.astype(stored.dtype)
+    suspects = np.flatnonzero(nearest != stored)
+    if not suspects.size:
+        return None
+    exact = wide[suspects]
+    with np.errstate(invalid="ignore", over="ignore"):
+        off = np.abs(stored[suspects].astype(np.float64) - exact)
+        half = half_ulp(exact, stored.dtype)
+        ratio = off / (half * (1 + 2.0**-20) + np.abs(exact) * _SLACK)
+        ratio = np.where(np.isnan(stored[suspects]) & np.isnan(exact), 0.0, ratio)
+    ratio = np.where(np.isnan(ratio), np.inf, ratio)
+    place = int(np.argmax(ratio))
+    return (int(suspects[place]), float(ratio[place])) if ratio[place] > 1.0 else None
+
+
+def nudged(stored: NDArray[np.generic], rng: np.random.Generator) -> Wide:
+    """Return the elements in float64, each moved by up to half an ulp of its type."""
+    wide = stored.astype(np.float64)
+    moved = rng.uniform(-1.0, 1.0, wide.shape) * half_ulp(wide, stored.dtype)
+    return np.where(wide == 0.0, wide, wide + moved)
+
+
+def rounded(wide: Wide, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """Return ``wide`` as numbers of the type ``dtype``: what a Cast of a constant gives.
+
+    The cast of ml_dtypes to bfloat16 rounds to float32 first; where that falls on a tie, the
+    float64 decides.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if dtype != ml_dtypes.bfloat16:
+            return wide.astype(dtype)
+        near = wide.astype(dtype)
+        step = 2.0 * half_ulp(wide, near.dtype)
+        other = (wide + np.sign(wide - near.astype(np.float64)) * 0.5 * step).astype(dtype)
+        closer = np.abs(other.astype(np.float64) - wide) < np.abs(
+            near.astype(np.float64) - wide
+        )
+        return np.where(closer, other, near)

@@ -1,0 +1,274 @@
+"""One of the two models, evaluated in float64 piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.evidence.proof.rounding import nudged, rounded
+from bnfold.evidence.reference import evaluate_node, widen
+from bnfold.model.attributes import int_attr
+from bnfold.model.graphs import graphs_of, subgraphs_of
+
+Array = NDArray[Any]
+
+_KEPT: Final = 1 << 22
+"""Elements of constants that are kept once they are widened."""
+
+_RANDOM: Final = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
+    | {"Multinomial"}
+)
+_OVERRIDABLE_SINCE: Final = 4
+_JITTER: Final = 2.0**-50
+
+
+class CannotEvaluateError(Exception):
+    """A piece of a graph has no value here; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Nodes that compute a value from other values, in graph order."""
+
+    result: ir.Value
+    nodes: tuple[ir.Node, ...]
+    inputs: tuple[str, ...]
+
+
+class Side:
+    """A model whose values can be asked for.
+
+    Args:
+        model: The model; only its main graph is looked into.
+        wide: Initializers to be taken in float64 instead of as they are stored.
+        constant_inputs: Whether initializers that are also graph inputs are constants.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        wide: Mapping[str, Array] | None = None,
+        *,
+        constant_inputs: bool = False,
+    ) -> None:
+        self.model = model
+        self.wide = dict(wide or {})
+        self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+        self.values: dict[str, ir.Value] = {}
+        self.position: dict[ir.Node, int] = {}
+        self._constant: set[ir.Value] = set()
+        self._kept: dict[ir.Value, Array] = {}
+        self.constant_inputs = constant_inputs
+        self._survey()
+
+    def _survey(self) -> None:
+        graph = self.model.graph
+        overridable = not self.constant_inputs and self.model.ir_version >= _OVERRIDABLE_SINCE
+        for value in (*graph.inputs, *graph.initializers.values()):
+            self.values[value.name or ""] = value
+            free = value.is_graph_input() and overridable
+            if value.const_value is not None and not free:
+                self._constant.add(value)
+        for place, node in enumerate(graph):
+            self.position[node] = place
+            for value in node.outputs:
+                self.values[value.name or ""] = value
+            if self._computes_constant(node):
+                self._constant.update(node.outputs)
+
+    def _computes_constant(self, node: ir.Node) -> bool:
+        if node.op_type in _RANDOM or not self.is_plain(node):
+            return False
+        return all(value is None or self.is_constant(value) for value in node.inputs)
+
+    def is_plain(self, node: ir.Node) -> bool:
+        """Return whether a node is an operator without subgraphs, and no function."""
+        known = node.domain in ("", "ai.onnx", "com.microsoft")
+        return known and next(subgraphs_of(node), None) is None
+
+    def is_constant(self, value: ir.Value) -> bool:
+        """Return whether a value is the same at every run."""
+        return value in self._constant or (
+            value.const_value is not None and not value.is_graph_input()
+        )
+
+    def captured(self, node: ir.Node) -> Iterable[ir.Value]:
+        """Yield the outer values that the subgraphs of a node read."""
+        for subgraph in subgraphs_of(node):
+            inside = set(graphs_of(subgraph))
+            for graph in inside:
+                for inner in graph:
+                    for value in inner.inputs:
+                        if value is not None and value.graph not in inside:
+                            yield value
+
+    def reads(self, node: ir.Node) -> list[ir.Value]:
+        """Return every value that a node depends on, once each."""
+        direct = [value for value in node.inputs if value is not None]
+        return list(dict.fromkeys((*direct, *self.captured(node))))
+
+    def constant(self, value: ir.Value) -> Array:
+        """Return a constant, floats in float64.
+
+        Raises:
+            CannotEvaluateError: If it cannot be computed.
+        """
+        if value in self._kept:
+            return self._kept[value]
+        found = self._stored(value)
+        if found is None:
+            segment = self.segment(value, frozenset(), len(self.position))
+            if segment is None or segment.inputs:
+                message = f"{value.name!r} is no constant"
+                raise CannotEvaluateError(message)
+            found = self.evaluate(segment, {}, casts_round=True)
+        if found.size <= _KEPT:
+            self._kept[value] = found
+        return found
+
+    def _stored(self, value: ir.Value) -> Array | None:
+        if value.producer() is not None or value.const_value is None:
+            return None
+        name = value.name or ""
+        return self.wide[name] if name in self.wide else widen(value.const_value.numpy())
+
+    def hangs_on(self, value: ir.Value | None, names: frozenset[str]) -> bool:
+        """Return whether a constant is, or is computed from, one of these initializers."""
+        pending = [value]
+        while pending:
+            current = pending.pop()
+            if current is None or not self.is_constant(current):
+                continue
+            producer = current.producer()
+            if producer is None and current.name in names:
+                return True
+            pending.extend(() if producer is None else producer.inputs)
+        return False
+
+    def segment(
+        self, value: ir.Value, stops: frozenset[str] | set[str], limit: int
+    ) -> Segment | None:
+        """Return what computes ``value`` from the values named ``stops`` and graph inputs.
+
+        None if that takes more than ``limit`` nodes. ``value`` itself is no stop.
+        """
+        nodes: set[ir.Node] = set()
+        inputs: dict[str, None] = {}
+        pending = [value]
+        while pending:
+            current = pending.pop()
+            producer = current.producer()
+            name = current.name or ""
+            if current is not value and name in stops:
+                inputs[name] = None
+            elif current is not value and self.is_constant(current):
+                continue
+            elif producer is None:
+                inputs[name] = None
+            elif producer not in nodes:
+                if producer not in self.position or len(nodes) >= limit:
+                    return None
+                nodes.add(producer)
+                pending.extend(self.reads(producer))
+        ordered = sorted(nodes, key=self.position.__getitem__)
+        return Segment(value, tuple(ordered), tuple(inputs))
+
+    def evaluate(
+        self,
+        segment: Segment,
+        feeds: Mapping[str, Array],
+        *,
+        casts_round: bool = False,
+        jitter: np.random.Generator | None = None,
+    ) -> Array:
+        """Return the result of a segment.
+
+        Args:
+            segment: The nodes.
+            feeds: Its inputs by name.
+            casts_round: Whether a Cast between floats rounds, as it does for constants.
+            jitter: If given, every result is moved by some units of float64 rounding.
+
+        Raises:
+            CannotEvaluateError: If an operator cannot be evaluated.
+        """
+        scope: dict[ir.Value, Array] = {}
+        for node in segment.nodes:
+            given = [self._given(value, scope, feeds) for value in node.inputs]
+            results = self._run(node, given)
+            if casts_round and node.op_type == "Cast":
+                results = [_cast(node, one) for one in results]
+            for value, result in zip(node.outputs, results, strict=False):
+                if result is not None:
+                    scope[value] = result if jitter is None else _moved(result, jitter)
+        if segment.result in scope:
+            return scope[segment.result]
+        given_one = self._given(segment.result, scope, feeds)
+        if given_one is None:
+            message = f"{segment.result.name!r} was not computed"
+            raise CannotEvaluateError(message)
+        return given_one
+
+    def _given(
+        self,
+        value: ir.Value | None,
+        scope: Mapping[ir.Value, Array],
+        feeds: Mapping[str, Array],
+    ) -> Array | None:
+        if value is None:
+            return None
+        if value in scope:
+            return scope[value]
+        name = value.name or ""
+        return feeds[name] if name in feeds else self.constant(value)
+
+    def _run(self, node: ir.Node, given: list[Array | None]) -> list[Array | None]:
+        if not self.is_plain(node):
+            message = f"{node.op_type} {node.name!r} cannot be evaluated by itself"
+            raise CannotEvaluateError(message)
+        try:
+            with np.errstate(all="ignore"):
+                return evaluate_node(node, given, self.opset)
+        except MemoryError:
+            raise
+        except Exception as error:
+            message = f"{node.op_type} {node.name!r}: {type(error).__name__}: {error}"
+            raise CannotEvaluateError(message) from error
+
+
+def _cast(node: ir.Node, result: Array | None) -> Array | None:
+    if result is None or result.dtype != np.float64:
+        return result
+    target = ir.DataType(int_attr(node, "to", int(ir.DataType.DOUBLE)))
+    return widen(rounded(result, target.numpy())) if target.is_floating_point() else result
+
+
+def _moved(result: Array, rng: np.random.Generator) -> Array:
+    if result.dtype != np.float64:
+        return result
+    return result * (1.0 + _JITTER * rng.uniform(-1.0, 1.0, result.shape))
+
+
+class NudgedSide(Side):
+    """A model some of whose tensors are moved by up to half an ulp: its storage noise."""
+
+    def __init__(self, side: Side, names: Iterable[str], rng: np.random.Generator) -> None:
+        """Nudge the initializers ``names`` of the model of ``side``, once and for all."""
+        super().__init__(side.model, side.wide, constant_inputs=side.constant_inputs)
+        self._names = frozenset(names)
+        self._rng = rng
+        self._drawn: dict[str, Array] = {}
+
+    def _stored(self, value: ir.Value) -> Array | None:
+        name, tensor = value.name or "", value.const_value
+        if name not in self._names or tensor is None or value.producer() is not None:
+            return super()._stored(value)
+        if name not in self._drawn:
+            self._drawn[name] = nudged(np.asarray(tensor.numpy()), self._rng)
+        return self._drawn[name]

@@ -1,0 +1,100 @@
+"""Weigh a difference against what half-ulp rounding of stored tensors makes.
+
+Needed where no certificate tells the unrounded tensors: then the folded model's own tensors
+are nudged by up to half an ulp, and its values may differ from the original's as much as they
+differ from the nudged ones, channel by channel. A factor common to a whole channel is looked
+for by itself: rounding errors of many weights average out, a forgotten factor does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from bnfold.evidence.proof.links import Array, Gap, Wide
+
+NUDGES: Final = 4
+LIMIT: Final = 5.0
+"""Root mean square of a difference in a channel, in units of that of the noise."""
+
+SLOPE_LIMIT: Final = 8.0
+"""Common factor of a channel, in units of the factors that noise makes."""
+
+_TRUST: Final = 4.0
+_LEAST: Final = 2.0**-48
+
+
+class Trial(NamedTuple):
+    """A value on one draw: of the original, of the folded model, and of nudged ones."""
+
+    original: Array
+    folded: Array
+    nudged: Sequence[Array]
+
+
+def weigh(trials: Sequence[Trial]) -> Gap:
+    """Return the largest difference, in units of what may be: up to 1 is rounding."""
+    worst = Gap(0.0)
+    for trial in trials:
+        found = _weigh(trial)
+        if found.size > worst.size:
+            worst = found
+    return worst
+
+
+def _weigh(trial: Trial) -> Gap:
+    original, folded, nudged = trial
+    if original.shape != folded.shape or original.dtype != np.float64:
+        same = original.shape == folded.shape and np.array_equal(original, folded)
+        return Gap(0.0 if same else float("inf"))
+    if not original.size or np.array_equal(original, folded, equal_nan=True):
+        return Gap(0.0)
+    if not (np.isfinite(original).all() and np.isfinite(folded).all()):
+        return Gap(float("inf"))
+    reference = _by_channel(original)
+    error = _by_channel(folded - original)
+    noises = [_by_channel(one - folded) for one in nudged]
+    ratios = np.maximum(
+        _ratios(_power(error), np.mean([_power(n) for n in noises], axis=0), reference)
+        / LIMIT,
+        _ratios(
+            _slope(error, reference) ** 2,
+            np.mean([_slope(n, reference) ** 2 for n in noises], axis=0),
+            None,
+        )
+        / SLOPE_LIMIT,
+    )
+    place = int(np.argmax(ratios))
+    return Gap(float(ratios[place]), place if original.ndim > 1 else None)
+
+
+def _by_channel(array: Wide) -> Wide:
+    if array.ndim < 2:
+        return array.reshape(1, -1)
+    return np.moveaxis(array, 1, 0).reshape(array.shape[1], -1)
+
+
+def _power(rows: Wide) -> Wide:
+    return np.asarray((rows * rows).mean(axis=1))
+
+
+def _slope(error: Wide, reference: Wide) -> Wide:
+    """Return which part of the reference itself an error is, channel by channel."""
+    spread = (reference * reference).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = (error * reference).sum(axis=1) / spread
+    return np.where(spread > 0, slope, 0.0)
+
+
+def _ratios(found: Wide, noise: Wide, reference: Wide | None) -> Wide:
+    """Return roots of ratios; the noise of a channel is blended with what is typical."""
+    size = np.ones_like(noise) if reference is None else _power(reference)
+    alive = size > 0
+    typical = float(np.median(noise[alive] / size[alive])) if alive.any() else 0.0
+    blended = (NUDGES * noise + _TRUST * typical * size) / (NUDGES + _TRUST)
+    floor = _LEAST**2 * np.maximum(size, size.max(initial=0.0) * 1e-12)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.sqrt(found / np.maximum(blended, floor))
+    return np.where(found == 0, 0.0, np.nan_to_num(ratios, nan=0.0, posinf=np.inf))
