@@ -50,7 +50,7 @@ def foreign(
         case (
             "my.ops",
             "Mystery",
-        ):  # elementwise, not affine, and told apart from everything else
+        ):  # not affine, and told apart from everything else
             return [x**2 + 0.5 * x + 1]
         case "my.ops", "BatchNormalization":  # not what its name says
             return [x**2 + inputs[1].reshape(-1, 1, 1)]

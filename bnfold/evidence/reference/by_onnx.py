@@ -1,8 +1,8 @@
 """Operators without a kernel of ours, by onnx's reference implementation.
 
 Only where it is correct in float64: it is slow, and what it gets wrong (BatchNormalization
-before opset 14, grouped ConvTranspose, asymmetric pools, float32 inside) has a kernel of its own
-or is refused here.
+before opset 14, grouped ConvTranspose, asymmetric pools, float32 inside) has a kernel of our
+own or is refused here.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _renamed(node: ir.Node, inputs: Sequence[str]) -> bytes:
     del proto.input[:], proto.output[:]
     proto.input.extend(inputs)
     proto.output.extend(f"o{k}" if v.name else "" for k, v in enumerate(node.outputs))
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 @lru_cache(maxsize=512)

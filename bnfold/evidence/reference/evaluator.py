@@ -107,7 +107,7 @@ class Evaluator:
         for value in inputs:
             if value.name not in feeds and value.const_value is None:
                 raise UsageError("an input is missing", where=f"input {value.name!r}")
-        return {v: widen_result(feeds[v.name]) for v in inputs if v.name in feeds}
+        return {v: widen_result(feeds[v.name]) for v in inputs if v.name and v.name in feeds}
 
     def _run_nodes(self, graph: ir.Graph, scope: _Scope, on_node: OnNode | None) -> None:
         if graph not in scope.schedules:
@@ -130,7 +130,7 @@ class Evaluator:
     def _stored(self, value: ir.Value) -> Array:
         """Read a weight."""
         main = value.graph is self._model.graph or value.graph is None
-        if main and value.name in self._constants:
+        if main and value.name and value.name in self._constants:
             return widen(self._constants[value.name])
         if value.const_value is None:
             raise UsageError("a value is computed by no node", where=f"value {value.name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from bnfold.runtime import Job, run, write_arrays
 def runtime_fallback(model: ir.Model, *, timeout_s: float = 120.0) -> Fallback:
     """Return a fallback that runs single nodes on ONNX Runtime, in a child process.
 
-    Inputs are rounded to the types that the model declares (float32 where it does not say), and
-    results are widened: so what comes back carries the rounding of one operator.
+    Inputs are rounded to the types that the model declares (float32 where it does not say),
+    and results are widened: so what comes back carries the rounding of one operator.
 
     Args:
         model: The model that the nodes are of; it says which operator sets they are read in.
@@ -106,7 +106,7 @@ def _model_of(
     return ir.Model(graph, ir_version=model.ir_version), feeds
 
 
-def _opsets(model: ir.Model, node: ir.Node, opset: int) -> Mapping[str, int]:
+def _opsets(model: ir.Model, node: ir.Node, opset: int) -> dict[str, int]:
     domain = "" if node.domain == "ai.onnx" else node.domain
     return {**model.opset_imports, domain: opset}
 

@@ -45,26 +45,28 @@ def _gelu(call: Call) -> Array:
 
 def _leaky_relu(call: Call) -> Array:
     x = call.x[0]
-    return np.where(x < 0, x * call.number("alpha", _single(0.01)), x)
+    return np.asarray(np.where(x < 0, x * call.number("alpha", _single(0.01)), x))
 
 
 def _prelu(call: Call) -> Array:
     x, slope = call.x
     if call.opset < 7 and slope.ndim == 1 and slope.size > 1:
         slope = slope.reshape(-1, *[1] * (x.ndim - 2))
-    return np.where(x < 0, x * slope, x)
+    return np.asarray(np.where(x < 0, x * slope, x))
 
 
 def _elu(call: Call) -> Array:
     x = call.x[0]
-    return np.where(x < 0, call.number("alpha", 1.0) * np.expm1(np.minimum(x, 0)), x)
+    return np.asarray(
+        np.where(x < 0, call.number("alpha", 1.0) * np.expm1(np.minimum(x, 0)), x)
+    )
 
 
 def _selu(call: Call) -> Array:
     x = call.x[0]
     alpha = call.number("alpha", _single(1.67326319217681884765625))
     gamma = call.number("gamma", _single(1.05070102214813232421875))
-    return gamma * np.where(x <= 0, alpha * np.expm1(np.minimum(x, 0)), x)
+    return np.asarray(gamma * np.where(x <= 0, alpha * np.expm1(np.minimum(x, 0)), x))
 
 
 def _celu(call: Call) -> Array:
@@ -74,7 +76,7 @@ def _celu(call: Call) -> Array:
 
 def _hard_sigmoid(call: Call) -> Array:
     alpha, beta = call.number("alpha", _single(0.2)), call.number("beta", 0.5)
-    return np.clip(alpha * call.x[0] + beta, 0, 1)
+    return np.asarray(np.clip(alpha * call.x[0] + beta, 0, 1))
 
 
 def _hard_swish(call: Call) -> Array:
@@ -133,7 +135,7 @@ def _hardmax(call: Call) -> Array:
     axis = -1 if len(axes) > 1 else axes[0]
     y = np.zeros_like(flat)
     np.put_along_axis(y, flat.argmax(axis, keepdims=True), 1, axis)
-    return y.reshape(x.shape)
+    return np.asarray(y.reshape(x.shape))
 
 
 KERNELS: Final[dict[str, Kernel]] = {

@@ -71,7 +71,7 @@ def _constant_of_shape(call: Call) -> Array:
 
 def _eye_like(call: Call) -> Array:
     x = call.x[0]
-    eye = np.eye(*x.shape, k=call.integer("k", 0))
+    eye = np.eye(x.shape[0], x.shape[1], k=call.integer("k", 0))
     return (
         converted(eye, ir.DataType(call.integer("dtype", 0)))
         if call.has("dtype")

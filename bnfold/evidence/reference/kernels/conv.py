@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -51,11 +51,12 @@ def convolve(x: Array, w: Array, bias: Array | None, windows: Windows, groups: i
 
 
 def _pointwise(x: Array, w: Array, windows: Windows, groups: int) -> Array:
-    x = x[(..., *(slice(None, None, s) for s in windows.strides))]
+    strided: Any = (..., *(slice(None, None, s) for s in windows.strides))
+    x = x[strided]
     n, size = len(x), x.shape[2:]
     flat = x.reshape(n, groups, w.shape[1], -1)
     y = np.matmul(w.reshape(groups, -1, w.shape[1]), flat)
-    return y.reshape(n, len(w), *size)
+    return np.asarray(y.reshape(n, len(w), *size))
 
 
 def _depthwise(x: Array, w: Array, windows: Windows, counts: Sequence[int]) -> Array:
@@ -90,7 +91,7 @@ def _by_columns(
     for first in range(0, n, samples):
         some = slice(first, first + samples)
         for low in range(0, counts[0], rows):
-            here = (some, ..., slice(low, low + rows), *[slice(None)] * (rank - 1))
+            here: Any = (some, ..., slice(low, low + rows), *[slice(None)] * (rank - 1))
             block = view[here].transpose(order)
             product = np.matmul(kernel, block.reshape(groups, taps // groups, -1))
             target = y[here]
@@ -117,13 +118,15 @@ def conv_transpose(call: Call) -> Array:
     flat = x.reshape(n, groups, -1, math.prod(size))
     weights = w.reshape(groups, -1, each, *kernel)
     for tap in np.ndindex(*kernel):
-        place = tuple(
+        place: tuple[Any, ...] = tuple(
             slice(t * d, t * d + (m - 1) * s + 1, s)
             for t, d, m, s in zip(tap, dilations, size, strides, strict=True)
         )
         part = np.matmul(weights[(..., *tap)].swapaxes(1, 2), flat)
         y[(..., *place)] += part.reshape(n, groups, each, *size)
-    cut = tuple(slice(before, before + o) for (before, _), o in zip(pads, out, strict=True))
+    cut: tuple[Any, ...] = tuple(
+        slice(before, before + o) for (before, _), o in zip(pads, out, strict=True)
+    )
     y = y.reshape(n, groups * each, *full)[(..., *cut)]
     return y if bias is None else y + bias.reshape(-1, *ones)
 

@@ -35,7 +35,8 @@ def _variadic(function: Callable[[Array, Array], Any]) -> Kernel:
 def _divide(a: Array, b: Array) -> Array:
     """A / b; integers are cut towards zero."""
     if a.dtype.kind in "iu":
-        return (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(a.dtype)
+        cut = np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))
+        return np.asarray(cut, a.dtype)
     return np.asarray(a / b)
 
 
@@ -43,7 +44,7 @@ def _power(a: Array, b: Array) -> Array:
     """The result has the type of the base."""
     if a.dtype.kind == "i" and b.dtype.kind == "i":
         return np.power(a.astype(np.float64), b).astype(a.dtype)
-    return np.power(a, b).astype(a.dtype)
+    return np.asarray(np.power(a, b), a.dtype)
 
 
 def _modulo(call: Call) -> Array:

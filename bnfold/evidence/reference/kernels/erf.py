@@ -20,7 +20,7 @@ _BLOCK: Final = 1 << 15
 
 
 def erf(x: Array) -> Array:
-    """Return erf(x), within about one unit in the last place."""
+    """The error function, within about one unit in the last place."""
     flat = np.ascontiguousarray(x, dtype=np.float64).reshape(-1)
     out = np.empty_like(flat)
     for low in range(0, flat.size, _BLOCK):
@@ -37,7 +37,7 @@ def _erf(x: Array) -> Array:
     for order in range(_ORDER - 1, -1, -1):
         y *= offset
         y += table[order][place]
-    return np.copysign(y, x)
+    return np.asarray(np.copysign(y, x))
 
 
 @cache
@@ -53,6 +53,8 @@ def _taylor() -> Array:
     for k in range(1, _ORDER):
         hermite.append(2 * points * hermite[k] - 2 * k * hermite[k - 1])
     rows = [np.array([math.erf(point) for point in points])]
-    for k in range(1, _ORDER + 1):
-        rows.append(slope * (-1) ** (k - 1) * hermite[k - 1] / math.factorial(k))
+    rows.extend(
+        slope * (-1) ** (k - 1) * hermite[k - 1] / math.factorial(k)
+        for k in range(1, _ORDER + 1)
+    )
     return np.stack(rows)

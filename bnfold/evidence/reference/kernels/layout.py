@@ -34,7 +34,7 @@ def _axes(call: Call) -> tuple[int, ...]:
 
 
 def _squeeze(call: Call) -> Array:
-    return np.squeeze(call.x[0], _axes(call) or None)
+    return np.asarray(np.squeeze(call.x[0], _axes(call) or None))
 
 
 def _unsqueeze(call: Call) -> Array:
@@ -42,7 +42,7 @@ def _unsqueeze(call: Call) -> Array:
 
 
 def _transpose(call: Call) -> Array:
-    return np.transpose(call.x[0], call.integers("perm") or None)
+    return np.asarray(np.transpose(call.x[0], call.integers("perm") or None))
 
 
 def _concat(call: Call) -> Array:
@@ -50,7 +50,7 @@ def _concat(call: Call) -> Array:
 
 
 def _split(call: Call) -> list[Array]:
-    """Sizes are an attribute before version 13; without them, equal parts (the last smaller)."""
+    """Sizes are an attribute before version 13; without them parts are equal."""
     x, axis, parts = call.x[0], call.integer("axis", 0), len(call.node.outputs)
     given = call.integers("split") if call.opset < 13 else call.maybe(1)
     if given is None or not len(given):
@@ -81,6 +81,7 @@ def _slice(call: Call) -> Array:
     x = call.x[0]
     starts: Any
     ends: Any
+    steps: tuple[int, ...]
     if call.opset < 10:
         starts, ends, axes = (call.integers(name) for name in ("starts", "ends", "axes"))
         steps = ()

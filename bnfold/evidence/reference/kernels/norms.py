@@ -84,7 +84,7 @@ def rms_norm(call: Call) -> Array:
     """Scale · x / √(mean(x²) + epsilon) over the axes from ``axis`` on (version 23)."""
     x, scale = call.x[:2]
     axes = tuple(range(call.integer("axis", -1) % x.ndim, x.ndim))
-    return x / np.sqrt((x**2).mean(axes, keepdims=True) + _epsilon(call)) * scale
+    return np.asarray(x / np.sqrt((x**2).mean(axes, keepdims=True) + _epsilon(call)) * scale)
 
 
 def mean_variance_norm(call: Call) -> Array:
@@ -117,7 +117,7 @@ def lp_norm(call: Call) -> Array:
     """X / ‖x‖ₚ along one axis; 0 where the norm is 0."""
     x, axis, p = call.x[0], call.integer("axis", -1), call.integer("p", 2)
     norm = (np.abs(x) ** p).sum(axis, keepdims=True) ** (1 / p)
-    return np.divide(x, norm, out=np.zeros_like(x), where=norm != 0)
+    return np.asarray(np.divide(x, norm, out=np.zeros_like(x), where=norm != 0))
 
 
 def lrn(call: Call) -> Array:

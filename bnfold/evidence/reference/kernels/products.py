@@ -13,7 +13,9 @@ from bnfold.evidence.reference.call import Call, Kernel
 def product(a: Array, b: Array) -> Array:
     """a·b as MatMul has it; one product for the whole batch where b has none."""
     if a.ndim > 2 and b.ndim == 2:
-        return np.matmul(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
+        return np.asarray(
+            np.matmul(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
+        )
     return np.asarray(np.matmul(a, b))
 
 

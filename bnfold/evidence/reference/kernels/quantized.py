@@ -63,12 +63,12 @@ def _stored_type(call: Call, zero: Array | None) -> ir.DataType:
 
 
 def _saturated(x: Array, kind: Any) -> Array:
-    limits = ml_dtypes.iinfo(kind)
+    limits = ml_dtypes.iinfo(kind)  # type: ignore[no-untyped-call]  # it has no types
     return np.clip(x, int(limits.min), int(limits.max)).astype(kind)
 
 
 def _dynamic(call: Call) -> tuple[Array, Array, Array]:
-    """Scale and zero point that let 8 bits hold the smallest and the largest element, and 0."""
+    """Scale and zero point that let 8 bits hold every element, and 0."""
     x = call.x[0]
     low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
     scale = (high - low) / 255
@@ -91,7 +91,7 @@ def _mat_mul_integer(call: Call) -> Array:
     rows = call.maybe(2)
     rows = rows[:, None] if rows is not None and rows.ndim == 1 and rows.size > 1 else rows
     exact = np.matmul(_centred(a, rows), _centred(b, call.maybe(3)))
-    return exact.astype(np.int64).astype(np.int32)
+    return np.asarray(exact.astype(np.int64).astype(np.int32))
 
 
 def _q_linear_mat_mul(call: Call) -> Array:

@@ -82,7 +82,7 @@ def _coordinates(call: Call, axis: _Axis, default: str) -> Array:
 
 
 def _linear(distance: Array) -> Array:
-    return np.maximum(0.0, 1 - np.abs(distance))
+    return np.asarray(np.maximum(0.0, 1 - np.abs(distance)))
 
 
 def _cubic(distance: Array, a: float) -> Array:
@@ -95,7 +95,7 @@ def _cubic(distance: Array, a: float) -> Array:
 def _nearest(call: Call, axis: _Axis, at: Array) -> tuple[Array, Array]:
     """The element and weight 1.
 
-    Which element is nearest is decided in float32, as runtimes do: the scale was rounded to it.
+    Which one is nearest is decided in float32, as runtimes do: the scale was rounded to it.
     """
     at = at.astype(np.float32).astype(np.float64)
     if call.opset < 11:
@@ -138,7 +138,7 @@ def _resized(call: Call, x: Array, number: int, axis: _Axis, mode: str) -> Array
     if call.text("coordinate_transformation_mode", default) == "tf_crop_and_resize":
         outside = ((at < 0) | (at > axis.size - 1)).reshape(shape)
         y = np.where(outside, call.number("extrapolation_value", 0.0), y)
-    return y
+    return np.asarray(y)
 
 
 # --------------------------------------------------------------------------- the operators

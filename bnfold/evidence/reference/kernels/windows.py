@@ -89,7 +89,7 @@ def halved(total: Sequence[int], *, more_at_the_end: bool) -> Pads:
 
 
 def pad_with(x: Array, pads: Pads, value: float = 0.0) -> Array:
-    """Pad the spatial axes of [n, c, *size]; the tensor itself when there is nothing to pad."""
+    """Pad the spatial axes of [n, c, *size]; the tensor itself where nothing is to pad."""
     if not any(map(any, pads)):
         return x
     size = [n + low + high for n, (low, high) in zip(x.shape[2:], pads, strict=True)]
