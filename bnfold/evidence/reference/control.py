@@ -1,0 +1,96 @@
+"""If, Loop and Scan: operators that run graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.evidence.reference.arrays import NoKernelError
+from bnfold.evidence.reference.call import Call
+
+RunGraph: TypeAlias = Callable[[ir.Graph, Sequence[Any]], list[Any]]
+"""Evaluates a subgraph with values for its inputs."""
+
+
+def run_if(call: Call, run: RunGraph) -> list[Any]:
+    """The branch that the condition names."""
+    branch = "then_branch" if np.all(call.x[0]) else "else_branch"
+    return run(call.node.attributes[branch].as_graph(), [])
+
+
+def run_loop(call: Call, run: RunGraph) -> list[Any]:
+    """Repeat the body until the count or its own condition ends it."""
+    body = call.node.attributes["body"].as_graph()
+    limit, go, carried = call.maybe(0), call.maybe(1), list(call.x[2:])
+    go = np.ones((), bool) if go is None else go
+    scans: list[list[Any]] = [[] for _ in body.outputs[1 + len(carried) :]]
+    turn = 0
+    while (limit is None or turn < int(np.reshape(limit, ()))) and np.all(go):
+        out = run(body, [np.array(turn, np.int64), go, *carried])
+        go, carried = out[0], out[1 : 1 + len(carried)]
+        for rows, value in zip(scans, out[1 + len(carried) :], strict=True):
+            rows.append(value)
+        turn += 1
+    declared = body.outputs[1 + len(carried) :]
+    return [*carried, *(_stacked(r, v, 0) for r, v in zip(scans, declared, strict=True))]
+
+
+def run_scan(call: Call, run: RunGraph) -> list[Any]:
+    """Scan of version 9 and later: over any axes, in any direction."""
+    if call.opset < 9:
+        raise call.no_kernel("before version 9 it has a batch axis")
+    body = call.node.attributes["body"].as_graph()
+    count = call.integer("num_scan_inputs", 0)
+    kept = len(call.x) - count
+    carried, scanned = list(call.x[:kept]), call.x[kept:]
+    axes = call.integers("scan_input_axes", (0,) * count)
+    backwards = call.integers("scan_input_directions", (0,) * count)
+    steps = [
+        _turned(np.moveaxis(x, axis, 0), back)
+        for x, axis, back in zip(scanned, axes, backwards, strict=True)
+    ]
+    declared = body.outputs[kept:]
+    stacks: list[list[Any]] = [[] for _ in declared]
+    for turn in zip(*steps, strict=True):
+        out = run(body, [*carried, *turn])
+        carried = out[:kept]
+        for rows, value in zip(stacks, out[kept:], strict=True):
+            rows.append(value)
+    out_axes = call.integers("scan_output_axes", (0,) * len(stacks))
+    out_back = call.integers("scan_output_directions", (0,) * len(stacks))
+    entries = zip(stacks, declared, out_axes, out_back, strict=True)
+    ends = [_stacked(_turned(rows, back), v, axis) for rows, v, axis, back in entries]
+    return [*carried, *ends]
+
+
+def _turned(rows: Any, backwards: int) -> Any:
+    return rows[::-1] if backwards else rows
+
+
+def _stacked(rows: Sequence[Any], declared: ir.Value, axis: int) -> Any:
+    if len(rows):
+        return np.stack(rows, axis)
+    dims = () if declared.shape is None else declared.shape.dims
+    sizes = [0, *(d if isinstance(d, int) else 0 for d in dims)]
+    return np.zeros(sizes, np.float64 if declared.dtype is None else declared.dtype.numpy())
+
+
+_CONTROL: Final[dict[str, Callable[[Call, RunGraph], list[Any]]]] = {
+    "If": run_if,
+    "Loop": run_loop,
+    "Scan": run_scan,
+}
+
+
+def run_control(call: Call, run: RunGraph) -> list[Any]:
+    """Run an operator that has subgraphs.
+
+    Raises:
+        NoKernelError: If it is none of If, Loop and Scan.
+    """
+    if call.node.domain not in ("", "ai.onnx") or call.node.op_type not in _CONTROL:
+        raise NoKernelError(f"{call.node.op_type}: its subgraphs are not understood")
+    return _CONTROL[call.node.op_type](call, run)

@@ -1,0 +1,45 @@
+"""The float64 kernels, by operator."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bnfold.evidence.reference.call import Kernel
+from bnfold.evidence.reference.kernels import (
+    activations,
+    constants,
+    conv,
+    elementwise,
+    indexing,
+    layout,
+    microsoft,
+    norms,
+    pools,
+    products,
+    quantized,
+    reduce,
+    resize,
+)
+
+STANDARD: Final[dict[str, Kernel]] = {
+    **activations.KERNELS,
+    **constants.KERNELS,
+    **conv.KERNELS,
+    **elementwise.KERNELS,
+    **indexing.KERNELS,
+    **layout.KERNELS,
+    **norms.KERNELS,
+    **pools.KERNELS,
+    **products.KERNELS,
+    **quantized.KERNELS,
+    **reduce.KERNELS,
+    **resize.KERNELS,
+}
+"""Operators of the default domain."""
+
+BY_DOMAIN: Final[dict[str, dict[str, Kernel]]] = {
+    "": STANDARD,
+    "ai.onnx": STANDARD,
+    "com.microsoft": microsoft.KERNELS,
+}
+"""Kernels by domain and operator."""
