@@ -23,7 +23,10 @@ from bnfold.model.origins import origin_of
 Recipe = dict[str, object]
 
 _LARGEST: Final = 1 << 16
-"""Elements that are written out; larger tensors are told by what they were made of."""
+"""Elements that are written out where nothing else can be told."""
+
+_SMALL: Final = 1 << 12
+"""Elements that are written out rather than told by what they were made of."""
 
 
 def recipes_of(folded: ir.Model) -> dict[str, Recipe]:
@@ -54,12 +57,10 @@ def recipe_of(expression: Expression) -> Recipe | None:
 
 def _base(expression: Expression) -> Recipe | None:
     base = expression.base
-    if isinstance(base, Held) and base.array.size <= _LARGEST:
-        return {"numbers": np.asarray(base.array, np.float64)}
     match origin_of(base):
         case Named(name):
             return {"value": name}
-        case Made(kind, settings, sources):
+        case Made(kind, settings, sources) if not _is_small(base):
             parts = [recipe_of(source) for source in sources]
             if any(part is None for part in parts):
                 return None
@@ -69,3 +70,7 @@ def _base(expression: Expression) -> Recipe | None:
     if int(np.prod(expression.shape)) <= _LARGEST:
         return {"numbers": np.asarray(base.numpy(), np.float64)}
     return None
+
+
+def _is_small(base: object) -> bool:
+    return isinstance(base, Held) and base.array.size <= _SMALL

@@ -83,12 +83,12 @@ class Certificate:
             "folded": {"sha256": self.folded},
             "header": {"before": self.header[0], "after": self.header[1]},
             "assumptions": list(self.assumptions),
-            "folds": [asdict(step) for step in self.folds],
+            "folds": [_with_arrays(asdict(step)) for step in self.folds],
             "nodes": [asdict(change) for change in self.nodes],
             "tensors": [
                 {**asdict(entry.change), "recipe": entry.recipe} for entry in self.tensors
             ],
-            "values": [asdict(relation) for relation in self.values],
+            "values": [_with_arrays(asdict(relation)) for relation in self.values],
         }
         body = _packed(body)
         body["sha256"] = _seal(body)
@@ -187,6 +187,17 @@ def _relation(entry: dict[str, Any]) -> Relation:
 def _seal(body: Mapping[str, Any]) -> str:
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _with_arrays(entry: dict[str, Any]) -> dict[str, Any]:
+    """Make scales and shifts arrays, which are written without losing a bit."""
+    inner = {key: _with_arrays(part) for key, part in entry.items() if isinstance(part, dict)}
+    numbers = {
+        key: np.array(entry[key], np.float64)
+        for key in ("scale", "shift")
+        if entry.get(key) is not None
+    }
+    return {**entry, **inner, **numbers}
 
 
 def _packed(entry: Any) -> Any:

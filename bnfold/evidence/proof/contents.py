@@ -98,9 +98,9 @@ def tensor_digest(tensor: ir.TensorProtocol) -> str:
 
 def _bytes(elements: NDArray[np.generic]) -> bytes | memoryview:
     if elements.dtype == np.object_:
-        return b"\0".join(bytes(one) for one in elements.reshape(-1))
+        return b"\0".join(bytes(one) for one in elements.reshape(-1).tolist())
     flat = np.ascontiguousarray(elements).reshape(-1)
-    return memoryview(flat.view(np.uint8)) if flat.size else b""
+    return flat.view(np.uint8).data if flat.size else b""
 
 
 def _header_digest(model: ir.Model) -> str:

@@ -65,11 +65,13 @@ def _bound(model: ir.Model, inputs: Mapping[str, Array]) -> ir.Model:
     except (RuntimeError, ValueError):
         return model
     for value in bound.graph.inputs:
-        if value.name in inputs:
-            value.shape = ir.Shape(inputs[value.name].shape)
+        given = inputs.get(value.name or "")
+        if given is not None:
+            value.shape = ir.Shape(given.shape)
     for node in bound.graph:
         for value in node.outputs:
-            value.shape = None
+            if value.shape is not None and not value.shape.is_static():
+                value.shape = None
     return bound
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,6 +49,14 @@ class Link:
             return np.asarray(value * self.scale[0] + self.shift[0])
         along = [-1 if place == self.axis else 1 for place in range(value.ndim)]
         return np.asarray(value * self.scale.reshape(along) + self.shift.reshape(along))
+
+    def shaken(self, by: float, rng: np.random.Generator) -> Link:
+        """Return a map whose numbers are each off by up to ``by``, relative to themselves."""
+        scale, shift = (
+            part * (1.0 + by * rng.uniform(-1.0, 1.0, part.shape))
+            for part in (self.scale, self.shift)
+        )
+        return Link(self.axis, scale, shift)
 
 
 def gap(original: Array, folded: Array, noise: Wide | None = None) -> Gap:
@@ -111,21 +120,20 @@ def _peaks(array: Wide, axis: int) -> Wide:
     return np.asarray(array.max(axis=others)) if others else array
 
 
-def fit(original: Array, folded: Array, *, within: float = EXACT) -> Link | None:
-    """Return the map that takes the one array to the other, None if there is none.
+def fits(original: Array, folded: Array) -> Iterator[Link]:
+    """Yield maps that may take the one array to the other: to be tried, not to be believed.
 
-    Tried along no axis, axis 1, the last axis, then the rest.
+    Along no axis, axis 1, the last axis, then the rest.
     """
     if original.shape != folded.shape or original.dtype != np.float64:
-        return None
+        return
     if not (np.isfinite(original).all() and np.isfinite(folded).all()):
-        return None
+        return
     rank = original.ndim
     for axis in dict.fromkeys((None, *(_axes(rank) if rank else ()), *range(rank))):
         link = _fit_along(original, folded, axis)
-        if link is not None and gap(folded, link(original)).size <= within:
-            return link
-    return None
+        if link is not None:
+            yield link
 
 
 def _fit_along(original: Wide, folded: Wide, axis: int | None) -> Link | None:

@@ -24,9 +24,9 @@ from bnfold.evidence.hints import with_hints
 from bnfold.evidence.inputs import Binding, Case, draw_inputs
 from bnfold.evidence.inputs import Style as InputStyle
 from bnfold.evidence.proof.draws import Dims, Sizes, Style, dimensions, draw, shape_of
-from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fit, gap
+from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
 from bnfold.evidence.proof.sides import CannotEvaluateError, NudgedSide, Segment, Side
-from bnfold.evidence.proof.storage import NUDGES, Trial, weigh
+from bnfold.evidence.proof.storage import MORE_NUDGES, NUDGES, Trial, weigh
 from bnfold.evidence.signature import inputs_of
 
 SAME: Final = None
@@ -36,6 +36,7 @@ _LONGEST: Final = 48
 """Nodes of a segment that is tried for a value inside of the graph."""
 
 _ENOUGH: Final = 0.5
+_TOO_FAR: Final = "it hangs on too many nodes without a relation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class Lost:
     maps: tuple[str, ...]
     why: str = ""
 
+    @property
+    def is_too_far(self) -> bool:
+        """Whether it was not even tried."""
+        return self.why == _TOO_FAR
+
 
 @dataclass(slots=True)
 class Lockstep:
@@ -67,6 +73,7 @@ class Lockstep:
         is_same: Says of a node of the folded model whether it is the same, byte for byte.
         same_tensors: Initializers that are the same in both.
         rounded: Initializers of the folded model whose unrounded elements are not known.
+        coarsest: Half an ulp of one, in the coarsest type of these.
         seed: Of all draws.
         relations: What was found, by value name: `SAME`, or a map.
         lost: Values with none, in graph order.
@@ -79,15 +86,17 @@ class Lockstep:
     is_same: Callable[[ir.Node], bool]
     same_tensors: frozenset[str]
     rounded: frozenset[str] = frozenset()
+    coarsest: float = 0.0
     seed: int = 0
     relations: dict[str, Link | None] = field(default_factory=dict)
     lost: dict[str, Lost] = field(default_factory=dict)
     windows: int = 0
     same_nodes: int = 0
     _stops: set[str] = field(default_factory=set)
+    _solid: set[str] = field(default_factory=set)
     _dims_by_name: Mapping[str, Dims] = field(default_factory=dict)
     _inputs: Mapping[str, Array] = field(default_factory=dict)
-    _nudged: tuple[NudgedSide, ...] = ()
+    _nudged: list[NudgedSide] = field(default_factory=list)
 
     def run(self) -> None:
         """Walk from the inputs to the outputs."""
@@ -111,16 +120,14 @@ class Lockstep:
         self._dims_by_name = dimensions(model, self._inputs)
         for slot in slots:
             self._relate(slot.name, SAME)
-        rng = np.random.default_rng(self.seed)
-        if self.rounded:
-            self._nudged = tuple(
-                NudgedSide(self.folded, self.rounded, rng) for _ in range(NUDGES)
-            )
 
     def _relate(self, name: str, relation: Link | None) -> None:
         self.relations[name] = relation
-        if self._dims(name) is not None:
+        dims = self._dims(name)
+        if dims is not None:
             self._stops.add(name)
+        if dims is not None and all(isinstance(dim, int) for dim in dims):
+            self._solid.add(name)
 
     def _dims(self, name: str) -> Dims | None:
         """Return the dimensions of a value that can be drawn; None if it cannot."""
@@ -184,35 +191,51 @@ class Lockstep:
         *,
         whole: bool = False,
     ) -> Link | Lost | None:
-        """Return how two values are related if the values ``stops`` are, as is known."""
+        """Return how two values are related if the values ``stops`` are, as is known.
+
+        Short axes are tried first. What is found there holds only where it is the same: a
+        graph may compute with the sizes it sees.
+        """
+        found: Link | Lost | None = Lost(folded.name or "", None, (), (), _TOO_FAR)
+        for sizes, known in ((Sizes.CUT, False), (Sizes.REAL, False), (Sizes.REAL, True)):
+            if whole and not known:
+                continue
+            near = self._solid & stops if known else stops
+            attempt = self._attempt(original, folded, near, limit, sizes)
+            if attempt is SAME:
+                return SAME
+            if not isinstance(attempt, Lost) or (
+                not isinstance(found, Link) and (attempt.gap or not attempt.is_too_far)
+            ):
+                found = attempt
+            if sizes is Sizes.REAL and not _is_unknown(found):
+                return found
+        return found
+
+    def _attempt(
+        self, original: ir.Value, folded: ir.Value, stops: set[str], limit: int, sizes: Sizes
+    ) -> Link | Lost | None:
+        """Evaluate the segments of two values behind ``stops``, on arrays of these sizes."""
+        name = folded.name or ""
         one = self.original.segment(original, stops, limit)
         two = self.folded.segment(folded, stops, limit)
-        name = folded.name or ""
         if one is None or two is None:
-            return Lost(name, None, (), (), "it hangs on too many nodes without a relation")
-        maps = tuple(
-            read for read in (*one.inputs, *two.inputs) if self.relations.get(read) is not SAME
-        )
-        why = ""
-        for sizes in (Sizes.REAL,) if whole else (Sizes.CUT, Sizes.REAL):
-            try:
-                trials = self._trials(one, two, sizes)
-            except CannotEvaluateError as error:
-                why = str(error)
-                continue
-            if any(trial.original.shape != trial.folded.shape for trial in trials):
-                why = "its shape differs"
-                continue
-            self.windows += 1
-            verdict = self._weigh(trials)
-            if isinstance(verdict, Link) and not self._spans(verdict, name):
-                continue
-            return (
-                verdict
-                if not isinstance(verdict, Gap)
-                else Lost(name, verdict, two.nodes, maps)
-            )
-        return Lost(name, None, two.nodes, maps, why)
+            return Lost(name, None, (), (), _TOO_FAR)
+        reads = dict.fromkeys((*one.inputs, *two.inputs))
+        maps = tuple(read for read in reads if self.relations.get(read) is not SAME)
+        try:
+            trials = self._trials(one, two, sizes)
+        except CannotEvaluateError as error:
+            return Lost(name, None, two.nodes, maps, str(error))
+        self.windows += 1
+        verdict = self._weigh(trials)
+        if isinstance(verdict, Gap) and trials[0].nudged:
+            verdict = self._weigh(self._trials(one, two, sizes, MORE_NUDGES))
+        if isinstance(verdict, Gap):
+            return Lost(name, verdict, two.nodes, maps)
+        if verdict is not SAME and not self._spans(verdict, name):
+            return Lost(name, None, two.nodes, maps, "it is mapped along an axis cut short")
+        return verdict
 
     def _weigh(self, trials: Sequence[Trial]) -> Link | Gap | None:
         gaps = [gap(trial.original, trial.folded) for trial in trials]
@@ -224,35 +247,66 @@ class Lockstep:
             if noisy.size <= 1.0:
                 return SAME
             worst = noisy
-        first = trials[0]
-        link = fit(first.original, first.folded)
-        if link is not None and all(
-            gap(trial.folded, link(trial.original)).size <= EXACT for trial in trials
-        ):
-            return link
+        first, *others = trials
+        for link in fits(first.original, first.folded):
+            fitted = [trial._replace(original=link(trial.original)) for trial in others]
+            fitted.append(first._replace(original=link(first.original)))
+            if all(gap(trial.folded, trial.original).size <= EXACT for trial in fitted):
+                return link
+            if first.nudged and weigh(fitted).size <= 1.0:
+                return link
         return worst
 
-    def _trials(self, one: Segment, two: Segment, sizes: Sizes) -> list[Trial]:
+    def _trials(
+        self, one: Segment, two: Segment, sizes: Sizes, nudges: int = NUDGES
+    ) -> list[Trial]:
         """Evaluate both segments on two draws; on positive numbers if others give none."""
         styles = [Style.NORMAL, Style.SPREAD]
-        trials = [self._trial(one, two, sizes, style) for style in styles]
+        trials = [self._trial(one, two, sizes, style, nudges) for style in styles]
         if any(_is_void(trial.original) for trial in trials):
-            trials = [self._trial(one, two, sizes, Style.POSITIVE)]
+            trials = [self._trial(one, two, sizes, Style.POSITIVE, nudges)]
             if _is_void(trials[0].original):
                 message = "it is no number for any of the numbers drawn"
                 raise CannotEvaluateError(message)
         return trials
 
-    def _trial(self, one: Segment, two: Segment, sizes: Sizes, style: Style) -> Trial:
+    def _trial(
+        self, one: Segment, two: Segment, sizes: Sizes, style: Style, nudges: int
+    ) -> Trial:
         names = dict.fromkeys((*one.inputs, *two.inputs))
         drawn = {name: self._drawn(name, sizes, style) for name in names}
         mapped = {name: self._mapped(name, drawn[name]) for name in two.inputs}
         original = self.original.evaluate(one, drawn)
         folded = self.folded.evaluate(two, mapped)
         nudged: list[Array] = []
-        if self._nudged and self._has_rounded(two.nodes):
-            nudged = [side.evaluate(two, mapped) for side in self._nudged]
+        if self.rounded and (
+            self._has_rounded(two.nodes)
+            or any(self.relations.get(name) for name in two.inputs)
+        ):
+            nudged = [
+                side.evaluate(two, self._shaken(two, drawn, place))
+                for place, side in enumerate(self._nudged_sides(nudges))
+            ]
         return Trial(original, folded, nudged)
+
+    def _nudged_sides(self, count: int) -> Sequence[NudgedSide]:
+        while len(self._nudged) < count:
+            rng = np.random.default_rng((self.seed, len(self._nudged)))
+            self._nudged.append(NudgedSide(self.folded, self.rounded, rng))
+        return self._nudged[:count]
+
+    def _shaken(
+        self, segment: Segment, drawn: Mapping[str, Array], place: int
+    ) -> dict[str, Array]:
+        """Return the inputs with their maps known no better than tensors are stored."""
+        rng = np.random.default_rng((self.seed, place, len(segment.nodes)))
+        feeds: dict[str, Array] = {}
+        for name in segment.inputs:
+            relation = self.relations.get(name)
+            feeds[name] = self._mapped(name, drawn[name])
+            if relation is not None:
+                feeds[name] = relation.shaken(self.coarsest, rng)(drawn[name])
+        return feeds
 
     def _has_rounded(self, nodes: Iterable[ir.Node]) -> bool:
         read = (value for node in nodes for value in node.inputs)
@@ -284,6 +338,13 @@ class Lockstep:
         return relation(drawn)
 
 
+def _is_unknown(outcome: Link | Lost | None) -> bool:
+    """Return whether an attempt gave no answer."""
+    return isinstance(outcome, Lost) and outcome.gap is None
+
+
 def _is_void(array: Array) -> bool:
     """Return whether more than half of an array is no number."""
-    return bool(array.dtype == np.float64 and np.isnan(array).mean() > _ENOUGH)
+    if array.dtype != np.float64 or not array.size:
+        return False
+    return bool(np.isnan(array).mean() > _ENOUGH)

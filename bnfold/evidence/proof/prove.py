@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from bnfold.evidence.proof.contents import Contents, contents_of
 from bnfold.evidence.proof.links import Gap, Link
 from bnfold.evidence.proof.lockstep import SAME, Lockstep, Lost
 from bnfold.evidence.proof.recipes import RecipeError, derive
-from bnfold.evidence.proof.rounding import furthest
+from bnfold.evidence.proof.rounding import furthest, half_ulp
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.evidence.signature import differences
 from bnfold.records import Charge, Finding, ProofReport, Step, Verdict
@@ -172,9 +172,25 @@ def _walk(
         return bool(key) and before.nodes.get(key) == after.nodes[key]
 
     same = {name for name, one in after.tensors.items() if before.tensors.get(name) == one}
-    walk = Lockstep(original, folded, is_same, frozenset(same), account.rounded, seed)
+    walk = Lockstep(
+        original,
+        folded,
+        is_same,
+        frozenset(same),
+        account.rounded,
+        _coarsest(folded, account.rounded),
+        seed,
+    )
     walk.run()
     return walk
+
+
+def _coarsest(folded: Side, names: Collection[str]) -> float:
+    """Return half an ulp of one in the coarsest type of these tensors."""
+    stored = folded.model.graph.initializers
+    tensors = [tensor for name in names if (tensor := stored[name].const_value) is not None]
+    kinds = {tensor.dtype.numpy() for tensor in tensors}
+    return max((float(half_ulp(np.array(1.0), kind)) for kind in kinds), default=0.0)
 
 
 def _relations(walk: Lockstep) -> Iterator[Relation]:

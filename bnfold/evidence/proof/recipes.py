@@ -79,7 +79,7 @@ def _sum_of_convolutions(settings: Recipe, sources: Sequence[Wide]) -> Wide:
     out = _empty(whole)
     for part, weight in zip(settings["parts"], sources, strict=True):
         for place, taps in _taps_by_offset(weight, part["form"]).items():
-            out[(..., *_index(place, whole))] += part["sign"] * _regrouped(
+            out[_at(_index(place, whole))] += part["sign"] * _regrouped(
                 taps, part["form"], whole
             )
     return out
@@ -97,7 +97,7 @@ def _convolution_behind(settings: Recipe, sources: Sequence[Wide]) -> Wide:
             pairs = zip(strides, there, here, strict=True)
             place = _index([stride * q + p for stride, q, p in pairs], whole)
             dense = outer @ _matrix(inner_taps, first)
-            out[(..., *place)] += _blocks(dense, whole)
+            out[_at(place)] += _blocks(dense, whole)
     return out
 
 
@@ -116,9 +116,14 @@ def _taps_by_offset(weight: Wide, form: Recipe) -> dict[tuple[int, ...], Wide]:
         tuple(
             window["first"] + window["step"] * tap
             for window, tap in zip(form["windows"], taps, strict=True)
-        ): weight[(..., *taps)]
+        ): weight[_at(taps)]
         for taps in product(*ranges)
     }
+
+
+def _at(taps: Sequence[int]) -> tuple[slice | int, ...]:
+    """Return the place of a tap in a weight [M, C/group, k…]."""
+    return (slice(None), slice(None), *taps)
 
 
 def _index(place: Sequence[int], form: Recipe) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ def half_ulp(wide: Wide, dtype: np.dtype[np.generic]) -> Wide:
     """Return half the distance between neighbours of the type ``dtype`` around ``wide``."""
     fraction, low = _FORMATS[dtype.name]
     _, exponent = np.frexp(wide)
-    return np.ldexp(0.5, np.maximum(exponent - 1, low) - fraction)
+    return np.asarray(np.ldexp(0.5, np.maximum(exponent - 1, low) - fraction))
 
 
 def furthest(stored: NDArray[np.generic], wide: Wide) -> tuple[int, float] | None:

@@ -16,6 +16,9 @@ import numpy as np
 from bnfold.evidence.proof.links import Array, Gap, Wide
 
 NUDGES: Final = 4
+MORE_NUDGES: Final = 24
+"""So many more before anything is called different: the noise of few is itself noisy."""
+
 LIMIT: Final = 5.0
 """Root mean square of a difference in a channel, in units of that of the noise."""
 
@@ -56,15 +59,13 @@ def _weigh(trial: Trial) -> Gap:
     reference = _by_channel(original)
     error = _by_channel(folded - original)
     noises = [_by_channel(one - folded) for one in nudged]
+    if not noises:
+        return Gap(float("inf"))
+    power = np.mean([_power(n) for n in noises], axis=0)
+    slopes = np.mean([_slope(n, reference) ** 2 for n in noises], axis=0)
     ratios = np.maximum(
-        _ratios(_power(error), np.mean([_power(n) for n in noises], axis=0), reference)
-        / LIMIT,
-        _ratios(
-            _slope(error, reference) ** 2,
-            np.mean([_slope(n, reference) ** 2 for n in noises], axis=0),
-            None,
-        )
-        / SLOPE_LIMIT,
+        _ratios(_power(error), power, reference, len(noises)) / LIMIT,
+        _ratios(_slope(error, reference) ** 2, slopes, None, len(noises)) / SLOPE_LIMIT,
     )
     place = int(np.argmax(ratios))
     return Gap(float(ratios[place]), place if original.ndim > 1 else None)
@@ -88,12 +89,12 @@ def _slope(error: Wide, reference: Wide) -> Wide:
     return np.where(spread > 0, slope, 0.0)
 
 
-def _ratios(found: Wide, noise: Wide, reference: Wide | None) -> Wide:
+def _ratios(found: Wide, noise: Wide, reference: Wide | None, count: int) -> Wide:
     """Return roots of ratios; the noise of a channel is blended with what is typical."""
     size = np.ones_like(noise) if reference is None else _power(reference)
     alive = size > 0
     typical = float(np.median(noise[alive] / size[alive])) if alive.any() else 0.0
-    blended = (NUDGES * noise + _TRUST * typical * size) / (NUDGES + _TRUST)
+    blended = (count * noise + _TRUST * typical * size) / (count + _TRUST)
     floor = _LEAST**2 * np.maximum(size, size.max(initial=0.0) * 1e-12)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.sqrt(found / np.maximum(blended, floor))
