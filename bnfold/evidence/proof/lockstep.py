@@ -28,6 +28,7 @@ from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
 from bnfold.evidence.proof.sides import CannotEvaluateError, NudgedSide, Segment, Side
 from bnfold.evidence.proof.storage import MORE_NUDGES, NUDGES, Trial, weigh
 from bnfold.evidence.signature import inputs_of
+from bnfold.model.graphs import graphs_of, subgraphs_of
 
 SAME: Final = None
 """The relation of values that are the same in both models."""
@@ -144,7 +145,7 @@ class Lockstep:
         if not self.folded.is_constant(value):
             return name in self.relations and self.relations[name] is SAME
         if value.producer() is None:
-            return name in self.same_tensors and name not in self.folded.wide
+            return self.folded.key_of(value) in self.same_tensors
         producer = value.producer()
         return (
             producer is not None and self.is_same(producer) and self._reads_the_same(producer)
@@ -309,8 +310,15 @@ class Lockstep:
         return feeds
 
     def _has_rounded(self, nodes: Iterable[ir.Node]) -> bool:
-        read = (value for node in nodes for value in node.inputs)
-        return any(self.folded.hangs_on(value, self.rounded) for value in read)
+        read = (value for node in nodes for value in self.folded.reads(node))
+        inner = (
+            value
+            for node in nodes
+            for subgraph in subgraphs_of(node)
+            for graph in graphs_of(subgraph)
+            for value in graph.initializers.values()
+        )
+        return any(self.folded.hangs_on(value, self.rounded) for value in (*read, *inner))
 
     def _drawn(self, name: str, sizes: Sizes, style: Style) -> Array:
         dims = self._dims(name)

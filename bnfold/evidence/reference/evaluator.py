@@ -124,11 +124,31 @@ class Evaluator:
 
     def _value(self, value: ir.Value, scope: _Scope) -> Any:
         if value not in scope.values:
-            scope.values[value] = self._stored(value)
+            scope.values[value] = self.stored(value)
         return scope.values[value]
 
-    def _stored(self, value: ir.Value) -> Array:
-        """Read a weight."""
+    def run_node(
+        self, node: ir.Node, inputs: Sequence[Any], captured: Mapping[ir.Value, Any]
+    ) -> Sequence[Any]:
+        """Return the outputs of one node of the main graph: an operator or a function.
+
+        Args:
+            node: The node.
+            inputs: Its inputs, None where absent.
+            captured: The values of the main graph that its subgraphs read.
+
+        Raises:
+            NoKernelError: If an operator has no kernel and there is no fallback for it.
+        """
+        scope = _Scope(dict(captured), self._model.opset_imports, {}, {})
+        return self._results(node, inputs, scope)
+
+    def stored(self, value: ir.Value) -> Array:
+        """Return a weight, of whatever graph, in float64.
+
+        Raises:
+            UsageError: If there is none.
+        """
         main = value.graph is self._model.graph or value.graph is None
         if main and value.name and value.name in self._constants:
             return widen(self._constants[value.name])
