@@ -172,6 +172,9 @@ class Lockstep:
         value, other = self.folded.values[output], self.original.values[output]
         if output in self.relations and self.relations[output] is SAME:
             return SAME
+        if self.original.is_constant(other) and self.folded.is_constant(value):
+            found = gap(self.original.constant(other), self.folded.constant(value))
+            return SAME if found.size <= EXACT else Lost(output, found, (), ())
         everything = len(self.folded.position) + len(self.original.position)
         firm = {name for name in self._stops if self.relations[name] is SAME} - {output}
         first: Lost | None = self.lost.get(output)
@@ -230,7 +233,7 @@ class Lockstep:
             return Lost(name, None, two.nodes, maps, str(error))
         self.windows += 1
         verdict = self._weigh(trials)
-        if isinstance(verdict, Gap) and trials[0].nudged:
+        if verdict is not SAME and trials[0].nudged:
             verdict = self._weigh(self._trials(one, two, sizes, MORE_NUDGES))
         if isinstance(verdict, Gap):
             return Lost(name, verdict, two.nodes, maps)
@@ -280,20 +283,37 @@ class Lockstep:
         original = self.original.evaluate(one, drawn)
         folded = self.folded.evaluate(two, mapped)
         nudged: list[Array] = []
-        if self.rounded and (
-            self._has_rounded(two.nodes)
-            or any(self.relations.get(name) for name in two.inputs)
-        ):
+        if self._is_noisy(two):
             nudged = [
                 side.evaluate(two, self._shaken(two, drawn, place))
                 for place, side in enumerate(self._nudged_sides(nudges))
             ]
         return Trial(original, folded, nudged)
 
+    def _is_noisy(self, segment: Segment) -> bool:
+        """Return whether something in a segment is known no better than it is stored."""
+        if any(self.is_rounded(node) for node in segment.nodes):
+            return True
+        if not self.rounded:
+            return False
+        mapped = any(self.relations.get(name) for name in segment.inputs)
+        return mapped or self._has_rounded(segment.nodes)
+
+    def is_rounded(self, node: ir.Node) -> bool:
+        """Return whether a node changed and has numbers among its attributes.
+
+        Those are stored in float32, and nothing tells what they were rounded from. A
+        HardSwish has a sixth among its constants, whoever spells it out has it rounded.
+        """
+        floats = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
+        found = any(attribute.type in floats for attribute in node.attributes.values())
+        return (found or node.op_type == "HardSwish") and not self.is_same(node)
+
     def _nudged_sides(self, count: int) -> Sequence[NudgedSide]:
         while len(self._nudged) < count:
             rng = np.random.default_rng((self.seed, len(self._nudged)))
-            self._nudged.append(NudgedSide(self.folded, self.rounded, rng))
+            side = NudgedSide(self.folded, self.rounded, self.is_rounded, rng)
+            self._nudged.append(side)
         return self._nudged[:count]
 
     def _shaken(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -278,14 +278,41 @@ def _moved(result: Array, rng: np.random.Generator) -> Array:
 
 
 class NudgedSide(Side):
-    """A model some of whose tensors are moved by up to half an ulp: its storage noise."""
+    """A model some of whose numbers are moved by up to half an ulp: its storage noise."""
 
-    def __init__(self, side: Side, names: Iterable[str], rng: np.random.Generator) -> None:
-        """Nudge the initializers ``names`` of the model of ``side``, once and for all."""
+    def __init__(
+        self,
+        side: Side,
+        names: Iterable[str],
+        is_rounded: Callable[[ir.Node], bool],
+        rng: np.random.Generator,
+    ) -> None:
+        """Nudge initializers and attributes of the model of ``side``, once and for all.
+
+        Args:
+            side: The model.
+            names: Keys of the initializers.
+            is_rounded: Says of a node whether its attributes are moved.
+            rng: Where the moves come from.
+        """
         super().__init__(side.model, side.wide, constant_inputs=side.constant_inputs)
+        self._is_rounded = is_rounded
+        self._copies: dict[ir.Node, ir.Node] = {}
         self._names = frozenset(names)
         self._rng = rng
         self._drawn: dict[str, Array] = {}
+
+    def _run(
+        self, node: ir.Node, given: list[Array | None], captured: Mapping[ir.Value, Array]
+    ) -> Sequence[Array | None]:
+        if not self._is_rounded(node):
+            return super()._run(node, given, captured)
+        if node not in self._copies:
+            self._copies[node] = _with_moved_attributes(node, self._rng)
+        results = super()._run(self._copies[node], given, captured)
+        if node.op_type != "HardSwish" or given[0] is None or results[0] is None:
+            return results
+        return [given[0] * results[0]]
 
     def stored(self, value: ir.Value) -> Array | None:
         """Return an initializer, moved if it is one of those."""
@@ -295,3 +322,20 @@ class NudgedSide(Side):
         if key not in self._drawn:
             self._drawn[key] = nudged(np.asarray(tensor.numpy()), self._rng)
         return self._drawn[key]
+
+
+def _with_moved_attributes(node: ir.Node, rng: np.random.Generator) -> ir.Node:
+    """Return a node of its own, in no graph, whose numbers are moved by half a float32 ulp."""
+    moved = []
+    op_type, attributes = node.op_type, list(node.attributes.values())
+    if op_type == "HardSwish":  # x · HardSigmoid(x) with these numbers (HardSwish-14)
+        op_type = "HardSigmoid"
+        attributes = [ir.AttrFloat32("alpha", 1 / 6), ir.AttrFloat32("beta", 0.5)]
+    for attribute in attributes:
+        if attribute.type == ir.AttributeType.FLOAT and not attribute.is_ref():
+            held = np.array(attribute.as_float(), np.float32)
+            moved.append(ir.AttrFloat32(attribute.name, float(nudged(held, rng))))
+        else:
+            moved.append(attribute)
+    count = len(node.outputs)
+    return ir.Node(node.domain, op_type, (), moved, num_outputs=count, name=node.name)

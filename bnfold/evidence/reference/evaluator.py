@@ -159,7 +159,7 @@ class Evaluator:
     def _results(self, node: ir.Node, inputs: Sequence[Any], scope: _Scope) -> Sequence[Any]:
         function = self._model.functions.get(node.op_identifier())
         node = bound(node, scope.given)
-        opset = scope.opsets.get("" if node.domain == "ai.onnx" else node.domain, 1)
+        opset = _opset(scope.opsets, node.domain)
         if function is not None:
             return self._call(function, node, inputs)
         if next(subgraphs_of(node), None) is not None:
@@ -190,3 +190,10 @@ class Evaluator:
         scope = _Scope(values, function.opset_imports, given, {})
         self._run_nodes(function.graph, scope, None)
         return [self._value(value, scope) for value in function.outputs]
+
+
+def _opset(opsets: Mapping[str, int], domain: str) -> int:
+    """The version a domain is read in; the standard one has two names."""
+    if domain in ("", "ai.onnx"):
+        return opsets.get("", opsets.get("ai.onnx", 1))
+    return opsets.get(domain, 1)
