@@ -14,7 +14,7 @@ never runs a whole model. Nothing is exposed or changed in the graphs to do so.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -95,6 +95,7 @@ class Lockstep:
     same_nodes: int = 0
     _stops: set[str] = field(default_factory=set)
     _solid: set[str] = field(default_factory=set)
+    _hazy: set[str] = field(default_factory=set)
     _dims_by_name: Mapping[str, Dims] = field(default_factory=dict)
     _inputs: Mapping[str, Array] = field(default_factory=dict)
     _nudged: list[NudgedSide] = field(default_factory=list)
@@ -124,6 +125,8 @@ class Lockstep:
 
     def _relate(self, name: str, relation: Link | None) -> None:
         self.relations[name] = relation
+        if relation is not None and relation.hazy:
+            self._hazy.add(name)
         dims = self._dims(name)
         if dims is not None:
             self._stops.add(name)
@@ -258,7 +261,7 @@ class Lockstep:
             if all(gap(trial.folded, trial.original).size <= EXACT for trial in fitted):
                 return link
             if first.nudged and weigh(fitted).size <= 1.0:
-                return link
+                return replace(link, hazy=True)
         return worst
 
     def _trials(
@@ -294,10 +297,9 @@ class Lockstep:
         """Return whether something in a segment is known no better than it is stored."""
         if any(self.is_rounded(node) for node in segment.nodes):
             return True
-        if not self.rounded:
-            return False
-        mapped = any(self.relations.get(name) for name in segment.inputs)
-        return mapped or self._has_rounded(segment.nodes)
+        if any(name in self._hazy for name in segment.inputs):
+            return True
+        return bool(self.rounded) and self._has_rounded(segment.nodes)
 
     def is_rounded(self, node: ir.Node) -> bool:
         """Return whether a node changed and has numbers among its attributes.
@@ -325,7 +327,7 @@ class Lockstep:
         for name in segment.inputs:
             relation = self.relations.get(name)
             feeds[name] = self._mapped(name, drawn[name])
-            if relation is not None:
+            if relation is not None and relation.hazy:
                 feeds[name] = relation.shaken(self.coarsest, rng)(drawn[name])
         return feeds
 

@@ -185,7 +185,8 @@ def _coarsest(after: Contents, names: Collection[str]) -> float:
     """Return half an ulp of one in the coarsest floating type of these tensors."""
     held = (after.stored[name].const_value for name in names)
     kinds = {one.dtype.numpy() for one in held if one and one.dtype.is_floating_point()}
-    return max((float(half_ulp(np.array(1.0), kind)) for kind in kinds), default=0.0)
+    kinds.add(np.dtype(np.float32))  # the type of attributes
+    return max(float(half_ulp(np.array(1.0), kind)) for kind in kinds)
 
 
 def _relations(walk: Lockstep) -> Iterator[Relation]:
