@@ -28,6 +28,7 @@ _RANDOM: Final = frozenset(
 )
 _STANDARD: Final = ("", "ai.onnx", "com.microsoft")
 _OVERRIDABLE_SINCE: Final = 4
+_FLOAT32: Final = 2.0**-24
 _JITTER: Final = 2.0**-50
 
 
@@ -310,9 +311,15 @@ class NudgedSide(Side):
         if node not in self._copies:
             self._copies[node] = _with_moved_attributes(node, self._rng)
         results = super()._run(self._copies[node], given, captured)
-        if node.op_type != "HardSwish" or given[0] is None or results[0] is None:
-            return results
-        return [given[0] * results[0]]
+        # Bounds, such as the one of a HardSigmoid, may have been numbers of the model too.
+        factor = 1.0 + _FLOAT32 * self._rng.uniform(-1.0, 1.0)
+        moved = [
+            one * factor if one is not None and one.dtype == np.float64 else one
+            for one in results
+        ]
+        if node.op_type != "HardSwish" or given[0] is None or moved[0] is None:
+            return moved
+        return [given[0] * moved[0]]
 
     def stored(self, value: ir.Value) -> Array | None:
         """Return an initializer, moved if it is one of those."""
