@@ -88,7 +88,7 @@ class Evaluator:
         graph = self._model.graph
         targets = {str(value.name): value for value in graph.outputs}
         targets |= self._named(wanted)
-        scope = _Scope(self._fed(feeds), self._model.opset_imports, {}, {})
+        scope = _Scope(self._fed(feeds), _opsets(self._model.opset_imports), {}, {})
         scope.schedules[graph] = schedule(graph, set(targets.values()))
         self._run_nodes(graph, scope, on_node)
         return {name: self._value(value, scope) for name, value in targets.items()}
@@ -139,7 +139,7 @@ class Evaluator:
     def _results(self, node: ir.Node, inputs: Sequence[Any], scope: _Scope) -> Sequence[Any]:
         function = self._model.functions.get(node.op_identifier())
         node = bound(node, scope.given)
-        opset = scope.opsets.get("" if node.domain == "ai.onnx" else node.domain, 1)
+        opset = scope.opsets.get(_domain(node.domain), 1)
         if function is not None:
             return self._call(function, node, inputs)
         if next(subgraphs_of(node), None) is not None:
@@ -167,6 +167,15 @@ class Evaluator:
         given |= node.attributes
         values = dict(zip(function.inputs, inputs, strict=False))
         values |= dict.fromkeys(function.inputs[len(inputs) :])
-        scope = _Scope(values, function.opset_imports, given, {})
+        scope = _Scope(values, _opsets(function.opset_imports), given, {})
         self._run_nodes(function.graph, scope, None)
         return [self._value(value, scope) for value in function.outputs]
+
+
+def _opsets(imports: Mapping[str, int]) -> dict[str, int]:
+    return {_domain(domain): version for domain, version in imports.items()}
+
+
+def _domain(name: str) -> str:
+    """The default domain has two names."""
+    return "" if name == "ai.onnx" else name
