@@ -111,7 +111,9 @@ class Evaluator:
 
     def _run_nodes(self, graph: ir.Graph, scope: _Scope, on_node: OnNode | None) -> None:
         if graph not in scope.schedules:
-            scope.schedules[graph] = schedule(graph, set(graph.outputs))
+            # a body may run again: what it stores is read once
+            kept = {*graph.outputs, *graph.initializers.values()}
+            scope.schedules[graph] = schedule(graph, kept)
         for node, dying in scope.schedules[graph]:
             inputs = [None if v is None else self._value(v, scope) for v in node.inputs]
             results = self._results(node, inputs, scope)
@@ -141,7 +143,7 @@ class Evaluator:
         node = bound(node, scope.given)
         opset = scope.opsets.get(_domain(node.domain), 1)
         if function is not None:
-            return self._call(function, node, inputs)
+            return self._call(function, node, inputs, scope.schedules)
         if next(subgraphs_of(node), None) is not None:
             run = partial(self._run_subgraph, scope)
             return run_control(Call(node, inputs, opset), run)
@@ -156,18 +158,22 @@ class Evaluator:
     def _run_subgraph(
         self, scope: _Scope, graph: ir.Graph, inputs: Sequence[Any]
     ) -> list[Any]:
-        for value in graph.initializers.values():
-            scope.values.pop(value, None)
         scope.values.update(zip(graph.inputs, inputs, strict=True))
         self._run_nodes(graph, scope, None)
         return [self._value(value, scope) for value in graph.outputs]
 
-    def _call(self, function: ir.Function, node: ir.Node, inputs: Sequence[Any]) -> list[Any]:
+    def _call(
+        self,
+        function: ir.Function,
+        node: ir.Node,
+        inputs: Sequence[Any],
+        schedules: dict[ir.Graph, Schedule],
+    ) -> list[Any]:
         given = {name: a for name, a in function.attributes.items() if a.value is not None}
         given |= node.attributes
         values = dict(zip(function.inputs, inputs, strict=False))
         values |= dict.fromkeys(function.inputs[len(inputs) :])
-        scope = _Scope(values, _opsets(function.opset_imports), given, {})
+        scope = _Scope(values, _opsets(function.opset_imports), given, schedules)
         self._run_nodes(function.graph, scope, None)
         return [self._value(value, scope) for value in function.outputs]
 
