@@ -88,7 +88,7 @@ class Evaluator:
         graph = self._model.graph
         targets = {str(value.name): value for value in graph.outputs}
         targets |= self._named(wanted)
-        scope = _Scope(self._fed(feeds), self._model.opset_imports, {}, {})
+        scope = _Scope(self._fed(feeds), _opsets(self._model.opset_imports), {}, {})
         scope.schedules[graph] = schedule(graph, set(targets.values()))
         self._run_nodes(graph, scope, on_node)
         return {name: self._value(value, scope) for name, value in targets.items()}
@@ -111,7 +111,9 @@ class Evaluator:
 
     def _run_nodes(self, graph: ir.Graph, scope: _Scope, on_node: OnNode | None) -> None:
         if graph not in scope.schedules:
-            scope.schedules[graph] = schedule(graph, set(graph.outputs))
+            # a body may run again: what it stores is read once
+            kept = {*graph.outputs, *graph.initializers.values()}
+            scope.schedules[graph] = schedule(graph, kept)
         for node, dying in scope.schedules[graph]:
             inputs = [None if v is None else self._value(v, scope) for v in node.inputs]
             results = self._results(node, inputs, scope)
@@ -140,7 +142,7 @@ class Evaluator:
         Raises:
             NoKernelError: If an operator has no kernel and there is no fallback for it.
         """
-        scope = _Scope(dict(captured), self._model.opset_imports, {}, {})
+        scope = _Scope(dict(captured), _opsets(self._model.opset_imports), {}, {})
         return self._results(node, inputs, scope)
 
     def stored(self, value: ir.Value) -> Array:
@@ -159,9 +161,9 @@ class Evaluator:
     def _results(self, node: ir.Node, inputs: Sequence[Any], scope: _Scope) -> Sequence[Any]:
         function = self._model.functions.get(node.op_identifier())
         node = bound(node, scope.given)
-        opset = _opset(scope.opsets, node.domain)
+        opset = scope.opsets.get(_domain(node.domain), 1)
         if function is not None:
-            return self._call(function, node, inputs)
+            return self._call(function, node, inputs, scope.schedules)
         if next(subgraphs_of(node), None) is not None:
             run = partial(self._run_subgraph, scope)
             return run_control(Call(node, inputs, opset), run)
@@ -176,24 +178,30 @@ class Evaluator:
     def _run_subgraph(
         self, scope: _Scope, graph: ir.Graph, inputs: Sequence[Any]
     ) -> list[Any]:
-        for value in graph.initializers.values():
-            scope.values.pop(value, None)
         scope.values.update(zip(graph.inputs, inputs, strict=True))
         self._run_nodes(graph, scope, None)
         return [self._value(value, scope) for value in graph.outputs]
 
-    def _call(self, function: ir.Function, node: ir.Node, inputs: Sequence[Any]) -> list[Any]:
+    def _call(
+        self,
+        function: ir.Function,
+        node: ir.Node,
+        inputs: Sequence[Any],
+        schedules: dict[ir.Graph, Schedule],
+    ) -> list[Any]:
         given = {name: a for name, a in function.attributes.items() if a.value is not None}
         given |= node.attributes
         values = dict(zip(function.inputs, inputs, strict=False))
         values |= dict.fromkeys(function.inputs[len(inputs) :])
-        scope = _Scope(values, function.opset_imports, given, {})
+        scope = _Scope(values, _opsets(function.opset_imports), given, schedules)
         self._run_nodes(function.graph, scope, None)
         return [self._value(value, scope) for value in function.outputs]
 
 
-def _opset(opsets: Mapping[str, int], domain: str) -> int:
-    """The version a domain is read in; the standard one has two names."""
-    if domain in ("", "ai.onnx"):
-        return opsets.get("", opsets.get("ai.onnx", 1))
-    return opsets.get(domain, 1)
+def _opsets(imports: Mapping[str, int]) -> dict[str, int]:
+    return {_domain(domain): version for domain, version in imports.items()}
+
+
+def _domain(name: str) -> str:
+    """The default domain has two names."""
+    return "" if name == "ai.onnx" else name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +14,8 @@ from bnfold.evidence.reference.arrays import Array, NoKernelError, widen_result
 from bnfold.evidence.reference.call import name_of
 from bnfold.evidence.reference.evaluator import Fallback
 from bnfold.runtime import Job, run, write_arrays
+
+_DEFAULT: Final = ("", "ai.onnx")
 
 
 def runtime_fallback(model: ir.Model, *, timeout_s: float = 120.0) -> Fallback:
@@ -107,8 +109,8 @@ def _model_of(
 
 
 def _opsets(model: ir.Model, node: ir.Node, opset: int) -> dict[str, int]:
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    return {**model.opset_imports, domain: opset}
+    others = {name: v for name, v in model.opset_imports.items() if name not in _DEFAULT}
+    return {**others, "" if node.domain in _DEFAULT else node.domain: opset}
 
 
 def _value(name: str, array: Array) -> ir.Value:

@@ -88,11 +88,12 @@ def _linear(distance: Array) -> Array:
     return np.asarray(np.maximum(0.0, 1 - np.abs(distance)))
 
 
-def _cubic(distance: Array, a: float) -> Array:
+def cubic_weight(distance: Array, a: float) -> Array:
+    """Weight of an element at a distance from the place, by Keys' cubic."""
     d = np.abs(distance)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((d - 5) * d + 8) * d * a - 4 * a
-    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+    return np.asarray(np.where(d <= 1, near, np.where(d < 2, far, 0.0)))
 
 
 def _nearest(call: Call, axis: _Axis, at: Array) -> tuple[Array, Array]:
@@ -116,7 +117,7 @@ def _weighted(call: Call, axis: _Axis, at: Array, mode: str) -> tuple[Array, Arr
     places = first[None] + np.arange(taps)[:, None]
     distance = (places - at) * shrink
     a = call.number("cubic_coeff_a", -0.75)
-    weights = _cubic(distance, a) if mode == "cubic" else _linear(distance)
+    weights = cubic_weight(distance, a) if mode == "cubic" else _linear(distance)
     if call.integer("exclude_outside", 0):
         weights = np.where((places >= 0) & (places < axis.size), weights, 0.0)
     return places, weights / weights.sum(0)

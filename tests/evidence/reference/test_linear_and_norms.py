@@ -1,12 +1,13 @@
-"""The float64 evaluator against torch in float64."""
+"""Fixed cases of linear operators, norms and casts against torch in float64."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from tests.evidence.reference.nodes import evaluate_all
 from tests.reference64 import run64
 
 torch = pytest.importorskip("torch")
@@ -14,19 +15,8 @@ F = torch.nn.functional
 
 
 def one_node(op, arrays, opset=17, outputs=1, **attributes):
-    names = [f"i{k}" if a is not None else "" for k, a in enumerate(arrays)]
-    outs = [f"o{k}" for k in range(outputs)]
-    node = helper.make_node(op, names, outs, **attributes)
-    first, *rest = [(n, a) for n, a in zip(names, arrays, strict=True) if a is not None]
-    graph = helper.make_graph(
-        [node],
-        "g",
-        [helper.make_tensor_value_info(first[0], TensorProto.DOUBLE, None)],
-        [helper.make_tensor_value_info(o, TensorProto.DOUBLE, None) for o in outs],
-        [numpy_helper.from_array(a, n) for n, a in rest],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    return run64(model, {first[0]: first[1]})
+    found = evaluate_all(op, arrays, opset, outputs, **attributes)
+    return {f"o{k}": array for k, array in enumerate(found)}
 
 
 def draw(rng, *shape):
@@ -35,11 +25,6 @@ def draw(rng, *shape):
 
 def same(ours, theirs):
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-11, atol=1e-11)
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(7)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -216,25 +201,6 @@ def test_unsorted_graphs_functions_and_loops_run():
     got = run64(model, {"x": np.array([1.0, -2.0])})
     np.testing.assert_array_equal(got["y"], [16.0, -32.0])
     np.testing.assert_array_equal(got["rows"][:, 0], [6.0, 10.0, 18.0])
-
-
-@pytest.mark.parametrize("kind", ["GlobalMaxPool", "GlobalAveragePool"])
-@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 3, 4, 5), (2, 3, 2, 4, 3)])
-def test_global_pooling_of_any_rank(kind, shape):
-    """onnx.reference pools over the wrong axes unless there are two."""
-    x = np.random.default_rng(0).normal(size=shape)
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node(kind, ["x"], ["y"])],
-        "pool",
-        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
-    flat = x.reshape(2, 3, -1)
-    wanted = flat.max(2) if kind == "GlobalMaxPool" else flat.mean(2)
-    got = run64(model, {"x": x.astype(np.float32)})["y"]
-    assert got.shape == (2, 3, *[1] * (len(shape) - 2))
-    assert np.allclose(got.reshape(2, 3), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(
