@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice, zip_longest
 
 import numpy as np
 import onnx
@@ -42,11 +43,24 @@ class Nursery:
     rng: np.random.Generator
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
 
+    def sample(self, count: int) -> Iterator[Mutant]:
+        """Yield some of the mutants, of as many kinds as there are."""
+        candidates = list(self._candidates())
+        by_kind: dict[str, list[Mutant]] = {}
+        for place in self.rng.permutation(len(candidates)):
+            by_kind.setdefault(candidates[place].kind, []).append(candidates[place])
+        rows = zip_longest(*by_kind.values())
+        mixed = [mutant for row in rows for mutant in row if mutant is not None]
+        yield from islice(self._valid(mixed), count)
+
     def mutants(self) -> Iterator[Mutant]:
         """Yield every mutant that is valid and shown to be another function."""
+        yield from self._valid(self._candidates())
+
+    def _valid(self, candidates: Iterable[Mutant]) -> Iterator[Mutant]:
         feeds = [_feeds(self.subject.folded, self.rng, size) for size in (1.0, 5.0)]
         honest = [run64(self.subject.folded, feed) for feed in feeds]
-        for mutant in self._candidates():
+        for mutant in candidates:
             why = self._why_not(mutant, feeds, honest)
             if why:
                 self.dropped[mutant.kind, why] += 1
