@@ -17,8 +17,9 @@ from bnfold.evidence.proof.rounding import Wide, furthest
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.records import Charge, Finding
 
-_HELD: Final = 1 << 28
-"""Elements of unrounded tensors that are kept for the proof; larger ones are derived again."""
+CONSTANT_INPUTS: Final = "initializers that are graph inputs are constants"
+INFERENCE: Final = "normalisations exported in training mode are read as inference"
+REQUANTIZED: Final = "integers may be rounded anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,7 @@ class Books:
         """Return the channel in which a tensor is furthest from what it was."""
         if role != "tensor" or change.kind is not Kind.CHANGED:
             return None
-        tensors = [
-            side.model.graph.initializers[change.name].const_value
-            for side in (self.original, self.folded)
-        ]
+        tensors = [part.stored[change.name].const_value for part in (self.before, self.after)]
         arrays = [None if tensor is None else tensor.numpy() for tensor in tensors]
         old, new = arrays
         if old is None or new is None or old.shape != new.shape or not old.ndim:
@@ -136,12 +134,15 @@ class Books:
         """Derive every changed tensor anew; half an ulp is what storing it may cost."""
         for entry in self.certificate.tensors:
             tensor = self._tensor_of(entry.change)
-            if tensor is None or not tensor.dtype.is_floating_point():
+            if tensor is None:
                 continue
-            yield from self._tensor(entry, tensor)
+            if tensor.dtype.is_floating_point():
+                yield from self._tensor(entry, tensor)
+            elif REQUANTIZED in self.certificate.assumptions:
+                self._rounded.add(entry.change.name)
 
     def _tensor_of(self, change: Change) -> ir.TensorProtocol | None:
-        value = self.folded.model.graph.initializers.get(change.name)
+        value = self.after.stored.get(change.name)
         return None if value is None or change.kind is Kind.REMOVED else value.const_value
 
     def _tensor(self, entry: TensorChange, tensor: ir.TensorProtocol) -> Iterator[Finding]:
@@ -179,7 +180,7 @@ class Books:
         return np.asarray(self.original.constant(value))
 
     def _reader_of(self, tensor: str) -> str:
-        value = self.folded.model.graph.initializers.get(tensor)
+        value = self.after.stored.get(tensor)
         readers: Iterable[ir.Node] = () if value is None else value.consumers()
         return next((self.after.keys.get(node, node.name or "") for node in readers), "")
 

@@ -17,6 +17,8 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from bnfold.model.graphs import graphs_of
+
 _THREADS = 2
 
 
@@ -29,7 +31,9 @@ class Contents:
             metadata.
         nodes: Digests of the nodes of the main graph, subgraphs included, by their key.
         operators: Their operators.
-        tensors: Digests of the initializers of the main graph, by name.
+        tensors: Digests of the initializers of all graphs, by their key.
+        keys: The keys of the nodes.
+        stored: The values that hold the initializers, by their key.
     """
 
     header: str
@@ -37,6 +41,7 @@ class Contents:
     operators: dict[str, str]
     tensors: dict[str, str]
     keys: dict[ir.Node, str] = field(repr=False, compare=False)
+    stored: dict[str, ir.Value] = field(repr=False, compare=False)
 
     @property
     def digest(self) -> str:
@@ -54,15 +59,31 @@ def contents_of(model: ir.Model) -> Contents:
     keys = _keys(model.graph)
     nodes = {key: _node_digest(node) for node, key in keys.items()}
     operators = {key: node.op_type for node, key in keys.items()}
-    stored = [
-        (name, value.const_value)
-        for name, value in model.graph.initializers.items()
-        if value.const_value is not None
-    ]
+    stored = stored_values(model)
     with ThreadPoolExecutor(_THREADS) as pool:
-        digests = list(pool.map(lambda pair: tensor_digest(pair[1]), stored))
-    tensors = {name: one for (name, _), one in zip(stored, digests, strict=True)}
-    return Contents(_header_digest(model), nodes, operators, tensors, keys)
+        digests = list(pool.map(_digest_of, stored.values()))
+    tensors = dict(zip(stored, digests, strict=True))
+    return Contents(_header_digest(model), nodes, operators, tensors, keys, stored)
+
+
+def stored_values(model: ir.Model) -> dict[str, ir.Value]:
+    """Return every value that holds an initializer, by a key of its own: its name.
+
+    Names that several subgraphs use get a number behind them, in the order of the graphs.
+    """
+    found: dict[str, ir.Value] = {}
+    taken: Counter[str] = Counter()
+    for graph in graphs_of(model.graph):
+        for name, value in graph.initializers.items():
+            if value.const_value is None:
+                continue
+            taken[name] += 1
+            found[name if taken[name] == 1 else f"{name} #{taken[name]}"] = value
+    return found
+
+
+def _digest_of(value: ir.Value) -> str:
+    return "" if value.const_value is None else tensor_digest(value.const_value)
 
 
 def _keys(graph: ir.Graph) -> dict[ir.Node, str]:

@@ -37,11 +37,15 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """``folded = scale · original + shift`` along an axis; None for all of it alike."""
+    """``folded = scale · original + shift`` along an axis; None for all of it alike.
+
+    A hazy one was found beside rounding noise, so its numbers are off by as much.
+    """
 
     axis: int | None
     scale: Wide
     shift: Wide
+    hazy: bool = False
 
     def __call__(self, value: Array) -> Array:
         """Return what the folded model holds where the original holds ``value``."""

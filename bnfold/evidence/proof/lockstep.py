@@ -14,7 +14,7 @@ never runs a whole model. Nothing is exposed or changed in the graphs to do so.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -28,6 +28,7 @@ from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
 from bnfold.evidence.proof.sides import CannotEvaluateError, NudgedSide, Segment, Side
 from bnfold.evidence.proof.storage import MORE_NUDGES, NUDGES, Trial, weigh
 from bnfold.evidence.signature import inputs_of
+from bnfold.model.graphs import graphs_of, subgraphs_of
 
 SAME: Final = None
 """The relation of values that are the same in both models."""
@@ -94,6 +95,7 @@ class Lockstep:
     same_nodes: int = 0
     _stops: set[str] = field(default_factory=set)
     _solid: set[str] = field(default_factory=set)
+    _hazy: set[str] = field(default_factory=set)
     _dims_by_name: Mapping[str, Dims] = field(default_factory=dict)
     _inputs: Mapping[str, Array] = field(default_factory=dict)
     _nudged: list[NudgedSide] = field(default_factory=list)
@@ -123,6 +125,8 @@ class Lockstep:
 
     def _relate(self, name: str, relation: Link | None) -> None:
         self.relations[name] = relation
+        if relation is not None and relation.hazy:
+            self._hazy.add(name)
         dims = self._dims(name)
         if dims is not None:
             self._stops.add(name)
@@ -144,7 +148,7 @@ class Lockstep:
         if not self.folded.is_constant(value):
             return name in self.relations and self.relations[name] is SAME
         if value.producer() is None:
-            return name in self.same_tensors and name not in self.folded.wide
+            return self.folded.key_of(value) in self.same_tensors
         producer = value.producer()
         return (
             producer is not None and self.is_same(producer) and self._reads_the_same(producer)
@@ -171,6 +175,9 @@ class Lockstep:
         value, other = self.folded.values[output], self.original.values[output]
         if output in self.relations and self.relations[output] is SAME:
             return SAME
+        if self.original.is_constant(other) and self.folded.is_constant(value):
+            found = gap(self.original.constant(other), self.folded.constant(value))
+            return SAME if found.size <= EXACT else Lost(output, found, (), ())
         everything = len(self.folded.position) + len(self.original.position)
         firm = {name for name in self._stops if self.relations[name] is SAME} - {output}
         first: Lost | None = self.lost.get(output)
@@ -229,7 +236,7 @@ class Lockstep:
             return Lost(name, None, two.nodes, maps, str(error))
         self.windows += 1
         verdict = self._weigh(trials)
-        if isinstance(verdict, Gap) and trials[0].nudged:
+        if verdict is not SAME and trials[0].nudged:
             verdict = self._weigh(self._trials(one, two, sizes, MORE_NUDGES))
         if isinstance(verdict, Gap):
             return Lost(name, verdict, two.nodes, maps)
@@ -254,7 +261,7 @@ class Lockstep:
             if all(gap(trial.folded, trial.original).size <= EXACT for trial in fitted):
                 return link
             if first.nudged and weigh(fitted).size <= 1.0:
-                return link
+                return replace(link, hazy=True)
         return worst
 
     def _trials(
@@ -279,20 +286,36 @@ class Lockstep:
         original = self.original.evaluate(one, drawn)
         folded = self.folded.evaluate(two, mapped)
         nudged: list[Array] = []
-        if self.rounded and (
-            self._has_rounded(two.nodes)
-            or any(self.relations.get(name) for name in two.inputs)
-        ):
+        if self._is_noisy(two):
             nudged = [
                 side.evaluate(two, self._shaken(two, drawn, place))
                 for place, side in enumerate(self._nudged_sides(nudges))
             ]
         return Trial(original, folded, nudged)
 
+    def _is_noisy(self, segment: Segment) -> bool:
+        """Return whether something in a segment is known no better than it is stored."""
+        if any(self.is_rounded(node) for node in segment.nodes):
+            return True
+        if any(name in self._hazy for name in segment.inputs):
+            return True
+        return bool(self.rounded) and self._has_rounded(segment.nodes)
+
+    def is_rounded(self, node: ir.Node) -> bool:
+        """Return whether a node changed and has numbers among its attributes.
+
+        Those are stored in float32, and nothing tells what they were rounded from. A
+        HardSwish has a sixth among its constants, whoever spells it out has it rounded.
+        """
+        floats = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
+        found = any(attribute.type in floats for attribute in node.attributes.values())
+        return (found or node.op_type == "HardSwish") and not self.is_same(node)
+
     def _nudged_sides(self, count: int) -> Sequence[NudgedSide]:
         while len(self._nudged) < count:
             rng = np.random.default_rng((self.seed, len(self._nudged)))
-            self._nudged.append(NudgedSide(self.folded, self.rounded, rng))
+            side = NudgedSide(self.folded, self.rounded, self.is_rounded, rng)
+            self._nudged.append(side)
         return self._nudged[:count]
 
     def _shaken(
@@ -304,13 +327,20 @@ class Lockstep:
         for name in segment.inputs:
             relation = self.relations.get(name)
             feeds[name] = self._mapped(name, drawn[name])
-            if relation is not None:
+            if relation is not None and relation.hazy:
                 feeds[name] = relation.shaken(self.coarsest, rng)(drawn[name])
         return feeds
 
     def _has_rounded(self, nodes: Iterable[ir.Node]) -> bool:
-        read = (value for node in nodes for value in node.inputs)
-        return any(self.folded.hangs_on(value, self.rounded) for value in read)
+        read = (value for node in nodes for value in self.folded.reads(node))
+        inner = (
+            value
+            for node in nodes
+            for subgraph in subgraphs_of(node)
+            for graph in graphs_of(subgraph)
+            for value in graph.initializers.values()
+        )
+        return any(self.folded.hangs_on(value, self.rounded) for value in (*read, *inner))
 
     def _drawn(self, name: str, sizes: Sizes, style: Style) -> Array:
         dims = self._dims(name)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.evidence.proof.accounting import Account, Books, fold_of
+from bnfold.evidence.proof.accounting import CONSTANT_INPUTS, Account, Books, fold_of
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
 from bnfold.evidence.proof.contents import Contents, contents_of
@@ -19,9 +19,6 @@ from bnfold.evidence.proof.rounding import furthest, half_ulp
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.evidence.signature import differences
 from bnfold.records import Charge, Finding, ProofReport, Step, Verdict
-
-CONSTANT_INPUTS = "initializers that are graph inputs are constants"
-INFERENCE = "normalisations exported in training mode are read as inference"
 
 _WITHIN_STORAGE = "1 is what rounding of the stored tensors explains"
 _WITHIN_FLOAT64 = "relative to its slice, in float64"
@@ -95,7 +92,7 @@ def certify(
     side = Side(original, constant_inputs=free)
     before, after = contents_of(original), contents_of(folded)
     tensors = tuple(
-        TensorChange(change, _that_holds(recipes.get(change.name), change.name, side, folded))
+        TensorChange(change, _that_holds(recipes.get(change.name), change.name, side, after))
         for change in changed_tensors(before, after)
     )
     certificate = Certificate(
@@ -122,10 +119,10 @@ def _fields(certificate: Certificate) -> dict[str, Any]:
 
 
 def _that_holds(
-    recipe: Mapping[str, Any] | None, name: str, side: Side, folded: ir.Model
+    recipe: Mapping[str, Any] | None, name: str, side: Side, after: Contents
 ) -> Mapping[str, Any] | None:
     """Return a recipe if it gives the tensor that is there; a fold may not know its origin."""
-    value = folded.graph.initializers.get(name)
+    value = after.stored.get(name)
     tensor = None if value is None else value.const_value
     if recipe is None or tensor is None:
         return None
@@ -151,10 +148,9 @@ def _account(
     if certificate is not None:
         return Books(certificate, sides[0], sides[1], contents[0], contents[1]).check()
     changed = {change.name for change in changed_tensors(*contents)}
-    stored = sides[1].model.graph.initializers
     floats = {
         name
-        for name, value in stored.items()
+        for name, value in contents[1].stored.items()
         if name in changed
         and value.const_value is not None
         and value.const_value.dtype.is_floating_point()
@@ -178,19 +174,19 @@ def _walk(
         is_same,
         frozenset(same),
         account.rounded,
-        _coarsest(folded, account.rounded),
+        _coarsest(after, account.rounded),
         seed,
     )
     walk.run()
     return walk
 
 
-def _coarsest(folded: Side, names: Collection[str]) -> float:
-    """Return half an ulp of one in the coarsest type of these tensors."""
-    stored = folded.model.graph.initializers
-    tensors = [tensor for name in names if (tensor := stored[name].const_value) is not None]
-    kinds = {tensor.dtype.numpy() for tensor in tensors}
-    return max((float(half_ulp(np.array(1.0), kind)) for kind in kinds), default=0.0)
+def _coarsest(after: Contents, names: Collection[str]) -> float:
+    """Return half an ulp of one in the coarsest floating type of these tensors."""
+    held = (after.stored[name].const_value for name in names)
+    kinds = {one.dtype.numpy() for one in held if one and one.dtype.is_floating_point()}
+    kinds.add(np.dtype(np.float32))  # the type of attributes
+    return max(float(half_ulp(np.array(1.0), kind)) for kind in kinds)
 
 
 def _relations(walk: Lockstep) -> Iterator[Relation]:

@@ -73,8 +73,13 @@ def _furthest_in(stored: NDArray[np.generic], wide: Wide) -> tuple[int, float] |
 
 
 def nudged(stored: NDArray[np.generic], rng: np.random.Generator) -> Wide:
-    """Return the elements in float64, each moved by up to half an ulp of its type."""
+    """Return the elements in float64, each moved by up to half an ulp of its type.
+
+    Integers are moved by up to a half.
+    """
     wide = stored.astype(np.float64)
+    if stored.dtype.name not in _FORMATS:
+        return wide + rng.uniform(-0.5, 0.5, wide.shape)
     moved = rng.uniform(-1.0, 1.0, wide.shape) * half_ulp(wide, stored.dtype)
     return np.where(wide == 0.0, wide, wide + moved)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,8 +10,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from bnfold.evidence.proof.contents import stored_values
 from bnfold.evidence.proof.rounding import nudged, rounded
-from bnfold.evidence.reference import evaluate_node, widen
+from bnfold.evidence.reference import Evaluator, widen
+from bnfold.evidence.reference.arrays import read_tensor
 from bnfold.model.attributes import int_attr
 from bnfold.model.graphs import graphs_of, subgraphs_of
 
@@ -24,6 +26,7 @@ _RANDOM: Final = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
     | {"Multinomial"}
 )
+_STANDARD: Final = ("", "ai.onnx", "com.microsoft")
 _OVERRIDABLE_SINCE: Final = 4
 _JITTER: Final = 2.0**-50
 
@@ -64,6 +67,8 @@ class Side:
         self.position: dict[ir.Node, int] = {}
         self._constant: set[ir.Value] = set()
         self._kept: dict[ir.Value, Array] = {}
+        self._keys = {value: key for key, value in stored_values(model).items()}
+        self._evaluator = _Weighted(self)
         self.constant_inputs = constant_inputs
         self._survey()
 
@@ -83,14 +88,9 @@ class Side:
                 self._constant.update(node.outputs)
 
     def _computes_constant(self, node: ir.Node) -> bool:
-        if node.op_type in _RANDOM or not self.is_plain(node):
+        if node.op_type in _RANDOM or node.domain not in _STANDARD:
             return False
-        return all(value is None or self.is_constant(value) for value in node.inputs)
-
-    def is_plain(self, node: ir.Node) -> bool:
-        """Return whether a node is an operator without subgraphs, and no function."""
-        known = node.domain in ("", "ai.onnx", "com.microsoft")
-        return known and next(subgraphs_of(node), None) is None
+        return all(self.is_constant(value) for value in self.reads(node))
 
     def is_constant(self, value: ir.Value) -> bool:
         """Return whether a value is the same at every run."""
@@ -121,7 +121,7 @@ class Side:
         """
         if value in self._kept:
             return self._kept[value]
-        found = self._stored(value)
+        found = self.stored(value)
         if found is None:
             segment = self.segment(value, frozenset(), len(self.position))
             if segment is None or segment.inputs:
@@ -132,11 +132,16 @@ class Side:
             self._kept[value] = found
         return found
 
-    def _stored(self, value: ir.Value) -> Array | None:
+    def stored(self, value: ir.Value) -> Array | None:
+        """Return an initializer of whatever graph, unrounded if that is known."""
         if value.producer() is not None or value.const_value is None:
             return None
-        name = value.name or ""
-        return self.wide[name] if name in self.wide else widen(value.const_value.numpy())
+        key = self.key_of(value)
+        return self.wide[key] if key in self.wide else read_tensor(value.const_value)
+
+    def key_of(self, value: ir.Value) -> str:
+        """Return the key of an initializer; empty if it is none."""
+        return self._keys.get(value, "")
 
     def hangs_on(self, value: ir.Value | None, names: frozenset[str]) -> bool:
         """Return whether a constant is, or is computed from, one of these initializers."""
@@ -146,7 +151,7 @@ class Side:
             if current is None or not self.is_constant(current):
                 continue
             producer = current.producer()
-            if producer is None and current.name in names:
+            if producer is None and self.key_of(current) in names:
                 return True
             pending.extend(() if producer is None else producer.inputs)
         return False
@@ -201,7 +206,12 @@ class Side:
         scope: dict[ir.Value, Array] = {}
         for node in segment.nodes:
             given = [self._given(value, scope, feeds) for value in node.inputs]
-            results = self._run(node, given)
+            captured = {
+                value: held
+                for value in self.captured(node)
+                if (held := self._given(value, scope, feeds)) is not None
+            }
+            results = self._run(node, given, captured)
             if casts_round and node.op_type == "Cast":
                 results = [_cast(node, one) for one in results]
             for value, result in zip(node.outputs, results, strict=False):
@@ -228,18 +238,30 @@ class Side:
         name = value.name or ""
         return feeds[name] if name in feeds else self.constant(value)
 
-    def _run(self, node: ir.Node, given: list[Array | None]) -> list[Array | None]:
-        if not self.is_plain(node):
-            message = f"{node.op_type} {node.name!r} cannot be evaluated by itself"
-            raise CannotEvaluateError(message)
+    def _run(
+        self, node: ir.Node, given: list[Array | None], captured: Mapping[ir.Value, Array]
+    ) -> Sequence[Array | None]:
         try:
             with np.errstate(all="ignore"):
-                return evaluate_node(node, given, self.opset)
+                return self._evaluator.run_node(node, given, captured)
         except MemoryError:
             raise
         except Exception as error:
             message = f"{node.op_type} {node.name!r}: {type(error).__name__}: {error}"
             raise CannotEvaluateError(message) from error
+
+
+class _Weighted(Evaluator):
+    """Evaluates nodes with the weights of a side."""
+
+    def __init__(self, side: Side) -> None:
+        super().__init__(side.model)
+        self._side = side
+
+    def stored(self, value: ir.Value) -> Array:
+        """Return a weight as the side has it."""
+        found = self._side.stored(value)
+        return super().stored(value) if found is None else found
 
 
 def _cast(node: ir.Node, result: Array | None) -> Array | None:
@@ -256,19 +278,64 @@ def _moved(result: Array, rng: np.random.Generator) -> Array:
 
 
 class NudgedSide(Side):
-    """A model some of whose tensors are moved by up to half an ulp: its storage noise."""
+    """A model some of whose numbers are moved by up to half an ulp: its storage noise."""
 
-    def __init__(self, side: Side, names: Iterable[str], rng: np.random.Generator) -> None:
-        """Nudge the initializers ``names`` of the model of ``side``, once and for all."""
+    def __init__(
+        self,
+        side: Side,
+        names: Iterable[str],
+        is_rounded: Callable[[ir.Node], bool],
+        rng: np.random.Generator,
+    ) -> None:
+        """Nudge initializers and attributes of the model of ``side``, once and for all.
+
+        Args:
+            side: The model.
+            names: Keys of the initializers.
+            is_rounded: Says of a node whether its attributes are moved.
+            rng: Where the moves come from.
+        """
         super().__init__(side.model, side.wide, constant_inputs=side.constant_inputs)
+        self._is_rounded = is_rounded
+        self._copies: dict[ir.Node, ir.Node] = {}
         self._names = frozenset(names)
         self._rng = rng
         self._drawn: dict[str, Array] = {}
 
-    def _stored(self, value: ir.Value) -> Array | None:
-        name, tensor = value.name or "", value.const_value
-        if name not in self._names or tensor is None or value.producer() is not None:
-            return super()._stored(value)
-        if name not in self._drawn:
-            self._drawn[name] = nudged(np.asarray(tensor.numpy()), self._rng)
-        return self._drawn[name]
+    def _run(
+        self, node: ir.Node, given: list[Array | None], captured: Mapping[ir.Value, Array]
+    ) -> Sequence[Array | None]:
+        if not self._is_rounded(node):
+            return super()._run(node, given, captured)
+        if node not in self._copies:
+            self._copies[node] = _with_moved_attributes(node, self._rng)
+        results = super()._run(self._copies[node], given, captured)
+        if node.op_type != "HardSwish" or given[0] is None or results[0] is None:
+            return results
+        return [given[0] * results[0]]
+
+    def stored(self, value: ir.Value) -> Array | None:
+        """Return an initializer, moved if it is one of those."""
+        key, tensor = self.key_of(value), value.const_value
+        if key not in self._names or tensor is None or value.producer() is not None:
+            return super().stored(value)
+        if key not in self._drawn:
+            self._drawn[key] = nudged(np.asarray(tensor.numpy()), self._rng)
+        return self._drawn[key]
+
+
+def _with_moved_attributes(node: ir.Node, rng: np.random.Generator) -> ir.Node:
+    """Return a node of its own, in no graph, whose numbers are moved by half a float32 ulp."""
+    moved = []
+    op_type, attributes = node.op_type, list(node.attributes.values())
+    if op_type == "HardSwish":  # x · HardSigmoid(x) with these numbers (HardSwish-14)
+        op_type = "HardSigmoid"
+        attributes = [ir.AttrFloat32("alpha", 1 / 6), ir.AttrFloat32("beta", 0.5)]
+    for attribute in attributes:
+        if attribute.type == ir.AttributeType.FLOAT and not attribute.is_ref():
+            held = np.array(attribute.as_float(), np.float32)
+            moved.append(ir.AttrFloat32(attribute.name, float(nudged(held, rng))))
+        else:
+            moved.append(attribute)
+    count = len(node.outputs)
+    return ir.Node(node.domain, op_type, (), moved, num_outputs=count, name=node.name)

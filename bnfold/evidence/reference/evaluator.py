@@ -124,11 +124,31 @@ class Evaluator:
 
     def _value(self, value: ir.Value, scope: _Scope) -> Any:
         if value not in scope.values:
-            scope.values[value] = self._stored(value)
+            scope.values[value] = self.stored(value)
         return scope.values[value]
 
-    def _stored(self, value: ir.Value) -> Array:
-        """Read a weight."""
+    def run_node(
+        self, node: ir.Node, inputs: Sequence[Any], captured: Mapping[ir.Value, Any]
+    ) -> Sequence[Any]:
+        """Return the outputs of one node of the main graph: an operator or a function.
+
+        Args:
+            node: The node.
+            inputs: Its inputs, None where absent.
+            captured: The values of the main graph that its subgraphs read.
+
+        Raises:
+            NoKernelError: If an operator has no kernel and there is no fallback for it.
+        """
+        scope = _Scope(dict(captured), self._model.opset_imports, {}, {})
+        return self._results(node, inputs, scope)
+
+    def stored(self, value: ir.Value) -> Array:
+        """Return a weight, of whatever graph, in float64.
+
+        Raises:
+            UsageError: If there is none.
+        """
         main = value.graph is self._model.graph or value.graph is None
         if main and value.name and value.name in self._constants:
             return widen(self._constants[value.name])
@@ -139,7 +159,7 @@ class Evaluator:
     def _results(self, node: ir.Node, inputs: Sequence[Any], scope: _Scope) -> Sequence[Any]:
         function = self._model.functions.get(node.op_identifier())
         node = bound(node, scope.given)
-        opset = scope.opsets.get("" if node.domain == "ai.onnx" else node.domain, 1)
+        opset = _opset(scope.opsets, node.domain)
         if function is not None:
             return self._call(function, node, inputs)
         if next(subgraphs_of(node), None) is not None:
@@ -170,3 +190,10 @@ class Evaluator:
         scope = _Scope(values, function.opset_imports, given, {})
         self._run_nodes(function.graph, scope, None)
         return [self._value(value, scope) for value in function.outputs]
+
+
+def _opset(opsets: Mapping[str, int], domain: str) -> int:
+    """The version a domain is read in; the standard one has two names."""
+    if domain in ("", "ai.onnx"):
+        return opsets.get("", opsets.get("ai.onnx", 1))
+    return opsets.get(domain, 1)

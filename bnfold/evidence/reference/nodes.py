@@ -17,7 +17,7 @@ from bnfold.evidence.reference.kernels import BY_DOMAIN
 def evaluate_node(
     node: ir.Node, inputs: Sequence[Array | None], opset: int
 ) -> list[Array | None]:
-    """Evaluate one node without subgraphs.
+    """Evaluate one node without subgraphs; results may share memory with the inputs.
 
     Args:
         node: The node; its attributes must be values, not references.
@@ -28,11 +28,12 @@ def evaluate_node(
         NoKernelError: If there is no float64 kernel for it.
     """
     kernel = BY_DOMAIN.get(node.domain, {}).get(node.op_type)
+    results: Any
     with np.errstate(all="ignore"):
         if kernel is None:
-            results: Any = run_by_onnx(node, inputs, opset)
+            results = tuple(run_by_onnx(node, inputs, opset))
         else:
             results = kernel(Call(node, inputs, opset))
-    if not isinstance(results, (list, tuple)):
+    if type(results) is not tuple:  # a list is a sequence, one value
         return [widen_result(results)]
     return [widen_result(result) for result in results]

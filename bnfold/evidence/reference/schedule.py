@@ -21,7 +21,7 @@ def schedule(graph: ir.Graph, kept: Collection[ir.Value]) -> Schedule:
         for value in reads(node):
             if value not in seen:
                 seen.add(value)
-                if value.graph is graph or value.producer() is None:
+                if value.graph is graph or value.graph is None:
                     dying.append(value)
         plan.append((node, dying))
     plan.reverse()

@@ -49,7 +49,7 @@ def _concat(call: Call) -> Array:
     return np.concatenate(call.x, call.integer("axis", 1))
 
 
-def _split(call: Call) -> list[Array]:
+def _split(call: Call) -> tuple[Array, ...]:
     """Sizes are an attribute before version 13; without them parts are equal."""
     x, axis, parts = call.x[0], call.integer("axis", 0), len(call.node.outputs)
     given = call.integers("split") if call.opset < 13 else call.maybe(1)
@@ -57,7 +57,7 @@ def _split(call: Call) -> list[Array]:
         each = -(-x.shape[axis] // parts)
         given = [each] * parts
     places = np.cumsum([int(size) for size in given])[:-1]
-    return np.split(x, places, axis)
+    return tuple(np.split(x, places, axis))
 
 
 def _shape(call: Call) -> Array:
@@ -124,8 +124,9 @@ def _depth_to_space(call: Call) -> Array:
 def _space_to_depth(call: Call) -> Array:
     x, b = call.x[0], call.integer("blocksize", 1)
     n, c, h, w = x.shape
-    parts = x.reshape(n, c, h // b, b, w // b, b)
-    return np.asarray(parts.transpose(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b))
+    order = (0, 3, 5, 1, 2, 4) if call.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    parts = x.reshape(n, c, h // b, b, w // b, b).transpose(order)
+    return np.asarray(parts.reshape(n, c * b * b, h // b, w // b))
 
 
 def _pad(call: Call) -> Array:
@@ -155,7 +156,10 @@ def _pad(call: Call) -> Array:
 
 
 def _dropout(call: Call) -> Any:
-    """Inference: all is kept, whatever ``training_mode`` says."""
+    """Keep everything; in training the result is random, unless nothing is dropped."""
+    ratio, training = call.maybe(1), call.maybe(2)
+    if training is not None and training and (ratio is None or ratio):
+        raise call.no_kernel("its results are random")
     return call.outputs(call.x[0], np.ones(call.x[0].shape, bool))
 
 

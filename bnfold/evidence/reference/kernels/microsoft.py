@@ -88,11 +88,11 @@ def _inverse(call: Call, x: Array) -> Array:
     return np.asarray(1 / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon))
 
 
-def _with_sum(call: Call, y: Array, total: Array) -> list[Array | None]:
+def _with_sum(call: Call, y: Array, total: Array) -> tuple[Array | None, ...]:
     """The fourth output is the sum; the second and third are for training."""
     if any(output.name for output in call.node.outputs[1:3]):
         raise call.no_kernel("its statistics are outputs")
-    return [y, None, None, total][: len(call.node.outputs)]
+    return (y, None, None, total)[: len(call.node.outputs)]
 
 
 KERNELS: Final[dict[str, Kernel]] = {

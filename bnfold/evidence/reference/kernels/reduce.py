@@ -18,7 +18,7 @@ def _mean(x: Array, axes: _Axes, keep: bool) -> Array:  # noqa: FBT001  as numpy
 
 
 def _log_sum_exp(x: Array, axes: _Axes, keep: bool) -> Array:  # noqa: FBT001  as numpy has it
-    top = x.max(axes, keepdims=True)
+    top = x.max(axes, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0)
     total = np.log(np.exp(x - top).sum(axes, keepdims=True)) + top
     return np.asarray(total if keep else total.squeeze(axes))
@@ -40,6 +40,14 @@ def _reduction(operator: str, function: Callable[[Array, _Axes, bool], Any]) -> 
     return kernel
 
 
+def _limits(x: Array) -> tuple[Any, Any]:
+    """What the type's largest and smallest elements are: the extremes of an empty set."""
+    if x.dtype.kind in "iu":
+        limits = np.iinfo(x.dtype)
+        return limits.min, limits.max
+    return (False, True) if x.dtype == np.bool_ else (-np.inf, np.inf)
+
+
 def _flat(axes: Array | None) -> list[int]:
     return [] if axes is None else list(np.atleast_1d(axes))
 
@@ -47,8 +55,8 @@ def _flat(axes: Array | None) -> list[int]:
 _FUNCTIONS: Final[dict[str, Callable[[Array, _Axes, bool], Any]]] = {
     "ReduceSum": lambda x, axes, keep: x.sum(axes, keepdims=keep),
     "ReduceMean": _mean,
-    "ReduceMax": lambda x, axes, keep: x.max(axes, keepdims=keep),
-    "ReduceMin": lambda x, axes, keep: x.min(axes, keepdims=keep),
+    "ReduceMax": lambda x, axes, keep: x.max(axes, keepdims=keep, initial=_limits(x)[0]),
+    "ReduceMin": lambda x, axes, keep: x.min(axes, keepdims=keep, initial=_limits(x)[1]),
     "ReduceProd": lambda x, axes, keep: x.prod(axes, keepdims=keep),
     "ReduceL1": lambda x, axes, keep: np.abs(x).sum(axes, keepdims=keep),
     "ReduceL2": lambda x, axes, keep: np.sqrt(np.square(x).sum(axes, keepdims=keep)),

@@ -31,8 +31,9 @@ def _half_pixel(axis: _Axis, x: Array) -> Array:
 
 
 def _half_pixel_symmetric(axis: _Axis, x: Array) -> Array:
-    share = axis.out / (axis.scale * axis.size)
-    return axis.size / 2 * (1 - share) + (x + 0.5) / axis.scale - 0.5
+    out, size, scale = (x.dtype.type(v) for v in (axis.out, axis.size, axis.scale))
+    share = out / (scale * size)
+    return np.asarray(size / 2 * (1 - share) + (x + 0.5) / scale - 0.5)
 
 
 def _pytorch_half_pixel(axis: _Axis, x: Array) -> Array:
@@ -73,8 +74,10 @@ _NEAREST: Final[dict[str, Callable[[Array], Array]]] = {
 
 
 def _coordinates(call: Call, axis: _Axis, default: str) -> Array:
+    """Places in the tensor; those that decide what is nearest in float32, as runtimes do."""
     mode = call.text("coordinate_transformation_mode", default)
-    place = np.arange(axis.out, dtype=np.float64)
+    nearest = call.text("mode", "nearest") == "nearest"
+    place = np.arange(axis.out, dtype=np.float32 if nearest else np.float64)
     return _COORDINATES[mode](axis, place)
 
 
@@ -93,11 +96,8 @@ def _cubic(distance: Array, a: float) -> Array:
 
 
 def _nearest(call: Call, axis: _Axis, at: Array) -> tuple[Array, Array]:
-    """The element and weight 1.
-
-    Which one is nearest is decided in float32, as runtimes do: the scale was rounded to it.
-    """
-    at = at.astype(np.float32).astype(np.float64)
+    """The element, with weight 1."""
+    at = at.astype(np.float64)  # half of it more or less is not to be rounded
     if call.opset < 11:
         place = np.ceil(at) if axis.scale < 1 and call.opset >= 10 else np.floor(at)
     else:
@@ -117,7 +117,7 @@ def _weighted(call: Call, axis: _Axis, at: Array, mode: str) -> tuple[Array, Arr
     distance = (places - at) * shrink
     a = call.number("cubic_coeff_a", -0.75)
     weights = _cubic(distance, a) if mode == "cubic" else _linear(distance)
-    if call.integer("exclude_outside", 0) or shrink < 1:
+    if call.integer("exclude_outside", 0):
         weights = np.where((places >= 0) & (places < axis.size), weights, 0.0)
     return places, weights / weights.sum(0)
 
