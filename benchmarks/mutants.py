@@ -29,8 +29,22 @@ from tests.mutants.subject import Mutant
 from tests.mutants.trial import JUDGES, Fold, Sentence, fold_of_seed, nursery_of, sentence
 
 HONEST_JUDGES = ("certificate", "no certificate")
+DISHONEST_EACH = 4
+"""Of so many mutants, one is also judged with certificates of its own."""
+
 APART = 1_000_000
 """Seeds of one precision are this far from those of the next, so no two share a network."""
+
+
+INTRODUCTION = """
+Intervals are Wilson's, at 95 %. *Right node*: of the convicted, how often the first finding
+names the node whose constant, attribute or input is wrong. *Right channel*: of convicted
+mutants that are wrong in one output channel only, how often it is named.
+"""
+EXCLUSION = """A candidate counts only if its bytes differ from the honest fold's, it can be run,
+and its outputs differ in float64 by more than 1e-12 of the largest number (or in shape) on one
+of two drawn inputs. Sorted out:
+"""
 
 
 @dataclass(frozen=True)
@@ -73,9 +87,9 @@ class Campaign:
         nursery = nursery_of(fold, seed)
         before = len(self.cases)
         for mutant in nursery.sample(count):
-            said = {
-                judge: sentence(judge, fold, mutant.model, mutant.tensors) for judge in JUDGES
-            }
+            all_judges = len(self.cases) % DISHONEST_EACH == 0
+            judges = JUDGES if all_judges else HONEST_JUDGES
+            said = {j: sentence(j, fold, mutant.model, mutant.tensors) for j in judges}
             self.cases.append(Case(precision, seed, mutant, said))
         for (_, why), number in nursery.dropped.items():
             self.dropped[why] += number
@@ -102,7 +116,7 @@ def told(hits: int, of: int) -> str:
 
 def counts(cases: Iterable[Case], judge: str) -> dict[str, int]:
     """Return how many cases a judge got right, and how far."""
-    chosen = list(cases)
+    chosen = [case for case in cases if judge in case.said]
     guilty = [case for case in chosen if case.said[judge].convicted]
     single = [case for case in guilty if case.mutant.channel is not None]
     return {
@@ -126,16 +140,12 @@ def row(name: str, cases: Iterable[Case], judge: str) -> str:
 
 def report(campaign: Campaign, took: float, command: str) -> Iterator[str]:
     """Yield the lines of the report."""
+    honest = len(campaign.honest) // len(HONEST_JUDGES)
     yield "# The judge is tested: spoiled and honest folds"
     yield ""
-    yield f"`{command}`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, one process, "
-    yield f"{took:.0f} s. {len(campaign.cases)} spoiled folds and "
-    yield f"{len(campaign.honest) // len(HONEST_JUDGES)} honest ones."
-    yield ""
-    yield "Intervals are Wilson's, at 95 %. *Right node*: of the convicted, how often the first"
-    yield "finding names the node whose constant, attribute or input is wrong. *Right channel*:"
-    yield "of convicted mutants that are wrong in one output channel only, how often it is named."
-    yield ""
+    yield f"`{command}`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, one process,"
+    yield f"{took:.0f} s: {len(campaign.cases)} spoiled folds and {honest} honest ones."
+    yield from INTRODUCTION.splitlines()
     yield "## Honest folds acquitted"
     yield ""
     yield "| precision | judge | acquitted | median time |"
@@ -159,18 +169,20 @@ def _judge_tables(campaign: Campaign, judge: str) -> Iterator[str]:
     yield f"## Spoiled folds, judge: {judge}"
     yield ""
     yield (JUDGES[judge].__doc__ or "").strip().splitlines()[0]
-    yield ""
-    yield "| precision | convicted | right node | right channel |"
-    yield "|---|---|---|---|"
-    for precision in PRECISIONS:
-        chosen = [case for case in campaign.cases if case.precision == precision]
-        yield row(precision, chosen, judge)
-    yield row("all", campaign.cases, judge)
-    yield ""
-    yield "| fault | convicted | right node | right channel |"
-    yield "|---|---|---|---|"
-    for kind in sorted({case.mutant.kind for case in campaign.cases}):
-        yield row(kind, [case for case in campaign.cases if case.mutant.kind == kind], judge)
+    precisions = [
+        (one, [c for c in campaign.cases if c.precision == one]) for one in PRECISIONS
+    ]
+    kinds = sorted({case.mutant.kind for case in campaign.cases})
+    by_kind = [(one, [c for c in campaign.cases if c.mutant.kind == one]) for one in kinds]
+    for title, rows in (
+        ("precision", [*precisions, ("all", campaign.cases)]),
+        ("fault", by_kind),
+    ):
+        yield ""
+        yield f"| {title} | convicted | right node | right channel |"
+        yield "|---|---|---|---|"
+        for name, chosen in rows:
+            yield row(name, chosen, judge)
 
 
 def _failures(campaign: Campaign) -> Iterator[str]:
@@ -193,7 +205,9 @@ def _failures(campaign: Campaign) -> Iterator[str]:
 
 
 def _is_missed(case: Case, judge: str) -> bool:
-    said = case.said[judge]
+    said = case.said.get(judge)
+    if said is None:
+        return False
     return not said.convicted or not said.names_node(case.mutant)
 
 
@@ -210,10 +224,7 @@ def _exclusions(campaign: Campaign) -> Iterator[str]:
     yield ""
     yield "## Candidates that were no mutants"
     yield ""
-    yield "A candidate counts only if its bytes differ from the honest fold's, it can be run, and"
-    yield "its outputs differ in float64 by more than 1e-12 of the largest number (or in shape)"
-    yield "on one of two drawn inputs. Sorted out:"
-    yield ""
+    yield from EXCLUSION.splitlines()
     yield from [f"- {why}: {number}" for why, number in campaign.dropped.most_common()]
 
 
