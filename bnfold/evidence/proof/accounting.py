@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from bnfold.evidence.proof.certificate import Certificate, TensorChange
 from bnfold.evidence.proof.changes import Change, Kind, changed_nodes, changed_tensors
+from bnfold.evidence.proof.channels import channel_of
 from bnfold.evidence.proof.contents import Contents
 from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import Wide, furthest
@@ -128,7 +129,14 @@ class Books:
         if old is None or new is None or old.shape != new.shape or not old.ndim:
             return None
         off = np.abs(new.astype(np.float64) - old.astype(np.float64))
-        return int(np.argmax(off.reshape(len(off), -1).max(axis=1)))
+        return self._channel(change.name, off.shape, int(np.argmax(off)))
+
+    def _channel(self, tensor: str, shape: tuple[int, ...], flat: int) -> int | None:
+        """Return the output channel of an element of a tensor of the folded model."""
+        place = [int(index) for index in np.unravel_index(flat, shape)]
+        use = next(iter(self.after.stored[tensor].uses()), None)
+        node, slot = (None, 0) if use is None else (use.node, use.idx)
+        return channel_of(node, slot, shape, place)
 
     def _tensors(self) -> Iterator[Finding]:
         """Derive every changed tensor anew; half an ulp is what storing it may cost."""
@@ -170,7 +178,7 @@ class Books:
             where = [int(index) for index in place]
             off = f"{found[1]:.3g} half ulps apart"
             why = f"element {where} is {got:.9g}, {want:.9g} is derived: {off}"
-            channel = where[0] if where else None
+            channel = self._channel(name, stored.shape, found[0])
             yield Finding(Charge.TENSOR, node, name, why, channel, fold)
 
     def _constant(self, name: str) -> Wide | None:
