@@ -10,7 +10,7 @@ from bnfold.evidence.compare import Deviation
 from bnfold.evidence.judge import LIMIT, Trial, judge
 from bnfold.evidence.readings import Distances, Measures
 from bnfold.records import OutputCheck
-from bnfold.runtime import Level
+from bnfold.runtime import Setting
 
 _BLIND: Final = "reacted neither to the inputs nor to rounding noise"
 
@@ -24,8 +24,8 @@ class Readings:
         fronts: From the position of an output to the one in front of it.
         reference: Sizes of the original's outputs.
         noise: One entry per draw.
-        own: Distance of the original from itself at another optimisation level, by that level.
-        accused: The folded model's distance, by level.
+        own: Distance of the original from itself at another setting of the runtime, by that one.
+        accused: The folded model's distance, by setting.
         coarsest: Largest unit roundoff among the numbers that the original stores or reads.
     """
 
@@ -33,8 +33,8 @@ class Readings:
     fronts: Mapping[int, int]
     reference: Measures
     noise: Sequence[Distances]
-    own: Mapping[Level, Distances]
-    accused: Mapping[Level, Distances]
+    own: Mapping[Setting, Distances]
+    accused: Mapping[Setting, Distances]
     coarsest: float
 
 
@@ -77,14 +77,14 @@ def is_blind(readings: Readings, place: int) -> bool:
 
 def _check(readings: Readings, place: int) -> OutputCheck:
     name = readings.names[place]
-    checks = [_check_at(readings, place, level) for level in readings.accused]
+    checks = [_check_at(readings, place, setting) for setting in readings.accused]
     worst = max(checks, key=lambda check: (not check.passed, check.ratio))
     if is_blind(readings, place) and any(place in one for one in readings.reference):
         worst = replace(worst, note=_joined(worst.note, f"{name} {_BLIND}"))
     return worst
 
 
-def _check_at(readings: Readings, place: int, level: Level) -> OutputCheck:
+def _check_at(readings: Readings, place: int, setting: Setting) -> OutputCheck:
     name = readings.names[place]
     trials: list[Trial] = []
     for index, measures in enumerate(readings.reference):
@@ -92,25 +92,27 @@ def _check_at(readings: Readings, place: int, level: Level) -> OutputCheck:
             return _plain(name, 0.0, "not a dense tensor: not compared")
         noise = _present(draw[index].get(place) for draw in readings.noise)
         own = _present(
-            one[index].get(place) for at, one in readings.own.items() if at is level
+            one[index].get(place) for at, one in readings.own.items() if at == setting
         )
-        accused = readings.accused[level][index][place]
+        accused = readings.accused[setting][index][place]
         if accused is not None and noise:
             trials.append(Trial(measures[place].scale, noise, own, accused))
         elif accused is None and len(noise) == len(readings.noise):
-            return _plain(name, float("inf"), f"another shape or type (optimisation {level})")
+            return _plain(
+                name, float("inf"), f"another shape or type (optimisation {setting})"
+            )
     if not trials:
         return _plain(name, 0.0, "its shape depends on rounding: not compared")
     check = judge(name, trials, readings.coarsest)
-    return check if check.passed else replace(check, note=_failed_at(check, level))
+    return check if check.passed else replace(check, note=_failed_at(check, setting))
 
 
 def _present(found: Iterable[Deviation | None]) -> tuple[Deviation, ...]:
     return tuple(one for one in found if one is not None)
 
 
-def _failed_at(check: OutputCheck, level: Level) -> str:
-    return _joined(check.note, f"seen with the runtime's optimisation {level}")
+def _failed_at(check: OutputCheck, setting: Setting) -> str:
+    return _joined(check.note, f"seen with the runtime's optimisation {setting}")
 
 
 def _joined(*parts: str) -> str:
