@@ -108,7 +108,7 @@ def _ways(original: ir.Model) -> Iterator[tuple[Level, frozenset[ir.DataType]]]:
 def find_fits(
     bench: Bench, model: ir.Model, slots: Sequence[Slot], seed: int
 ) -> tuple[list[Fit], str]:
-    """Return bindings that run, three if they come early; go on behind one that ended the child."""
+    """Bindings that run, three if they come early; goes on behind one that ended the child."""
     wishes = bindings(slots)
     fits: list[Fit] = []
     reason = ""

@@ -12,6 +12,7 @@ from bnfold.evidence.readings import Distances, Measures
 from bnfold.records import OutputCheck
 from bnfold.runtime import Setting
 
+_TIES: Final = "judged by what it was chosen from"
 _BLIND: Final = "reacted neither to the inputs nor to rounding noise"
 
 
@@ -24,7 +25,7 @@ class Readings:
         fronts: From the position of an output to the one in front of it.
         reference: Sizes of the original's outputs.
         noise: One entry per draw.
-        own: Distance of the original from itself at another setting of the runtime, by that one.
+        own: Distance of the original from itself at another setting, by that setting.
         accused: The folded model's distance, by setting.
         coarsest: Largest unit roundoff among the numbers that the original stores or reads.
     """
@@ -45,11 +46,33 @@ def weigh(readings: Readings) -> tuple[OutputCheck, ...]:
     for place in range(len(readings.names)):
         if place in hidden:
             continue
-        checks.append(_check(readings, place))
+        check = _check(readings, place)
         front = readings.fronts.get(place)
-        if front is not None and is_blind(readings, place):
-            checks.append(_in_front(_check(readings, front), readings.names[place]))
+        if front is None or not (
+            is_blind(readings, place) or _by_flips(readings, check, place)
+        ):
+            checks.append(check)
+            continue
+        before = _in_front(_check(readings, front), readings.names[place])
+        if not check.passed and before.passed:
+            check = replace(check, passed=True, note=_joined(check.note, _TIES))
+        checks += [check, before]
     return tuple(checks)
+
+
+def _by_flips(readings: Readings, check: OutputCheck, place: int) -> bool:
+    """Whether only choices changed: ties that any rounding decides anew."""
+    seen = [measure[place] for measure in readings.reference if place in measure]
+    integers = bool(seen) and all(one.scale.floor == 0.0 for one in seen)
+    return (
+        integers and not check.passed and bool(check.note) and not _reshaped(readings, place)
+    )
+
+
+def _reshaped(readings: Readings, place: int) -> bool:
+    return any(
+        distances.get(place) is None for at in readings.accused.values() for distances in at
+    )
 
 
 def sees(readings: Readings) -> bool:
