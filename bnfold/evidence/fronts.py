@@ -11,8 +11,9 @@ import onnx_ir as ir
 from bnfold.evidence.variants import copy_of
 
 _SATURATING: Final = frozenset(
-    "Softmax Sigmoid HardSigmoid Tanh Erf Softsign Clip Relu Hardmax".split()
-    + "ArgMax ArgMin TopK Sign Round Floor Ceil Greater Less GreaterOrEqual LessOrEqual".split()
+    {"Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softsign", "Clip", "Relu"}
+    | {"ArgMax", "ArgMin", "TopK", "Hardmax", "Sign", "Round", "Floor", "Ceil"}
+    | {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 )
 
 

@@ -185,16 +185,18 @@ def _samples(arrays: Arrays, output: NDArray[Any]) -> int:
     firsts = {array.shape[0] if array.ndim else 1 for array in arrays.values()}
     if output.ndim < 2 or firsts != {output.shape[0]}:
         return 1
-    return max(output.shape[0], 1)
+    return max(int(output.shape[0]), 1)
 
 
 def _gap(reference: NDArray[Any], found: NDArray[Any]) -> Vector:
     """Differences where both are finite; of what cannot be subtracted, whether it differs."""
     if not is_float(reference):
-        return (reference != found).astype(np.float64)
+        return np.asarray(reference != found).astype(np.float64)
     wide, other = reference.astype(np.float64), found.astype(np.float64)
     both = np.isfinite(wide) & np.isfinite(other)
-    return np.subtract(other, wide, out=np.zeros_like(wide), where=both)
+    far: Vector = np.zeros_like(wide)
+    np.subtract(other, wide, out=far, where=both)
+    return far
 
 
 def _intervals(exhibits: Sequence[_Exhibit]) -> tuple[Interval, Interval]:

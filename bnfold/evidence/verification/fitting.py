@@ -17,7 +17,7 @@ from bnfold.runtime import Arrays
 def fitted(
     arrays: Mapping[str, NDArray[Any]], slots: Sequence[Slot], where: str
 ) -> Iterator[Arrays]:
-    """Yield the arrays as sets of inputs; more samples than a fixed batch are cut into several.
+    """Yield the arrays as sets of inputs; what is longer than a fixed batch is cut.
 
     Raises:
         DataError: If a name, a type or a shape does not fit.
@@ -54,7 +54,7 @@ def _typed(array: NDArray[Any], slot: Slot, where: str) -> NDArray[Any]:
     kind = np.dtype(object if slot.dtype.name == "STRING" else slot.dtype.numpy())
     if array.dtype == kind:
         return array
-    if kind == object and array.dtype.kind in "US":
+    if slot.dtype.name == "STRING" and array.dtype.kind in "US":
         return array.astype(np.str_)
     if hasattr(ml_dtypes, kind.name):
         if array.dtype.kind == "V" and array.dtype.itemsize == kind.itemsize:

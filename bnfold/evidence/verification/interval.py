@@ -48,7 +48,7 @@ def ratio_interval(
     drawn = rng.integers(0, count, (resamples, count))
     ratios = np.sort(_root(above[drawn].sum(axis=1), below[drawn].sum(axis=1)))
     tail = _tail((1 - confidence) / 2, count)
-    first = int(math.floor(tail * (resamples - 1)))
+    first = math.floor(tail * (resamples - 1))
     return Interval(ratio, float(ratios[first]), float(ratios[resamples - 1 - first]))
 
 

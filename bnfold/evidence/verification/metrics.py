@@ -78,10 +78,10 @@ def _largest(one: NDArray[Any], other: NDArray[Any]) -> dict[str, float]:
 
 def ulp_distance(one: NDArray[Any], other: NDArray[Any]) -> Vector:
     """How many representable numbers apart, for every element of two float arrays."""
-    return np.abs(_ordered(other) - _ordered(one))
+    return np.abs(_ordered(other) - _ordered(one)).astype(np.float64)
 
 
-def _ordered(array: NDArray[Any]) -> Vector:
+def _ordered(array: NDArray[Any]) -> NDArray[np.longdouble]:
     """Floats as counts: neighbours differ by one, and both zeros are zero."""
     bits = bits_of(array).reshape(array.shape)
     sign = bits.dtype.type(1 << (ml_dtypes.finfo(array.dtype).bits - 1))  # type: ignore[no-untyped-call]  # untyped there

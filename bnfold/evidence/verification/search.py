@@ -139,8 +139,8 @@ def _rms(array: NDArray[Any], other: NDArray[Any] | None) -> float:
 
 def _child(parents: Sequence[Arrays], rng: np.random.Generator) -> Arrays:
     """Change one of the parents; numbers that are no floats stay as they are."""
-    parent = parents[rng.integers(len(parents))]
-    other = parents[rng.integers(len(parents))]
+    parent = parents[int(rng.integers(len(parents)))]
+    other = parents[int(rng.integers(len(parents)))]
     return {
         name: _changed(array, other.get(name, array), rng) if is_float(array) else array
         for name, array in parent.items()

@@ -1,4 +1,4 @@
-"""Choose what both models run on: the user's inputs, asked sizes, or whatever the model takes."""
+"""Choose what both models run on: given inputs, asked sizes, or what the model takes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def given_stage(
     provider: str,
     level: Level | None,
 ) -> Ground | NoGround:
-    """Find out how the original runs on the user's own inputs: on all of them, or not at all."""
+    """Find out how the original runs on given inputs: on all of them, or not at all."""
     first_reason = ""
     for bench in benches(original, folder, provider, level):
         runs = run_variants([plain(bench, original, sets)])[0]
