@@ -56,7 +56,7 @@ def verify(
         inputs: The user's own inputs: paths (``.npz``, ``.npy``, ``.pb``, folders),
             ``module:callable``, arrays by name, or several of these.
         shapes: Sizes to draw inputs of: ``"x=1..8x3x224x224"``, several, or tuples by name.
-        provider: What runs the original: ``cpu``, ``cuda``, ``tensorrt`` or the runtime's name.
+        provider: What runs the original: ``cpu``, ``cuda``, ``tensorrt`` or its full name.
         folded_provider: The same for the folded model; None for the same.
         level: How much the runtime may optimise the original: ``disabled``, ``basic``,
             ``all``. None leaves it as it is, and runs the folded model both as it is and by

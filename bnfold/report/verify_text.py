@@ -27,13 +27,9 @@ def _lines(report: VerifyReport) -> Iterator[str]:
     if report.settings:
         before, after = report.settings
         yield f"over {len(report.cases)} inputs; original: {before}; folded: {after}"
+    metrics = {one.name: one for one in report.metrics}
     for check in report.outputs:
-        yield _noise(check)
-        if check.note:
-            yield f"  {check.note}"
-        for metrics in report.metrics:
-            if metrics.name == check.name:
-                yield from (f"  {line}" for line in _figures(metrics))
+        yield from _output(check, metrics.get(check.name))
     if report.fell_back:
         yield f"in the runtime's own types, not in float64: {', '.join(report.fell_back)}"
     yield from _labels(report)
@@ -47,11 +43,15 @@ def _lines(report: VerifyReport) -> Iterator[str]:
         yield from _proof(report.proof)
 
 
-def _noise(check: OutputCheck) -> str:
-    return (
+def _output(check: OutputCheck, metrics: OutputMetrics | None) -> Iterator[str]:
+    yield (
         f"{check.name}: {check.ratio:.3g} times the original's rounding noise"
         f" (limit {check.limit:g})"
     )
+    if check.note:
+        yield f"  {check.note}"
+    if metrics is not None:
+        yield from (f"  {line}" for line in _figures(metrics))
 
 
 def _figures(one: OutputMetrics) -> Iterator[str]:
@@ -80,8 +80,9 @@ def _labels(report: VerifyReport) -> Iterator[str]:
     if labels is not None:
         yield (
             f"accuracy over {labels.samples} samples: {labels.accuracy_original:.4%} →"
-            f" {labels.accuracy_folded:.4%}, agreement {labels.agreement:.4%}, McNemar"
-            f" p = {labels.p_value:.3g} ({labels.only_original} lost, {labels.only_folded} won)"
+            f" {labels.accuracy_folded:.4%}, agreement {labels.agreement:.4%};"
+            f" {labels.only_original} lost, {labels.only_folded} won, McNemar"
+            f" p = {labels.p_value:.3g}"
         )
 
 

@@ -78,7 +78,7 @@ def _largest(one: NDArray[Any], other: NDArray[Any]) -> dict[str, float]:
 
 def ulp_distance(one: NDArray[Any], other: NDArray[Any]) -> Vector:
     """How many representable numbers apart, for every element of two float arrays."""
-    return np.abs(_ordered(other) - _ordered(one)).astype(np.float64)
+    return np.asarray(np.abs(_ordered(other) - _ordered(one)), dtype=np.float64)
 
 
 def _ordered(array: NDArray[Any]) -> NDArray[np.longdouble]:
@@ -86,7 +86,7 @@ def _ordered(array: NDArray[Any]) -> NDArray[np.longdouble]:
     bits = bits_of(array).reshape(array.shape)
     sign = bits.dtype.type(1 << (ml_dtypes.finfo(array.dtype).bits - 1))  # type: ignore[no-untyped-call]  # untyped there
     size = (bits & ~sign).astype(np.longdouble)
-    return np.where(bits & sign, -size, size)
+    return np.asarray(np.where(bits & sign, -size, size))
 
 
 def _decibels(signal: float, noise: float) -> float:

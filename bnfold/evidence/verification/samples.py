@@ -96,7 +96,7 @@ def _called(
 ) -> Iterator[tuple[str, Arrays]]:
     try:
         found = function()
-        listed = list(found) if _is_many(found) else [found]
+        listed = _listed(found)
     except Exception as error:
         raise DataError(
             "the code that makes the inputs failed",
@@ -107,8 +107,10 @@ def _called(
         yield from _sets(one, f"{where}, result {index}", slots)
 
 
-def _is_many(found: object) -> bool:
-    return isinstance(found, Iterable) and not isinstance(found, Mapping | np.ndarray | str)
+def _listed(found: object) -> list[object]:
+    if isinstance(found, Iterable) and not isinstance(found, Mapping | np.ndarray | str):
+        return list(found)
+    return [found]
 
 
 def _sets(found: object, where: str, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]]:

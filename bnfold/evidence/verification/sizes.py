@@ -37,7 +37,7 @@ def sized(slots: Sequence[Slot], shapes: Shapes) -> tuple[tuple[Slot, ...], ...]
         for shape in tried:
             _check(slot, shape)
         wanted.setdefault(name, []).extend(tried)
-    turns = zip_longest(*wanted.values())
+    turns = zip_longest(*wanted.values()) if wanted else [()]
     last = {name: tried[-1] for name, tried in wanted.items()}
     found = []
     for turn in turns:
