@@ -26,7 +26,7 @@ def verify_to_text(report: VerifyReport, original: str, folded: str) -> str:
 def _lines(report: VerifyReport) -> Iterator[str]:
     if report.settings:
         before, after = report.settings
-        yield f"over {len(report.cases)} inputs; original: {before}; folded: {after}"
+        yield f"over {len(report.cases)} sets of inputs; original: {before}; folded: {after}"
     metrics = {one.name: one for one in report.metrics}
     for check in report.outputs:
         yield from _output(check, metrics.get(check.name))

@@ -143,6 +143,10 @@ def _from_path(path: Path, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]
     if path.is_dir():
         yield from _from_folder(path, slots)
         return
+    if not path.exists():
+        raise DataError(
+            "there is no such file", where=str(path), remedy=f"give {_KINDS}; check the path"
+        )
     match path.suffix.lower():
         case ".npz":
             yield str(path), _renamed(_npz(path), slots)
@@ -151,10 +155,7 @@ def _from_path(path: Path, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]
         case ".pb":
             yield str(path), _single(_pb(path), slots, str(path))
         case _:
-            why = "" if path.exists() else "there is no such file"
-            raise DataError(
-                "these are no inputs", where=str(path), why=why, remedy=f"give {_KINDS}"
-            )
+            raise DataError("these are no inputs", where=str(path), remedy=f"give {_KINDS}")
 
 
 def _from_folder(path: Path, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]]:
