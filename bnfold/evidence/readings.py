@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.evidence.compare import Deviation, Scale, deviation, scale_of
+from bnfold.evidence.compare import Deviation, Scale, deviation, is_float, scale_of
 from bnfold.runtime import Run
 
 Distances = tuple[dict[int, Deviation | None], ...]
@@ -20,7 +20,10 @@ Distances = tuple[dict[int, Deviation | None], ...]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One output of the reference run on one set of inputs: its size, shape and a checksum."""
+    """One output of the reference run on one set of inputs: its size, shape and a checksum.
+
+    The checksum takes both zeros for one.
+    """
 
     scale: Scale
     shape: tuple[int, ...]
@@ -61,6 +64,6 @@ def by_place(model: ir.Model, run: Run) -> dict[int, NDArray[Any]]:
 
 
 def _measure(array: NDArray[Any]) -> Measure:
-    return Measure(
-        scale_of(array), array.shape, zlib.crc32(np.ascontiguousarray(array).tobytes())
-    )
+    unsigned = array + array.dtype.type(0) if is_float(array) else array
+    checksum = zlib.crc32(np.ascontiguousarray(unsigned).tobytes())
+    return Measure(scale_of(array), array.shape, checksum)

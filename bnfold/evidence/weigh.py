@@ -12,6 +12,9 @@ from bnfold.evidence.readings import Distances, Measures
 from bnfold.records import OutputCheck
 from bnfold.runtime import Setting
 
+_DROWNED: Final = 1 / 8
+"""Share of choices that noise changes from which they say nothing of the scores."""
+
 _TIES: Final = "judged by what it was chosen from"
 _BLIND: Final = "reacted neither to the inputs nor to rounding noise"
 
@@ -48,31 +51,34 @@ def weigh(readings: Readings) -> tuple[OutputCheck, ...]:
             continue
         check = _check(readings, place)
         front = readings.fronts.get(place)
-        if front is None or not (
-            is_blind(readings, place) or _by_flips(readings, check, place)
-        ):
+        if front is None or not _needs_front(readings, check, place):
             checks.append(check)
             continue
         before = _in_front(_check(readings, front), readings.names[place])
-        if not check.passed and before.passed:
+        if not check.passed and before.passed and not is_blind(readings, place):
             check = replace(check, passed=True, note=_joined(check.note, _TIES))
         checks += [check, before]
     return tuple(checks)
 
 
-def _by_flips(readings: Readings, check: OutputCheck, place: int) -> bool:
-    """Whether only choices changed: ties that any rounding decides anew."""
+def _needs_front(readings: Readings, check: OutputCheck, place: int) -> bool:
+    """Whether the output alone tells too little: blind, or choices that rounding decides."""
+    if is_blind(readings, place):
+        return True
     seen = [measure[place] for measure in readings.reference if place in measure]
-    integers = bool(seen) and all(one.scale.floor == 0.0 for one in seen)
-    return (
-        integers and not check.passed and bool(check.note) and not _reshaped(readings, place)
-    )
+    if not seen or any(one.scale.floor for one in seen):
+        return False
+    found = [draw[index].get(place) for draw in readings.noise for index in range(len(draw))]
+    flipped = sum(one.flipped for one in found if one is not None)
+    size = sum(one.scale.squares.size * one.scale.width for one in seen)
+    is_drowned = flipped > _DROWNED * size * len(readings.noise)
+    return is_drowned or (not check.passed and not _reshaped(readings, place))
 
 
 def _reshaped(readings: Readings, place: int) -> bool:
-    return any(
-        distances.get(place) is None for at in readings.accused.values() for distances in at
-    )
+    """Whether the folded model gives another shape or type, which no rounding explains."""
+    distances = [one for at in readings.accused.values() for one in at]
+    return any(one.get(place) is None for one in distances if place in one)
 
 
 def sees(readings: Readings) -> bool:

@@ -31,6 +31,7 @@ _STEPS: Final = (0.03, 0.3, 1.0)
 _DRAWS: Final = (Pattern.EACH, Pattern.ROWS, Pattern.EACH)
 
 Accuse = Callable[[Sequence[Arrays]], Variant]
+"""From sets of inputs to what is run on them in place of the original."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +108,18 @@ def _scores(hunt: Hunt, accuse: Accuse, sets: Sequence[Arrays]) -> list[float]:
     ]
     jobs = [plain(hunt.bench, hunt.original, sets), accuse(sets), *draws]
     runs = run_variants(jobs)
-    return [_score(hunt, [job[index] for job in runs]) for index in range(len(sets))]
+    models = [job.model for job in jobs]
+    return [_score(models, [job[index] for job in runs]) for index in range(len(sets))]
 
 
-def _score(hunt: Hunt, runs: Sequence[Run]) -> float:
+def _score(models: Sequence[ir.Model], runs: Sequence[Run]) -> float:
     """Difference over noise on one input, the largest of all outputs; 0 if one fails."""
-    original, accused, *noise = runs
     if not all(run.ran for run in runs):
         return 0.0
-    known, found = by_place(hunt.original, original), by_place(hunt.folded, accused)
-    nudges = [by_place(hunt.original, run) for run in noise]
+    known, *found = (by_place(*pair) for pair in zip(models, runs, strict=True))
     worst = 0.0
     for place, array in known.items():
-        others = [one.get(place) for one in (found, *nudges)]
+        others = [one.get(place) for one in found]
         if not is_float(array) or any(o is None or o.shape != array.shape for o in others):
             continue
         far, *usual = (_rms(array, other) for other in others)
