@@ -9,17 +9,29 @@ if TYPE_CHECKING:
     from bnfold import errors, passes
     from bnfold.checked import fold
     from bnfold.folding.api import FoldResult
-    from bnfold.records import FoldReport, Refusal
+    from bnfold.records import FoldReport, Refusal, VerifyReport
+    from bnfold.verified import verify
 
 __version__ = "0.1.0"
 
-__all__ = ["FoldReport", "FoldResult", "Refusal", "errors", "fold", "passes"]
+__all__ = [
+    "FoldReport",
+    "FoldResult",
+    "Refusal",
+    "VerifyReport",
+    "errors",
+    "fold",
+    "passes",
+    "verify",
+]
 
 _HOMES = {
     "fold": "bnfold.checked",
     "FoldResult": "bnfold.folding.api",
     "FoldReport": "bnfold.records",
     "Refusal": "bnfold.records",
+    "VerifyReport": "bnfold.records",
+    "verify": "bnfold.verified",
 }
 
 

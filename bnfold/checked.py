@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from bnfold.errors import CheckFailedError
-from bnfold.folding.api import Foldable, FoldResult, fold_unchecked, opened
+from bnfold.folding.api import FoldResult, fold_unchecked
 from bnfold.folding.carry_out import unrounded
 from bnfold.folding.inference import read_as_inference
 from bnfold.folding.selection import Selection
+from bnfold.model.io import Openable, opened
 from bnfold.records import Verdict, VerifyReport
 
 
 def fold(
-    model: Foldable,
+    model: Openable,
     *,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),

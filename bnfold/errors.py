@@ -37,6 +37,10 @@ class ModelError(BnfoldError):
     """The model cannot be used: unreadable, invalid, or its numbers make no sense."""
 
 
+class DataError(BnfoldError):
+    """Inputs or labels that the user gave cannot be read, or do not fit the model."""
+
+
 class OutputError(BnfoldError):
     """The result cannot be written where it was asked for."""
 

@@ -224,22 +224,6 @@ class OutputCheck:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """Outcome of comparing two models with the same interface."""
-
-    verdict: Verdict
-    outputs: tuple[OutputCheck, ...] = ()
-    cases: tuple[Mapping[str, tuple[int, ...]], ...] = ()
-    why: str = ""
-    warnings: tuple[str, ...] = field(default_factory=tuple)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the models were judged and found to compute the same function."""
-        return self.verdict is Verdict.PASSED
-
-
 class Charge(StrEnum):
     """What a proof found wrong, as a stable word for scripts."""
 
@@ -303,4 +287,153 @@ class ProofReport:
     @property
     def passed(self) -> bool:
         """Whether the graphs were shown to compute the same function."""
+        return self.verdict is Verdict.PASSED
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceErrors:
+    """How far both models are from the original in float64, on one output.
+
+    Errors are root mean squares over all inputs; of integers, of the share that differs.
+
+    Attributes:
+        error_original: Of the original as it ran.
+        error_folded: Of the folded model.
+        ratio: The second over the first, inputs weighted alike; ``low`` and ``high`` bound it
+            with 95 % confidence over the inputs.
+        excess: ``error_folded`` over what is allowed: the original's error and its storage
+            noise together; bounded in the same way.
+        worst: The largest such excess of all inputs, elements and channels.
+        limit: What ``excess_high`` and ``worst`` may be.
+        samples: Over how many inputs the bounds go; there are none over one.
+        channels: Both errors for each channel (axis 1).
+        channel: The channel that ``worst`` was found in; None when judged as a whole.
+    """
+
+    error_original: float
+    error_folded: float
+    ratio: float
+    low: float
+    high: float
+    excess: float
+    excess_low: float
+    excess_high: float
+    worst: float
+    limit: float
+    samples: int
+    channels: tuple[tuple[float, float], ...] = ()
+    channel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputMetrics:
+    """Plain figures of one output, folded model against original, over all inputs.
+
+    Attributes:
+        name: Name of the graph output.
+        max_abs: Largest absolute difference.
+        max_rel: Largest difference relative to the original's number.
+        max_ulp: Largest difference in units in the last place; 0 for what is not a float.
+        snr_db: Signal to noise ratio in decibels.
+        cosine: Cosine of the angle between both outputs.
+        tolerance: The smallest ``rtol = atol`` with which numpy.allclose would have passed.
+        changed: Elements that differ and cannot be subtracted: text, booleans, new NaN.
+        reference: Errors against float64; None where no reference ran.
+    """
+
+    name: str
+    max_abs: float
+    max_rel: float
+    max_ulp: float
+    snr_db: float
+    cosine: float
+    tolerance: float
+    changed: int
+    reference: ReferenceErrors | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelReport:
+    """How both models classify labelled samples.
+
+    Attributes:
+        output: The output whose largest entry is the answer.
+        samples: How many.
+        accuracy_original: Share that the original classifies as labelled.
+        accuracy_folded: The same of the folded model.
+        agreement: Share that both classify alike.
+        only_original: How many only the original gets right.
+        only_folded: How many only the folded model gets right.
+        p_value: Exact two-sided McNemar test of those two being alike.
+    """
+
+    output: str
+    samples: int
+    accuracy_original: float
+    accuracy_folded: float
+    agreement: float
+    only_original: int
+    only_folded: int
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReport:
+    """What a search for the worst input found.
+
+    Attributes:
+        tried: How many inputs were run.
+        start: Largest difference over noise among the inputs it began with.
+        worst: The largest it found.
+        control: What the same search finds for the original with half-ulp changes.
+        limit: How many times ``control`` the worst may be.
+    """
+
+    tried: int
+    start: float
+    worst: float
+    control: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the folded model is no worse than rounding."""
+        return self.worst <= self.limit * max(self.control, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """Outcome of comparing two models with the same interface.
+
+    Attributes:
+        verdict: The answer.
+        outputs: Each output's difference in units of the original's noise.
+        cases: Shapes of the inputs.
+        why: The reason of any other verdict than PASSED.
+        warnings: What the user should know.
+        metrics: Plain figures and reference errors, by output; of ``verify`` only.
+        referenced: On how many inputs the float64 reference ran.
+        fell_back: Operators that the reference left to the runtime, in their own types.
+        settings: How the original and the folded model ran.
+        labels: Accuracy before and after, where labels were given.
+        search: What the search for the worst input found, where it was asked for.
+        proof: The comparison segment by segment.
+    """
+
+    verdict: Verdict
+    outputs: tuple[OutputCheck, ...] = ()
+    cases: tuple[Mapping[str, tuple[int, ...]], ...] = ()
+    why: str = ""
+    warnings: tuple[str, ...] = field(default_factory=tuple)
+    metrics: tuple[OutputMetrics, ...] = ()
+    referenced: int = 0
+    fell_back: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    labels: LabelReport | None = None
+    search: SearchReport | None = None
+    proof: ProofReport | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the models were judged and found to compute the same function."""
         return self.verdict is Verdict.PASSED

@@ -14,6 +14,7 @@ from bnfold.errors import BnfoldError
 
 _COMMANDS: Final = {
     "fold": "Fold affine maps into neighbouring weights and check the result.",
+    "verify": "Judge whether two models compute the same function.",
     "inspect": "List every map: where it would go, or what stops it.",
 }
 _UNUSABLE: Final = 3
@@ -41,7 +42,7 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 the check failed, 2 usage, 3 unusable input, 4 something is"
+    epilog="Exit codes: 0 done, 1 the answer is no, 2 usage, 3 unusable input, 4 something is"
     " missing on this machine.",
 )
 @click.version_option(__version__, prog_name="bnfold")

@@ -26,9 +26,10 @@ from bnfold.evidence.variants import (
     with_types_widened,
     write_variant,
 )
-from bnfold.runtime import Arrays, Job, Level, Run, run_all, write_arrays
+from bnfold.runtime import Arrays, Job, Run, Setting, run_all, write_arrays
 
 _TOGETHER_BYTES: Final = 400_000_000
+_PLAIN: Final = Setting()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +38,17 @@ class Bench:
 
     Attributes:
         folder: Working files; models and inputs are removed as soon as they have run.
-        level: Optimisation of the original and of its noise.
+        setting: How the original and its noise are run.
         widened: Element types that are run as float32 because the runtime cannot run them.
     """
 
     folder: Path
-    level: Level = Level.DISABLED
+    setting: Setting = _PLAIN
     widened: frozenset[ir.DataType] = frozenset()
 
-    def at(self, level: Level) -> Bench:
-        """The same bench with another optimisation level."""
-        return replace(self, level=level)
+    def at(self, setting: Setting) -> Bench:
+        """The same bench with another setting of the runtime."""
+        return replace(self, setting=setting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +112,11 @@ def _write(variant: Variant) -> Job:
     for file, arrays in zip(files, variant.sets, strict=True):
         write_arrays(file, arrays)
     outputs = Path(tempfile.mkdtemp(prefix="out-", dir=bench.folder))
-    return Job(folder / "model.onnx", files, outputs, bench.level, variant.stop_after)
+    return Job(
+        folder / "model.onnx",
+        files,
+        outputs,
+        bench.setting.level,
+        variant.stop_after,
+        provider=bench.setting.provider,
+    )

@@ -11,7 +11,9 @@ import onnx_ir as ir
 from bnfold.evidence.variants import copy_of
 
 _SATURATING: Final = frozenset(
-    {"Softmax", "Sigmoid", "HardSigmoid", "Tanh", "ArgMax", "Clip", "Relu"}
+    {"Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softsign", "Clip", "Relu"}
+    | {"ArgMax", "ArgMin", "TopK", "Hardmax", "Sign", "Round", "Floor", "Ceil"}
+    | {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 )
 
 
@@ -32,8 +34,11 @@ def expose_fronts(original: ir.Model, folded: ir.Model) -> Exposed:
     """Copies in which what enters the last saturating node of each output is an output too."""
     before, after = copy_of(original), copy_of(folded)
     fronts: dict[int, int] = {}
+    places: dict[ir.Value, int] = {}
     for index, left, right in tuple(_fronts(before, after)):
-        fronts[index] = len(before.graph.outputs)
+        fronts[index] = places.setdefault(left, len(before.graph.outputs))
+        if fronts[index] < len(before.graph.outputs):
+            continue
         before.graph.outputs.append(left)
         after.graph.outputs.append(right)
     return Exposed(before, after, fronts)
@@ -92,7 +97,20 @@ def _settings(node: ir.Node) -> dict[str, object]:
 
 
 def _typed(value: ir.Value, output: ir.Value) -> ir.Value:
-    """The runtime wants a type on every output; a saturating node keeps that of its input."""
-    if value.type is None and output.dtype is not None and output.dtype.is_floating_point():
-        value.type = ir.TensorType(output.dtype)
+    """The runtime wants a type on every output; most saturating nodes keep their input's."""
+    if value.type is None:
+        kind = output.dtype
+        if kind is None or not kind.is_floating_point():
+            kind = _kind_upstream(value)
+        value.type = None if kind is None else ir.TensorType(kind)
     return value
+
+
+def _kind_upstream(value: ir.Value | None) -> ir.DataType | None:
+    """The type of the nearest float that this value is computed from."""
+    while value is not None:
+        if value.dtype is not None and value.dtype.is_floating_point():
+            return value.dtype
+        node = value.producer()
+        value = node.inputs[0] if node is not None and node.inputs else None
+    return None

@@ -20,7 +20,7 @@ from bnfold.evidence.inputs import (
 )
 from bnfold.evidence.signature import Slot, inputs_of
 from bnfold.evidence.variants import constants_of
-from bnfold.runtime import Arrays, Level, Outcome
+from bnfold.runtime import CPU, Arrays, Level, Outcome, Setting
 
 _BUDGET_S: Final = 40.0
 _RUNS_PER_CASE: Final = 8
@@ -47,7 +47,9 @@ class NoGround:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
+class Fit:
+    """A binding that the original ran with, and how long it took."""
+
     binding: Binding
     seconds: float
 
@@ -60,37 +62,55 @@ def find_ground(original: ir.Model, folder: Path, seed: int) -> Ground | NoGroun
     except TypeError as error:
         return NoGround(str(error))
     first_reason = ""
-    for bench in _benches(original, folder):
-        fits, reason = _fits(bench, original, slots, seed)
+    for bench in benches(original, folder):
+        fits, reason = find_fits(bench, original, slots, seed)
         if fits:
             sets = tuple(draw_inputs(slots, case, seed) for case in _cases(fits))
-            return Ground(bench, sets, tuple(_warnings(bench, first_reason)))
+            return Ground(bench, sets, tuple(warnings_of(bench, first_reason)))
         first_reason = first_reason or reason
     return NoGround(f"the original does not run: {first_reason}")
 
 
-def _benches(original: ir.Model, folder: Path) -> Iterator[Bench]:
-    """As it is; in wider types where rare ones may be the trouble; with optimisation."""
-    yield Bench(folder)
+def benches(
+    original: ir.Model, folder: Path, provider: str = CPU, level: Level | None = None
+) -> Iterator[Bench]:
+    """As it is; in wider types where rare ones may be the trouble; with optimisation.
+
+    Args:
+        original: The model to run.
+        folder: For working files.
+        provider: What computes.
+        level: The only optimisation to try; None tries all.
+    """
+    tried = dict.fromkeys(
+        (Setting(level or own, provider), widened) for own, widened in _ways(original)
+    )
+    for setting, widened in tried:
+        yield Bench(folder, setting, widened)
+
+
+def _ways(original: ir.Model) -> Iterator[tuple[Level, frozenset[ir.DataType]]]:
+    none: frozenset[ir.DataType] = frozenset()
+    yield Level.DISABLED, none
     kinds = frozenset(tensor.dtype for tensor in constants_of(original))
     kinds |= {slot.dtype for slot in inputs_of(original) if slot.dtype is not None}
     rare = kinds & {ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
     if rare:
-        yield Bench(folder, Level.DISABLED, rare)
-    yield Bench(folder, Level.BASIC)
-    yield Bench(folder, Level.ALL)
+        yield Level.DISABLED, rare
+    yield Level.BASIC, none
+    yield Level.ALL, none
     if rare:
-        yield Bench(folder, Level.ALL, rare)
+        yield Level.ALL, rare
     if ir.DataType.FLOAT16 in kinds:
-        yield Bench(folder, Level.DISABLED, rare | {ir.DataType.FLOAT16})
+        yield Level.DISABLED, rare | {ir.DataType.FLOAT16}
 
 
-def _fits(
+def find_fits(
     bench: Bench, model: ir.Model, slots: Sequence[Slot], seed: int
-) -> tuple[list[_Fit], str]:
-    """Bindings that run, three if they come early; go on behind one that ended the child."""
+) -> tuple[list[Fit], str]:
+    """Bindings that run, three if they come early; goes on behind one that ended the child."""
     wishes = bindings(slots)
-    fits: list[_Fit] = []
+    fits: list[Fit] = []
     reason = ""
     while wishes and len(fits) < _ENOUGH:
         some = wishes[:_TRIED_TOGETHER]
@@ -99,14 +119,14 @@ def _fits(
         answered = [run for run in runs if run.outcome is not Outcome.SKIPPED]
         reason = reason or next((run.message for run in answered if not run.ran), "")
         pairs = zip(some, answered, strict=False)
-        fits.extend(_Fit(wish, run.seconds) for wish, run in pairs if run.ran)
+        fits.extend(Fit(wish, run.seconds) for wish, run in pairs if run.ran)
         if len(answered) <= 1 and not fits:
             break
         wishes = wishes[len(answered) :]
     return fits, reason
 
 
-def _cases(fits: Sequence[_Fit]) -> tuple[Case, ...]:
+def _cases(fits: Sequence[Fit]) -> tuple[Case, ...]:
     """Every style and binding as far as the time allows, two cases at least."""
     first, second, third = (*fits, *fits, *fits)[:3] if len(fits) < 3 else fits[:3]
     wanted = (
@@ -125,9 +145,11 @@ def _cases(fits: Sequence[_Fit]) -> tuple[Case, ...]:
     return tuple(cases)
 
 
-def _warnings(bench: Bench, reason: str) -> Iterator[str]:
-    if bench.level is not Level.DISABLED:
-        yield f"the original ran only with optimisation {bench.level.value!r}: {reason}"
+def warnings_of(bench: Bench, reason: str) -> Iterator[str]:
+    """What the user should know about how the original is run."""
+    if reason and bench.setting.level is not Level.DISABLED:
+        level = bench.setting.level.value
+        yield f"the original ran only with optimisation {level!r}: {reason}"
     for kind in sorted(bench.widened, key=int):
         name = kind.name.lower()
         accuracy = "float32 only" if kind is ir.DataType.DOUBLE else name

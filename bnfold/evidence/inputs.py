@@ -22,6 +22,7 @@ _INT_TOPS: Final = (8, 2, 1)
 _RANKS: Final = (4, 2, 3, 5, 1)
 _CHANNELS: Final = (3, 1)
 _MOST_ELEMENTS: Final = 1 << 22
+_PER_IMPULSE: Final = 61
 LARGE: Final = 10.0
 
 
@@ -31,6 +32,9 @@ class Style(StrEnum):
     NORMAL = "normal"
     UNIFORM = "uniform"
     BORDERED = "bordered"
+    CONSTANT = "constant"
+    LARGE = "large"
+    IMPULSES = "impulses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,21 @@ def _floats(
             return rng.random(shape)
         case Style.BORDERED:
             return _bordered(rng.standard_normal(shape) * LARGE)
+        case Style.CONSTANT:
+            return np.full(shape, rng.standard_normal())
+        case Style.LARGE:
+            return rng.standard_normal(shape) * LARGE**2
+        case Style.IMPULSES:
+            return _impulses(shape, rng)
+
+
+def _impulses(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Zero but for one number in a few dozen."""
+    values = np.zeros(shape)
+    flat = values.reshape(-1)
+    count = -(-flat.size // _PER_IMPULSE)
+    flat[rng.choice(flat.size, count, replace=False)] = rng.choice([-LARGE, LARGE], count)
+    return values
 
 
 def _bordered(values: NDArray[np.float64]) -> NDArray[np.float64]:

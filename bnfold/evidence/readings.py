@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.evidence.compare import Deviation, Scale, deviation, scale_of
+from bnfold.evidence.compare import Deviation, Scale, deviation, is_float, scale_of
 from bnfold.runtime import Run
 
 Distances = tuple[dict[int, Deviation | None], ...]
@@ -20,7 +20,10 @@ Distances = tuple[dict[int, Deviation | None], ...]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One output of the reference run on one set of inputs: its size, shape and a checksum."""
+    """One output of the reference run on one set of inputs: its size, shape and a checksum.
+
+    The checksum takes both zeros for one.
+    """
 
     scale: Scale
     shape: tuple[int, ...]
@@ -33,7 +36,7 @@ Measures = tuple[dict[int, Measure], ...]
 def measures(model: ir.Model, runs: Sequence[Run]) -> Measures:
     """The size of every output of the reference; outputs that are no tensors are left out."""
     return tuple(
-        {place: _measure(array) for place, array in _by_place(model, run).items()}
+        {place: _measure(array) for place, array in by_place(model, run).items()}
         for run in runs
     )
 
@@ -44,7 +47,7 @@ def distances(
     """How far another model's runs are from the reference's, outputs matched by position."""
     found: list[dict[int, Deviation | None]] = []
     for before, after in zip(reference[1], other[1], strict=True):
-        expected, got = _by_place(reference[0], before), _by_place(other[0], after)
+        expected, got = by_place(reference[0], before), by_place(other[0], after)
         found.append(
             {
                 place: deviation(array, got[place]) if place in got else None
@@ -54,12 +57,13 @@ def distances(
     return tuple(found)
 
 
-def _by_place(model: ir.Model, run: Run) -> dict[int, NDArray[Any]]:
+def by_place(model: ir.Model, run: Run) -> dict[int, NDArray[Any]]:
+    """The outputs of one run, by their position in the model."""
     places = {value.name: place for place, value in enumerate(model.graph.outputs)}
     return {places[name]: array for name, array in run.outputs().items()}
 
 
 def _measure(array: NDArray[Any]) -> Measure:
-    return Measure(
-        scale_of(array), array.shape, zlib.crc32(np.ascontiguousarray(array).tobytes())
-    )
+    unsigned = array + array.dtype.type(0) if is_float(array) else array
+    checksum = zlib.crc32(np.ascontiguousarray(unsigned).tobytes())
+    return Measure(scale_of(array), array.shape, checksum)

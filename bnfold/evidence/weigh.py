@@ -10,8 +10,12 @@ from bnfold.evidence.compare import Deviation
 from bnfold.evidence.judge import LIMIT, Trial, judge
 from bnfold.evidence.readings import Distances, Measures
 from bnfold.records import OutputCheck
-from bnfold.runtime import Level
+from bnfold.runtime import Setting
 
+_DROWNED: Final = 1 / 8
+"""Share of choices that noise changes from which they say nothing of the scores."""
+
+_TIES: Final = "judged by what it was chosen from"
 _BLIND: Final = "reacted neither to the inputs nor to rounding noise"
 
 
@@ -24,8 +28,8 @@ class Readings:
         fronts: From the position of an output to the one in front of it.
         reference: Sizes of the original's outputs.
         noise: One entry per draw.
-        own: Distance of the original from itself at another optimisation level, by that level.
-        accused: The folded model's distance, by level.
+        own: Distance of the original from itself at another setting, by that setting.
+        accused: The folded model's distance, by setting.
         coarsest: Largest unit roundoff among the numbers that the original stores or reads.
     """
 
@@ -33,8 +37,8 @@ class Readings:
     fronts: Mapping[int, int]
     reference: Measures
     noise: Sequence[Distances]
-    own: Mapping[Level, Distances]
-    accused: Mapping[Level, Distances]
+    own: Mapping[Setting, Distances]
+    accused: Mapping[Setting, Distances]
     coarsest: float
 
 
@@ -45,11 +49,36 @@ def weigh(readings: Readings) -> tuple[OutputCheck, ...]:
     for place in range(len(readings.names)):
         if place in hidden:
             continue
-        checks.append(_check(readings, place))
+        check = _check(readings, place)
         front = readings.fronts.get(place)
-        if front is not None and is_blind(readings, place):
-            checks.append(_in_front(_check(readings, front), readings.names[place]))
+        if front is None or not _needs_front(readings, check, place):
+            checks.append(check)
+            continue
+        before = _in_front(_check(readings, front), readings.names[place])
+        if not check.passed and before.passed and not is_blind(readings, place):
+            check = replace(check, passed=True, note=_joined(check.note, _TIES))
+        checks += [check, before]
     return tuple(checks)
+
+
+def _needs_front(readings: Readings, check: OutputCheck, place: int) -> bool:
+    """Whether the output alone tells too little: blind, or choices that rounding decides."""
+    if is_blind(readings, place):
+        return True
+    seen = [measure[place] for measure in readings.reference if place in measure]
+    if not seen or any(one.scale.floor for one in seen):
+        return False
+    found = [draw[index].get(place) for draw in readings.noise for index in range(len(draw))]
+    flipped = sum(one.flipped for one in found if one is not None)
+    size = sum(one.scale.squares.size * one.scale.width for one in seen)
+    is_drowned = flipped > _DROWNED * size * len(readings.noise)
+    return is_drowned or (not check.passed and not _reshaped(readings, place))
+
+
+def _reshaped(readings: Readings, place: int) -> bool:
+    """Whether the folded model gives another shape or type, which no rounding explains."""
+    distances = [one for at in readings.accused.values() for one in at]
+    return any(one.get(place) is None for one in distances if place in one)
 
 
 def sees(readings: Readings) -> bool:
@@ -77,14 +106,14 @@ def is_blind(readings: Readings, place: int) -> bool:
 
 def _check(readings: Readings, place: int) -> OutputCheck:
     name = readings.names[place]
-    checks = [_check_at(readings, place, level) for level in readings.accused]
+    checks = [_check_at(readings, place, setting) for setting in readings.accused]
     worst = max(checks, key=lambda check: (not check.passed, check.ratio))
     if is_blind(readings, place) and any(place in one for one in readings.reference):
         worst = replace(worst, note=_joined(worst.note, f"{name} {_BLIND}"))
     return worst
 
 
-def _check_at(readings: Readings, place: int, level: Level) -> OutputCheck:
+def _check_at(readings: Readings, place: int, setting: Setting) -> OutputCheck:
     name = readings.names[place]
     trials: list[Trial] = []
     for index, measures in enumerate(readings.reference):
@@ -92,25 +121,27 @@ def _check_at(readings: Readings, place: int, level: Level) -> OutputCheck:
             return _plain(name, 0.0, "not a dense tensor: not compared")
         noise = _present(draw[index].get(place) for draw in readings.noise)
         own = _present(
-            one[index].get(place) for at, one in readings.own.items() if at is level
+            one[index].get(place) for at, one in readings.own.items() if at == setting
         )
-        accused = readings.accused[level][index][place]
+        accused = readings.accused[setting][index][place]
         if accused is not None and noise:
             trials.append(Trial(measures[place].scale, noise, own, accused))
         elif accused is None and len(noise) == len(readings.noise):
-            return _plain(name, float("inf"), f"another shape or type (optimisation {level})")
+            return _plain(
+                name, float("inf"), f"another shape or type (optimisation {setting})"
+            )
     if not trials:
         return _plain(name, 0.0, "its shape depends on rounding: not compared")
     check = judge(name, trials, readings.coarsest)
-    return check if check.passed else replace(check, note=_failed_at(check, level))
+    return check if check.passed else replace(check, note=_failed_at(check, setting))
 
 
 def _present(found: Iterable[Deviation | None]) -> tuple[Deviation, ...]:
     return tuple(one for one in found if one is not None)
 
 
-def _failed_at(check: OutputCheck, level: Level) -> str:
-    return _joined(check.note, f"seen with the runtime's optimisation {level}")
+def _failed_at(check: OutputCheck, setting: Setting) -> str:
+    return _joined(check.note, f"seen with the runtime's optimisation {setting}")
 
 
 def _joined(*parts: str) -> str:

@@ -12,12 +12,9 @@ import onnx_ir as ir
 from bnfold.errors import UsageError
 from bnfold.folding.fold import fold_in_place
 from bnfold.folding.selection import Selection
-from bnfold.model.io import SOURCE, UNSORTED, from_proto, load, to_proto
+from bnfold.model.io import SOURCE, UNSORTED, Openable, opened, to_proto
 from bnfold.model.save import save
 from bnfold.records import FoldReport, Permissions, VerifyReport
-
-Foldable = str | Path | onnx.ModelProto | ir.Model
-"""What `fold` takes: a path, a protobuf model or an onnx_ir model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class FoldResult:
 
 
 def fold_unchecked(
-    model: Foldable,
+    model: Openable,
     *,
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
@@ -97,25 +94,3 @@ def fold_unchecked(
     if target.graph.meta.get(UNSORTED):
         warnings.append("the graph was not in topological order; it was sorted")
     return FoldResult(target, replace(report, warnings=tuple(warnings)))
-
-
-def opened(model: Foldable) -> ir.Model:
-    """Return a model of our own to edit: from a file, or a copy that shares the weights."""
-    if isinstance(model, str | Path):
-        return load(model)
-    if isinstance(model, onnx.ModelProto):
-        return from_proto(model)
-    if isinstance(model, ir.Model):
-        return _copied(model)
-    raise UsageError(
-        f"cannot fold a {type(model).__name__}",
-        why="fold takes a path, an onnx.ModelProto or an onnx_ir.Model",
-    )
-
-
-def _copied(model: ir.Model) -> ir.Model:
-    """Clone a model; one that onnx_ir cannot clone (unsorted, say) goes through protobuf."""
-    try:
-        return model.clone()
-    except (RuntimeError, ValueError):
-        return from_proto(ir.to_proto(model), where="onnx_ir.Model")

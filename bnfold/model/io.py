@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from bnfold.errors import ModelError
+from bnfold.errors import ModelError, UsageError
 from bnfold.model.external import bind_external_data, check_external_data
 from bnfold.model.graphs import sort_graphs
 from bnfold.model.presence import paired, put_back, remember
@@ -20,9 +20,43 @@ from bnfold.model.structure import check_structure
 UNSORTED: Final = "bnfold.unsorted"
 SOURCE: Final = "bnfold.source_path"
 
+Openable = str | Path | onnx.ModelProto | ir.Model
+"""What stands for a model: a path, a protobuf model or an onnx_ir model."""
+
 logging.getLogger("onnx_ir").setLevel(
     logging.ERROR
 )  # its warnings are our errors, said better
+
+
+def opened(model: Openable, verb: str = "fold") -> ir.Model:
+    """Return a model of our own to edit: from a file, or a copy that shares the weights.
+
+    Args:
+        model: The model as the user gave it.
+        verb: What is to be done with it, for the error.
+
+    Raises:
+        ModelError: If it cannot be read or makes no sense.
+        UsageError: If it is something else.
+    """
+    if isinstance(model, str | Path):
+        return load(model)
+    if isinstance(model, onnx.ModelProto):
+        return from_proto(model)
+    if isinstance(model, ir.Model):
+        return _copied(model)
+    raise UsageError(
+        f"cannot {verb} a {type(model).__name__}",
+        why=f"{verb} takes a path, an onnx.ModelProto or an onnx_ir.Model",
+    )
+
+
+def _copied(model: ir.Model) -> ir.Model:
+    """Clone a model; one that onnx_ir cannot clone (unsorted, say) goes through protobuf."""
+    try:
+        return model.clone()
+    except (RuntimeError, ValueError):
+        return from_proto(ir.to_proto(model), where="onnx_ir.Model")
 
 
 def load(path: str | Path) -> ir.Model:

@@ -10,6 +10,7 @@ from typing import Final
 from bnfold.records import FoldReport, Step, VerifyReport
 
 SCHEMA: Final = "bnfold/fold-report/2"
+VERIFY_SCHEMA: Final = "bnfold/verify-report/1"
 
 
 def fold_to_json(report: FoldReport, check: VerifyReport | None) -> str:
@@ -28,6 +29,13 @@ def fold_to_json(report: FoldReport, check: VerifyReport | None) -> str:
         "check": None if check is None else _finite(dataclasses.asdict(check)),
     }
     return json.dumps(document, indent=2, sort_keys=False, ensure_ascii=False)
+
+
+def verify_to_json(report: VerifyReport) -> str:
+    """Return a comparison of two models as indented JSON."""
+    found = dataclasses.asdict(report)
+    document = {"schema": VERIFY_SCHEMA, "passed": report.passed, **found}
+    return json.dumps(_finite(document), indent=2, ensure_ascii=False)
 
 
 def _step(step: Step) -> dict[str, object]:

@@ -1,15 +1,30 @@
 """Running models: all that touches ONNX Runtime, and only in a child process."""
 
 from bnfold.runtime.arrays import Arrays, read_arrays, write_arrays
-from bnfold.runtime.sessions import Job, Level, Outcome, Run, available, require, run, run_all
+from bnfold.runtime.sessions import (
+    CPU,
+    Job,
+    Level,
+    Outcome,
+    Run,
+    Setting,
+    available,
+    provider_named,
+    require,
+    run,
+    run_all,
+)
 
 __all__ = [
+    "CPU",
     "Arrays",
     "Job",
     "Level",
     "Outcome",
     "Run",
+    "Setting",
     "available",
+    "provider_named",
     "read_arrays",
     "require",
     "run",

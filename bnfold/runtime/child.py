@@ -39,9 +39,24 @@ _FOREIGN: Final = {
 }
 """Names of ml_dtypes to element types of ``onnx.TensorProto``."""
 
+_PROVIDER_OPTIONS: Final = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+"""TF32 would round every operand to ten bits: that is not the model's own arithmetic."""
+
+
+class NoProviderError(RuntimeError):
+    """The provider that was asked for is not there."""
+
 
 def open_session(job: dict[str, Any]) -> ort.InferenceSession:
-    """Create the CPU session that the job asks for, quiet and with fixed threads."""
+    """Create the session that the job asks for, quiet and with fixed threads.
+
+    Raises:
+        NoProviderError: If the runtime has no such provider, or silently took another one.
+    """
+    provider = job["provider"]
+    there = ort.get_available_providers()
+    if provider not in there:
+        raise NoProviderError(f"this ONNX Runtime has only {', '.join(there)}")
     options = ort.SessionOptions()
     options.graph_optimization_level = _LEVELS[job["level"]]
     options.intra_op_num_threads = job["threads"]
@@ -49,7 +64,12 @@ def open_session(job: dict[str, Any]) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     ort.set_seed(_SEED)
-    return ort.InferenceSession(job["model"], options, providers=["CPUExecutionProvider"])
+    wanted = [(provider, _PROVIDER_OPTIONS.get(provider, {}))]
+    session = ort.InferenceSession(job["model"], options, providers=wanted)
+    if provider not in session.get_providers():
+        taken = ", ".join(session.get_providers())
+        raise NoProviderError(f"it could not be loaded; the session would run on {taken}")
+    return session
 
 
 def run_set(session: ort.InferenceSession, arrays: Arrays) -> Arrays:
@@ -95,7 +115,8 @@ def _note(journal: Path, line: dict[str, Any]) -> None:
 def _failure(error: Exception, job: dict[str, Any]) -> dict[str, Any]:
     """The runtime's own words; the path of a temporary file would say nothing."""
     said = str(error).replace(job["model"], Path(job["model"]).name)
-    return {"outcome": "failed", "message": said, "seconds": 0.0, "file": ""}
+    outcome = "unavailable" if isinstance(error, NoProviderError) else "failed"
+    return {"outcome": outcome, "message": said, "seconds": 0.0, "file": ""}
 
 
 def _attempt(

@@ -23,6 +23,12 @@ from typing import Any, Final
 from bnfold.errors import MissingDependencyError
 from bnfold.runtime.arrays import Arrays, read_arrays
 
+CPU: Final = "CPUExecutionProvider"
+_PROVIDERS: Final = {
+    "cpu": CPU,
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 _TOLD_CHARACTERS: Final = 600
 _MODULE: Final = ("-m", "bnfold.runtime.child")
 
@@ -35,11 +41,23 @@ class Level(StrEnum):
     ALL = "all"
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a model is run: what the runtime may rewrite, and where it computes."""
+
+    level: Level = Level.DISABLED
+    provider: str = CPU
+
+    def __str__(self) -> str:
+        return str(self.level) if self.provider == CPU else f"{self.level} on {self.provider}"
+
+
 class Outcome(StrEnum):
     """What became of one set of inputs."""
 
     RAN = "ran"
     FAILED = "failed"
+    UNAVAILABLE = "unavailable"
     DIED = "died"
     TIMED_OUT = "timed-out"
     SKIPPED = "skipped"
@@ -57,6 +75,7 @@ class Job:
         stop_after: Leave out the remaining sets once so many have run; 0 runs all.
         timeout_s: The child is ended after so many seconds.
         threads: Threads inside an operator; fixed, because sums depend on it.
+        provider: The runtime's own name of what computes.
     """
 
     model: Path
@@ -66,6 +85,7 @@ class Job:
     stop_after: int = 0
     timeout_s: float = 600.0
     threads: int = 2
+    provider: str = CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +122,40 @@ def require(purpose: str) -> None:
         )
 
 
+def provider_named(word: str) -> str:
+    """The runtime's own name of an execution provider, from a short word or from itself."""
+    return _PROVIDERS.get(word.lower(), word)
+
+
 def run(job: Job) -> tuple[Run, ...]:
     """Run every set of inputs of the job; one answer per set, in order."""
     return run_all((job,))[0]
 
 
 def run_all(jobs: Sequence[Job]) -> list[tuple[Run, ...]]:
-    """Run several jobs in as few child processes as possible: one more for each that dies."""
+    """Run several jobs in as few child processes as possible: one more for each that dies.
+
+    Raises:
+        MissingDependencyError: If no runtime is installed, or it has no such provider.
+    """
     require("run a model")
     answers: list[tuple[Run, ...]] = []
     while len(answers) < len(jobs):
         answers.extend(_run_together(jobs[len(answers) :]))
+    for job, runs in zip(jobs, answers, strict=True):
+        for one in runs:
+            if one.outcome is Outcome.UNAVAILABLE:
+                raise _no_provider(job.provider, one.message)
     return answers
+
+
+def _no_provider(provider: str, why: str) -> MissingDependencyError:
+    gpu = "install the GPU build and its drivers (pip install 'bnfold[gpu]'), or "
+    return MissingDependencyError(
+        f"cannot run on {provider}",
+        why=why,
+        remedy=f"{gpu if provider in _PROVIDERS.values() else ''}choose another --provider",
+    )
 
 
 def _run_together(jobs: Sequence[Job]) -> list[tuple[Run, ...]]:
@@ -142,6 +184,7 @@ def _request(job: Job, journal: Path) -> dict[str, Any]:
         "level": job.level.value,
         "stop_after": job.stop_after,
         "threads": job.threads,
+        "provider": job.provider,
         "journal": str(journal),
     }
 

@@ -17,9 +17,11 @@ def test_public_names():
         "FoldReport",
         "FoldResult",
         "Refusal",
+        "VerifyReport",
         "errors",
         "fold",
         "passes",
+        "verify",
     ]
     for name in bnfold.__all__:
         assert getattr(bnfold, name) is not None
@@ -40,6 +42,28 @@ def test_signature_of_fold():
         "verify": None,
         "seed": 0,
     }
+
+
+def test_signature_of_verify():
+    parameters = inspect.signature(bnfold.verify).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == {
+        "original": inspect.Parameter.empty,
+        "folded": inspect.Parameter.empty,
+        "certificate": None,
+        "inputs": None,
+        "shapes": None,
+        "provider": "cpu",
+        "folded_provider": None,
+        "level": None,
+        "folded_level": None,
+        "labels": None,
+        "search_s": 0.0,
+        "reference_s": 60.0,
+        "seed": 0,
+        "progress": None,
+    }
+    kinds = [parameter.kind for parameter in parameters.values()]
+    assert all(kind is inspect.Parameter.KEYWORD_ONLY for kind in kinds[2:])
 
 
 def test_takes_a_path_a_proto_and_an_onnx_ir_model(tmp_path):

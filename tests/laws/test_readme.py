@@ -37,12 +37,15 @@ def test_the_examples_run(code, tmp_path):
 
 
 def test_every_option_named_exists():
-    shown = subprocess.run(
-        [sys.executable, "-m", "bnfold", "fold", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    shown = "".join(
+        subprocess.run(
+            [sys.executable, "-m", "bnfold", command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for command in ("fold", "verify")
+    )
     named = set(re.findall(r"`(--[a-z-]+)", README))
     assert named
     assert [option for option in sorted(named - {"--check"}) if option not in shown] == []

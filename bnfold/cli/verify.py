@@ -1,0 +1,91 @@
+"""``bnfold verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_LEVELS = click.Choice(["disabled", "basic", "all"])
+_FAILED = 1
+
+
+@click.command(
+    "verify",
+    epilog="Exit codes: 0 the same function; 1 another function, or it could not be judged;"
+    " 2 usage; 3 unusable model, inputs or labels; 4 no runtime, or not the provider.",
+)
+@click.argument("original", type=click.Path(path_type=Path))
+@click.argument("folded", type=click.Path(path_type=Path))
+@click.option(
+    "--certificate",
+    type=click.Path(path_type=Path),
+    help="What the fold says it did: every changed tensor is derived anew.",
+)
+@click.option(
+    "--inputs",
+    multiple=True,
+    metavar="DATA",
+    help="Your own inputs: .npz, .npy or .pb, a folder of them, or module:callable"
+    " (repeatable).",
+)
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=SIZES",
+    help="Draw inputs of this size: x=1x3x224x224, or a range: x=1..8x3x224x224 (repeatable).",
+)
+@click.option(
+    "--provider",
+    default="cpu",
+    show_default=True,
+    help="What runs both models: cpu, cuda, tensorrt, or the runtime's own name.",
+)
+@click.option("--folded-provider", help="Run FOLDED there instead.")
+@click.option(
+    "--level",
+    type=_LEVELS,
+    help="How much the runtime may optimise.  [default: nothing; FOLDED also by its default]",
+)
+@click.option("--folded-level", type=_LEVELS, help="The same for FOLDED alone.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="One integer for each sample of --inputs (.npy, .npz, .csv, .txt): accuracy before"
+    " and after.",
+)
+@click.option(
+    "--search",
+    "search_s",
+    default=0.0,
+    metavar="SECONDS",
+    help="Search for the input on which both differ most.",
+)
+@click.option(
+    "--reference-seconds",
+    "reference_s",
+    default=60.0,
+    show_default=True,
+    help="How long the float64 reference may take.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of inputs and noise.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+def command(original: Path, folded: Path, as_json: bool, **choices: Any) -> int:
+    """Judge whether ORIGINAL and FOLDED compute the same function.
+
+    The difference is weighed against the original's own rounding noise and against a float64
+    reference; graphs that come from one another are compared segment by segment too.
+    """
+    from bnfold.report.progress import progress
+    from bnfold.report.to_json import verify_to_json
+    from bnfold.report.verify_text import verify_to_text
+    from bnfold.verified import verify
+
+    with progress() as tell:
+        report = verify(original, folded, progress=tell, **choices)
+    if as_json:
+        click.echo(verify_to_json(report))
+    click.echo(verify_to_text(report, str(original), str(folded)), err=True)
+    return 0 if report.passed else _FAILED

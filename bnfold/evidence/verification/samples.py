@@ -1,0 +1,236 @@
+"""Inputs that a user gives: ``.npz``, ``.npy``, ONNX ``.pb``, folders of them, or code."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from bnfold.errors import DataError
+from bnfold.evidence.signature import Slot
+from bnfold.evidence.verification.fitting import fitted
+from bnfold.runtime import Arrays
+
+Inputs: TypeAlias = (
+    str | Path | Mapping[str, NDArray[Any]] | NDArray[Any] | Callable[[], object]
+)
+"""One source of inputs: a path, ``module:callable``, arrays by name, an array, a callable."""
+
+_CODE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_KINDS: Final = "a .npz, .npy or .pb file, a folder of them, or module:callable"
+
+
+def read_samples(sources: Sequence[Inputs], slots: Sequence[Slot]) -> tuple[Arrays, ...]:
+    """Read every source and make sure that it fits the model.
+
+    Args:
+        sources: What the user gave.
+        slots: The inputs of the model.
+
+    Raises:
+        DataError: If a source cannot be read or does not fit; it names file and input.
+    """
+    found: list[Arrays] = []
+    for source in sources:
+        before = len(found)
+        for where, arrays in _read(source, slots):
+            found.extend(fitted(arrays, slots, where))
+        if len(found) == before:
+            raise DataError(
+                "there are no inputs", where=_word(source), remedy=f"give {_KINDS}"
+            )
+    return tuple(found)
+
+
+def _word(source: Inputs) -> str:
+    return str(source) if isinstance(source, str | Path) else type(source).__name__
+
+
+def _read(source: Inputs, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]]:
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if not path.exists() and _CODE.fullmatch(str(source)):
+            yield from _called(_imported(str(source)), str(source), slots)
+        else:
+            yield from _from_path(path, slots)
+    elif callable(source):
+        yield from _called(source, getattr(source, "__name__", "callable"), slots)
+    else:
+        yield from _sets(source, "inputs", slots)
+
+
+def _imported(word: str) -> Callable[[], object]:
+    """Import ``module:callable``; modules beside the current folder count, as in a shell."""
+    module, _, name = word.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise DataError(
+            "cannot import the inputs",
+            where=word,
+            why=f"{type(error).__name__}: {error}",
+            remedy="check module and name; the current folder is searched too",
+        ) from error
+    finally:
+        sys.path.remove(here)
+    if not callable(found):
+        raise DataError("this is not a callable", where=word, why=f"it is a {type(found)}")
+    return found  # type: ignore[no-any-return]  # callable, as was just seen
+
+
+def _called(
+    function: Callable[[], object], where: str, slots: Sequence[Slot]
+) -> Iterator[tuple[str, Arrays]]:
+    try:
+        found = function()
+        listed = _listed(found)
+    except Exception as error:
+        raise DataError(
+            "the code that makes the inputs failed",
+            where=where,
+            why=f"{type(error).__name__}: {error}",
+        ) from error
+    for index, one in enumerate(listed):
+        yield from _sets(one, f"{where}, result {index}", slots)
+
+
+def _listed(found: object) -> list[object]:
+    if isinstance(found, Iterable) and not isinstance(found, Mapping | np.ndarray | str):
+        return list(found)
+    return [found]
+
+
+def _sets(found: object, where: str, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]]:
+    if isinstance(found, Mapping):
+        yield where, {str(name): np.asarray(array) for name, array in found.items()}
+        return
+    try:
+        array = np.asarray(found)
+    except ValueError as error:
+        raise DataError("this is no array", where=where, why=str(error)) from error
+    if array.dtype == np.object_ and not any(isinstance(x, str) for x in array.flat):
+        why = f"it is a {type(found).__name__}"
+        raise DataError("this is no array", where=where, why=why, remedy="give numpy arrays")
+    yield where, _single(array, slots, where)
+
+
+def _single(array: NDArray[Any], slots: Sequence[Slot], where: str) -> Arrays:
+    if len(slots) != 1:
+        names = ", ".join(repr(slot.name) for slot in slots)
+        raise DataError(
+            "it is not said which input this is for",
+            where=where,
+            why=f"the model has {len(slots)} inputs: {names}",
+            remedy="give arrays by name: a .npz, files named after inputs, or a dict",
+        )
+    return {slots[0].name: array}
+
+
+def _from_path(path: Path, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]]:
+    if path.is_dir():
+        yield from _from_folder(path, slots)
+        return
+    if not path.exists():
+        raise DataError(
+            "there is no such file", where=str(path), remedy=f"give {_KINDS}; check the path"
+        )
+    match path.suffix.lower():
+        case ".npz":
+            yield str(path), _renamed(_npz(path), slots)
+        case ".npy":
+            yield str(path), _single(_npy(path), slots, str(path))
+        case ".pb":
+            yield str(path), _single(_pb(path), slots, str(path))
+        case _:
+            raise DataError("these are no inputs", where=str(path), remedy=f"give {_KINDS}")
+
+
+def _from_folder(path: Path, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]]:
+    """One set in files named after inputs or ``input_0.pb``, or one set in each file."""
+    files = sorted(entry for entry in path.iterdir() if entry.is_file())
+    names = {slot.name for slot in slots}
+    arrays = [entry for entry in files if entry.suffix == ".npy"]
+    if arrays and names & {entry.stem for entry in arrays}:
+        yield str(path), {entry.stem: _npy(entry) for entry in arrays}
+        arrays = []
+    protos = {_number(entry): entry for entry in files if _number(entry) >= 0}
+    if protos:
+        yield str(path), _numbered(protos, slots, path)
+    for entry in (*arrays, *(file for file in files if file.suffix == ".npz")):
+        yield from _from_path(entry, slots)
+    for entry in sorted(entry for entry in path.iterdir() if entry.is_dir()):
+        yield from _from_folder(entry, slots)
+
+
+def _number(path: Path) -> int:
+    found = re.fullmatch(r"input_(\d+)\.pb", path.name)
+    return int(found.group(1)) if found else -1
+
+
+def _numbered(files: Mapping[int, Path], slots: Sequence[Slot], folder: Path) -> Arrays:
+    if max(files) >= len(slots):
+        raise DataError(
+            "there are more inputs than the model has",
+            where=str(files[max(files)]),
+            why=f"the model has {len(slots)} inputs, numbered from 0",
+            remedy=f"check that {folder} belongs to this model",
+        )
+    return {slots[number].name: _pb(path) for number, path in sorted(files.items())}
+
+
+def _renamed(arrays: Arrays, slots: Sequence[Slot]) -> Arrays:
+    """The only array of a file is for the only input, whatever it is called."""
+    if len(arrays) == len(slots) == 1:
+        return {slots[0].name: next(iter(arrays.values()))}
+    return arrays
+
+
+def _npz(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _npy(path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _pb(path: Path) -> NDArray[Any]:
+    proto = onnx.TensorProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+        return np.asarray(onnx.numpy_helper.to_array(proto))
+    except (OSError, ValueError, TypeError, KeyError, DecodeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    kinds = {
+        ".npz": "a .npz file written by numpy.savez",
+        ".npy": "an array written by numpy.save",
+        ".pb": "a serialised onnx.TensorProto (sequences and optionals are not read)",
+    }
+    return DataError(
+        "the inputs cannot be read",
+        where=str(path),
+        why=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        remedy=f"it should be {kinds[path.suffix.lower()]}",
+    )

@@ -1,0 +1,145 @@
+"""``bnfold verify``: exit codes, streams, messages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import bnfold
+from tests.small import two_layers
+
+KEYS = {
+    "schema", "passed", "verdict", "outputs", "cases", "why", "warnings", "metrics",
+    "referenced", "fell_back", "settings", "labels", "search", "proof",
+}  # fmt: skip
+METRICS = {
+    "name", "max_abs", "max_rel", "max_ulp", "snr_db", "cosine", "tolerance", "changed",
+    "reference",
+}  # fmt: skip
+REFERENCE = {
+    "error_original", "error_folded", "ratio", "low", "high", "excess", "excess_low",
+    "excess_high", "worst", "limit", "samples", "channels", "channel",
+}  # fmt: skip
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "bnfold", "verify", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Original, honest fold, spoiled fold."""
+    original, spoiled = two_layers(), two_layers()
+    weight = numpy_helper.to_array(spoiled.graph.initializer[2]).copy()
+    weight[2] *= 1.01
+    spoiled.graph.initializer[2].CopyFrom(numpy_helper.from_array(weight, "w2"))
+    onnx.save(original, tmp_path / "original.onnx")
+    onnx.save(spoiled, tmp_path / "spoiled.onnx")
+    bnfold.fold(original, verify=False).save(tmp_path / "folded.onnx")
+    return [tmp_path / f"{name}.onnx" for name in ("original", "folded", "spoiled")]
+
+
+def test_the_same_function_exits_with_0_and_tells_people_on_stderr(models):
+    done = run(*models[:2], "--shape", "x=1..4x3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    for words in (
+        "the same function (passed)",
+        "times the original's rounding noise",
+        "error against float64: original",
+        "smallest rtol = atol that passes",
+        "segment by segment (without certificate): passed",
+    ):
+        assert words in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_another_function_exits_with_1_and_names_the_node(models):
+    done = run(models[0], models[2])
+    assert done.returncode == 1
+    assert "NOT the same function (failed)" in done.stderr
+    assert "the graphs part at node 'second'" in done.stderr
+
+
+def test_json_is_the_only_thing_on_stdout_and_keeps_its_keys(models):
+    done = run(*models[:2], "--json", "--seed", "3")
+    report = json.loads(done.stdout)
+    assert report["schema"] == "bnfold/verify-report/1"
+    assert set(report) == KEYS
+    (metrics,) = report["metrics"]
+    assert set(metrics) == METRICS
+    assert set(metrics["reference"]) == REFERENCE
+    assert report["proof"]["verdict"] == "passed"
+    assert report["passed"] is True
+    assert run(*models[:2], "--json", "--seed", "3").stdout == done.stdout
+
+
+def test_inputs_and_labels(models, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.eye(3, dtype=np.float32))
+    (tmp_path / "labels.txt").write_text("0 1 1")
+    given = ["--inputs", tmp_path / "x.npz"]
+    done = run(*models[:2], *given, "--labels", tmp_path / "labels.txt")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy over 3 samples" in done.stderr
+    assert "McNemar p = 1" in done.stderr
+    np.savez(tmp_path / "x.npz", x=np.eye(4, dtype=np.float32))
+    done = run(*models[:2], *given)
+    assert done.returncode == 3
+    assert "the model reads N×3, given is 4×4" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--inputs", "none.npz"], 3, "there is no such file"),
+        (["--inputs", "no_such_module:f"], 3, "cannot import the inputs"),
+        (["--shape", "x=1x4"], 2, "the model reads N×3, not 1×4"),
+        (["--labels", "l.npy"], 2, "give the samples with --inputs"),
+        (["--level", "most"], 2, "'most' is not one of"),
+        (["--provider", "Nonsense"], 4, "this ONNX Runtime has only"),
+        (["--certificate", "none.json"], 3, "none.json"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_its_own_code(models, options, code, words):
+    done = run(*models[:2], *options)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_runtime_exits_with_4(models, monkeypatch, capsys):
+    from bnfold.cli.main import main
+
+    monkeypatch.setattr("bnfold.runtime.sessions.available", lambda: False)
+    monkeypatch.setattr("bnfold.verified.available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["bnfold", "verify", *map(str, models[:2])])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 4
+    assert "bnfold[cpu]" in capsys.readouterr().err
+
+
+def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
+    from bnfold.report.progress import progress
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    with progress() as tell:
+        tell("working")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress() as tell:
+        tell("working")
+    assert "working" in capsys.readouterr().err
