@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -10,9 +11,10 @@ from bnfold.errors import CheckFailedError
 from bnfold.folding.api import FoldResult, fold_unchecked
 from bnfold.folding.carry_out import unrounded
 from bnfold.folding.inference import read_as_inference
+from bnfold.folding.recipes import recipes_of
 from bnfold.folding.selection import Selection
 from bnfold.model.io import Openable, opened
-from bnfold.records import Verdict, VerifyReport
+from bnfold.records import CONSTANT_INPUTS, INFERENCE, REQUANTIZED, Verdict, VerifyReport
 
 
 def fold(
@@ -25,6 +27,7 @@ def fold(
     norms: bool = False,
     requantize_bias: bool = False,
     verify: bool | None = None,
+    certificate: bool = False,
     seed: int = 0,
 ) -> FoldResult:
     """Fold every affine map of a model into neighbouring weights, and check the result.
@@ -45,6 +48,8 @@ def fold(
         verify: Run both models on ONNX Runtime and judge the difference against the
             original's own rounding noise. None checks when anything was folded and a runtime
             is installed.
+        certificate: Also write down what the fold did, and prove it segment by segment in
+            float64, without a runtime: `FoldResult.certificate`.
         seed: Seed of the inputs and of the noise.
 
     Raises:
@@ -62,15 +67,44 @@ def fold(
         requantize_bias=requantize_bias,
     )
     wanted = bool(result.report.steps) and _runtime_is_there() if verify is None else verify
-    if not wanted:
+    if not (wanted or certificate):
         return result
     original = opened(model)
     if assume_inference:
         read_as_inference(original, Selection(tuple(only), tuple(skip)))
+    if certificate:
+        words = {
+            CONSTANT_INPUTS: assume_constant_inputs,
+            INFERENCE: assume_inference,
+            REQUANTIZED: requantize_bias,
+        }
+        allowed = [word for word, is_allowed in words.items() if is_allowed]
+        result = _certified(original, result, allowed, seed)
+    if not wanted:
+        return result
     check = _check(original, result, seed)
     if check.verdict is Verdict.FAILED:
         raise _failed(check)
-    return FoldResult(result.model, result.report, check)
+    return replace(result, check=check)
+
+
+def _certified(
+    original: ir.Model, result: FoldResult, allowed: Sequence[str], seed: int
+) -> FoldResult:
+    """Write down what was done; a fold that does not hold is never handed out."""
+    from bnfold.evidence.proof import certify
+
+    steps, recipes = result.report.steps, recipes_of(result.model)
+    certificate, proof = certify(original, result.model, steps, recipes, allowed, seed=seed)
+    if proof.verdict is Verdict.FAILED:
+        first = proof.findings[0]
+        raise CheckFailedError(
+            "the fold cannot be proved; nothing is written",
+            where=f"{first.node or 'model'}, {first.where}",
+            why=first.why,
+            remedy="this is a fault of bnfold: please report the model, and fold with --skip",
+        )
+    return replace(result, certificate=certificate)
 
 
 def _runtime_is_there() -> bool:

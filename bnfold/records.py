@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+CONSTANT_INPUTS: Final = "initializers that are graph inputs are constants"
+INFERENCE: Final = "normalisations exported in training mode are read as inference"
+REQUANTIZED: Final = "integers may be rounded anew"
+"""What a user may have allowed, as a certificate says it."""
 
 
 class Code(StrEnum):

@@ -13,8 +13,10 @@ import onnx_ir as ir
 from bnfold.errors import BnfoldError, MissingDependencyError, UsageError
 from bnfold.evidence.proof.certificate import Certificate, read_certificate
 from bnfold.evidence.proof.prove import prove
+from bnfold.folding.inference import read_as_inference
+from bnfold.folding.selection import Selection
 from bnfold.model.io import Openable, opened
-from bnfold.records import ProofReport, Verdict, VerifyReport
+from bnfold.records import INFERENCE, ProofReport, Verdict, VerifyReport
 from bnfold.runtime import Level, available, provider_named
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def verify(
     labels: Labels | None = None,
     search_s: float = 0.0,
     reference_s: float = 60.0,
+    run: bool | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> VerifyReport:
@@ -65,6 +68,8 @@ def verify(
         labels: One integer for each sample of ``inputs``: adds accuracy and agreement.
         search_s: Seconds to search for the worst input.
         reference_s: Seconds that the float64 reference may take.
+        run: Whether the models are run. None runs them unless a certificate decides, and
+            nothing else asks for it (inputs, shapes, labels, a search, a provider, a level).
         seed: Of inputs, noise and search.
         progress: Told in words what is being done.
 
@@ -95,10 +100,16 @@ def verify(
         reference_s=reference_s,
         seed=seed,
     )
+    if written is not None and INFERENCE in written.assumptions:
+        read_as_inference(before, Selection())
     tell("comparing the graphs segment by segment")
     proof = _prove(before, after, written, seed)
-    if not available() and written is not None and proof.verdict is not Verdict.NOT_JUDGED:
-        return _by_proof_alone(proof)
+    decided = written is not None and proof.verdict is not Verdict.NOT_JUDGED
+    asked = run or (run is None and _asks_for_a_run(wishes))
+    if decided and (not asked or not available()):
+        return _by_proof_alone(proof, before, after, seed)
+    if run is False:
+        return VerifyReport(proof.verdict, why=_findings(proof), proof=proof)
     return _joined(_judged(before, after, wishes, tell), proof, before, after, seed)
 
 
@@ -147,9 +158,26 @@ def _prove(
         return ProofReport(Verdict.NOT_JUDGED, why=why, certified=certificate is not None)
 
 
-def _by_proof_alone(proof: ProofReport) -> VerifyReport:
-    note = "no runtime is installed: judged by the certificate alone, nothing was run"
-    return VerifyReport(proof.verdict, why=_findings(proof), warnings=(note,), proof=proof)
+def _asks_for_a_run(wishes: Wishes) -> bool:
+    """Return whether something was asked for that only a run can answer."""
+    chosen = (wishes.folded_provider, wishes.level, wishes.folded_level, wishes.labels)
+    return bool(
+        wishes.inputs
+        or wishes.shapes
+        or wishes.search_s
+        or any(one is not None for one in chosen)
+        or wishes.provider != provider_named("cpu")
+    )
+
+
+def _by_proof_alone(
+    proof: ProofReport, before: ir.Model, after: ir.Model, seed: int
+) -> VerifyReport:
+    note = "judged by the certificate alone: nothing was run (--run does both)"
+    report = VerifyReport(proof.verdict, warnings=(note,))
+    if proof.verdict is Verdict.FAILED:
+        return _localised(report, proof, before, after, seed)
+    return replace(report, proof=proof)
 
 
 def _joined(

@@ -70,6 +70,12 @@ _FAILED = 1
     show_default=True,
     help="How long the float64 reference may take.",
 )
+@click.option(
+    "--run/--no-run",
+    default=None,
+    help="Run the models, or only compare the graphs."
+    "  [default: run, unless a certificate decides]",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of inputs and noise.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def command(original: Path, folded: Path, as_json: bool, **choices: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import onnx
 import onnx_ir as ir
@@ -17,6 +18,14 @@ from bnfold.model.save import save
 from bnfold.records import FoldReport, Permissions, VerifyReport
 
 
+class Document(Protocol):
+    """Something that can be written down."""
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FoldResult:
     """A folded model and what was done to it.
@@ -26,11 +35,14 @@ class FoldResult:
         report: What folded where, what stayed and why, operator counts.
         check: The comparison with the original; None when it was not asked for, or no
             runtime is installed.
+        certificate: What the fold did, as data that `bnfold.verify` checks; None when it was
+            not asked for.
     """
 
     model: ir.Model
     report: FoldReport
     check: VerifyReport | None = None
+    certificate: Document | None = None
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the folded model as a protobuf message."""

@@ -44,6 +44,29 @@ def save(model: ir.Model, path: str | Path) -> None:
         ) from error
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file that appears whole or not at all.
+
+    Raises:
+        OutputError: If the file cannot be written; nothing is left behind then.
+    """
+    path = Path(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".bnfold-", dir=path.parent) as folder:
+            written = Path(folder) / path.name
+            written.write_text(text, encoding="utf-8")
+            _flush(written)
+            written.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise OutputError(
+            "cannot write the file",
+            where=str(path),
+            why=error.strerror or str(error),
+            remedy="check that the folder exists, is writable and has space left",
+        ) from error
+
+
 def check_writable(path: str | Path) -> None:
     """Find out before the work whether a file could be written.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -16,11 +15,7 @@ from bnfold.evidence.proof.contents import Contents
 from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import Wide, furthest
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
-from bnfold.records import Charge, Finding
-
-CONSTANT_INPUTS: Final = "initializers that are graph inputs are constants"
-INFERENCE: Final = "normalisations exported in training mode are read as inference"
-REQUANTIZED: Final = "integers may be rounded anew"
+from bnfold.records import REQUANTIZED, Charge, Finding
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ are drawn: channels that no picture wakes are woken here.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -20,10 +20,10 @@ from bnfold.model.facts import Facts
 Array = NDArray[Any]
 Dims = tuple[int | str | None, ...]
 
-SIDE: Final = 6
+SIDE: Final = 5
 """Length of an axis whose size is free, or cut short."""
 
-_BATCH: Final = 2
+BATCH: Final = 3
 _CUT_FROM_RANK: Final = 4
 
 
@@ -39,6 +39,7 @@ class Style(Enum):
 
     NORMAL = "standard normal"
     SPREAD = "normal, of another size in every channel"
+    MIXED = "the first along axis 0 standard normal, the others of another size in channels"
     POSITIVE = "the magnitudes of standard normal numbers"
 
 
@@ -82,10 +83,16 @@ def shape_of(dims: Dims, sizes: Sizes) -> tuple[int, ...]:
 
 
 def _size(dim: int | str | None, axis: int, *, cut: bool) -> int:
-    free = _BATCH if axis == 0 else SIDE
+    free = BATCH if axis == 0 else SIDE
     if not isinstance(dim, int):
         return free
     return min(dim, free) if cut and axis != 1 else dim
+
+
+def styles_for(shapes: Iterable[tuple[int, ...]]) -> tuple[Style, ...]:
+    """Return what to draw of arrays of these shapes: all of it at once, if there is room."""
+    room = all(len(shape) > 1 and shape[0] > 1 for shape in shapes)
+    return (Style.MIXED,) if room else (Style.NORMAL, Style.SPREAD)
 
 
 def draw(name: str, shape: tuple[int, ...], style: Style, seed: int) -> Array:
@@ -94,7 +101,10 @@ def draw(name: str, shape: tuple[int, ...], style: Style, seed: int) -> Array:
     normal = rng.standard_normal(shape)
     if style is Style.POSITIVE:
         return np.asarray(np.abs(normal))
-    if style is Style.SPREAD and len(shape) > 1:
-        along = [size if axis in (1, len(shape) - 1) else 1 for axis, size in enumerate(shape)]
-        return np.asarray(normal * 10.0 ** rng.uniform(-1.0, 1.5, along))
-    return np.asarray(normal)
+    if style is Style.NORMAL or len(shape) < 2:
+        return np.asarray(normal)
+    along = [size if axis in (1, len(shape) - 1) else 1 for axis, size in enumerate(shape)]
+    spread = np.asarray(normal * 10.0 ** rng.uniform(-1.0, 1.5, along))
+    if style is Style.MIXED:
+        spread[0] = normal[0]
+    return spread

@@ -18,7 +18,7 @@ EXACT: Final = 1e-9
 _NEGLIGIBLE: Final = 1e-7
 """A slice is compared to no less than this part of the largest number beside it."""
 
-_FEWEST: Final = 4
+_FEWEST: Final = 3
 
 
 @dataclass(frozen=True, slots=True)

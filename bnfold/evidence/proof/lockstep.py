@@ -23,7 +23,16 @@ import onnx_ir as ir
 from bnfold.evidence.hints import with_hints
 from bnfold.evidence.inputs import Binding, Case, draw_inputs
 from bnfold.evidence.inputs import Style as InputStyle
-from bnfold.evidence.proof.draws import Dims, Sizes, Style, dimensions, draw, shape_of
+from bnfold.evidence.proof.draws import (
+    BATCH,
+    Dims,
+    Sizes,
+    Style,
+    dimensions,
+    draw,
+    shape_of,
+    styles_for,
+)
 from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
 from bnfold.evidence.proof.sides import CannotEvaluateError, NudgedSide, Segment, Side
 from bnfold.evidence.proof.storage import MORE_NUDGES, NUDGES, Trial, weigh
@@ -117,7 +126,7 @@ class Lockstep:
     def _prepare(self) -> None:
         model = self.original.model
         slots = with_hints(inputs_of(model), model)
-        case = Case(Binding(batch=2), InputStyle.NORMAL)
+        case = Case(Binding(batch=BATCH), InputStyle.NORMAL)
         self._inputs = draw_inputs(slots, case, self.seed)
         self._dims_by_name = dimensions(model, self._inputs)
         for slot in slots:
@@ -268,7 +277,9 @@ class Lockstep:
         self, one: Segment, two: Segment, sizes: Sizes, nudges: int = NUDGES
     ) -> list[Trial]:
         """Evaluate both segments on two draws; on positive numbers if others give none."""
-        styles = [Style.NORMAL, Style.SPREAD]
+        known = [self._dims(name) for name in dict.fromkeys((*one.inputs, *two.inputs))]
+        shapes = [shape_of(dims, sizes) for dims in known if dims is not None]
+        styles = styles_for(shapes)
         trials = [self._trial(one, two, sizes, style, nudges) for style in styles]
         if any(_is_void(trial.original) for trial in trials):
             trials = [self._trial(one, two, sizes, Style.POSITIVE, nudges)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.evidence.proof.accounting import CONSTANT_INPUTS, Account, Books, fold_of
+from bnfold.evidence.proof.accounting import Account, Books, fold_of
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
 from bnfold.evidence.proof.contents import Contents, contents_of
@@ -18,7 +18,7 @@ from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import furthest, half_ulp
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.evidence.signature import differences
-from bnfold.records import Charge, Finding, ProofReport, Step, Verdict
+from bnfold.records import CONSTANT_INPUTS, Charge, Finding, ProofReport, Step, Verdict
 
 _WITHIN_STORAGE = "1 is what rounding of the stored tensors explains"
 _WITHIN_FLOAT64 = "relative to its slice, in float64"
