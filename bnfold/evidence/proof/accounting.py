@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from bnfold.evidence.proof.certificate import Certificate, TensorChange
 from bnfold.evidence.proof.changes import Change, Kind, changed_nodes, changed_tensors
 from bnfold.evidence.proof.channels import channel_of
 from bnfold.evidence.proof.contents import Contents
-from bnfold.evidence.proof.recipes import RecipeError, derive
+from bnfold.evidence.proof.recipes import Constants, Recipe, RecipeError, derive
 from bnfold.evidence.proof.rounding import Wide, furthest
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.records import REQUANTIZED, Charge, Finding
+
+_ROOM: Final = 1 << 26
+"""Elements of unrounded tensors that are kept for the walk through the graphs."""
+
+_MULTIPLIED_AS_THEY_ARE: Final = ("float16", "float32", "float64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +51,12 @@ class Books:
     folded: Side
     before: Contents
     after: Contents
-    _wide: dict[str, Wide] = field(default_factory=dict)
+    _wide: Unrounded = field(init=False)
     _rounded: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Start with nothing derived."""
+        self._wide = Unrounded(self._constant)
 
     def check(self) -> Account:
         """Compare what is claimed with what is there."""
@@ -156,7 +167,7 @@ class Books:
             self._rounded.add(name)
             return
         try:
-            wide = derive(entry.recipe, self._constant)
+            wide = np.asarray(derive(entry.recipe, self._constant), np.float64)
         except (RecipeError, CannotEvaluateError) as error:
             yield Finding(Charge.TENSOR, node, name, f"cannot be derived: {error}", None, fold)
             return
@@ -165,7 +176,8 @@ class Books:
             why = f"its shape is {stored.shape}, {wide.shape} is derived"
             yield Finding(Charge.TENSOR, node, name, why, None, fold)
             return
-        self._wide[name] = wide
+        self._wide.remember(name, wide)
+        self._wide.recipes[name] = entry.recipe
         found = furthest(stored, wide)
         if found is not None:
             place = np.unravel_index(found[0], stored.shape)
@@ -176,11 +188,8 @@ class Books:
             channel = self._channel(name, stored.shape, found[0])
             yield Finding(Charge.TENSOR, node, name, why, channel, fold)
 
-    def _constant(self, name: str) -> Wide | None:
-        value = self.original.values.get(name)
-        if value is None or not self.original.is_constant(value):
-            return None
-        return np.asarray(self.original.constant(value))
+    def _constant(self, name: str) -> NDArray[np.generic] | None:
+        return constant_named(self.original, name)
 
     def _reader_of(self, tensor: str) -> str:
         value = self.after.stored.get(tensor)
@@ -189,6 +198,49 @@ class Books:
 
     def _fold_of(self, name: str, node: str) -> str:
         return fold_of(self.certificate, name, node)
+
+
+class Unrounded(Mapping[str, Wide]):
+    """The unrounded tensors of a folded model: kept while there is room, or derived again."""
+
+    def __init__(self, constants: Constants) -> None:
+        """Start with none."""
+        self.recipes: dict[str, Recipe] = {}
+        self._constants = constants
+        self._kept: dict[str, Wide] = {}
+        self._room = _ROOM
+
+    def remember(self, name: str, wide: Wide) -> None:
+        """Keep a tensor that was derived, if there is room."""
+        if wide.size <= self._room:
+            self._room -= wide.size
+            self._kept[name] = wide
+
+    def __getitem__(self, name: str) -> Wide:
+        """Return a tensor."""
+        if name in self._kept:
+            return self._kept[name]
+        return np.asarray(derive(self.recipes[name], self._constants), np.float64)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self.recipes)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.recipes)
+
+
+def constant_named(side: Side, name: str) -> NDArray[np.generic] | None:
+    """Return a constant of a model by its name, as it is stored where it is stored."""
+    value = side.values.get(name)
+    if value is None or not side.is_constant(value):
+        return None
+    if value.producer() is None and value.const_value is not None:
+        stored = np.asarray(value.const_value.numpy())
+        if stored.dtype.name in _MULTIPLIED_AS_THEY_ARE:
+            return stored
+    return np.asarray(side.constant(value))
 
 
 def fold_of(certificate: Certificate | None, name: str, node: str) -> str:

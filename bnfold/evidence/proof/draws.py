@@ -20,8 +20,11 @@ from bnfold.model.facts import Facts
 Array = NDArray[Any]
 Dims = tuple[int | str | None, ...]
 
-SIDE: Final = 5
-"""Length of an axis whose size is free, or cut short."""
+_FREE: Final = 7
+"""Length of an axis whose size is free."""
+
+_CUT: Final = 4
+"""Length of an axis that is cut short: corners, edges and an inside for the usual kernels."""
 
 BATCH: Final = 3
 _CUT_FROM_RANK: Final = 4
@@ -83,7 +86,7 @@ def shape_of(dims: Dims, sizes: Sizes) -> tuple[int, ...]:
 
 
 def _size(dim: int | str | None, axis: int, *, cut: bool) -> int:
-    free = BATCH if axis == 0 else SIDE
+    free = BATCH if axis == 0 else _CUT if cut and axis > 1 else _FREE
     if not isinstance(dim, int):
         return free
     return min(dim, free) if cut and axis != 1 else dim

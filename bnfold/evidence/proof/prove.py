@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.evidence.proof.accounting import Account, Books, fold_of
+from bnfold.evidence.proof.accounting import Account, Books, constant_named, fold_of
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
 from bnfold.evidence.proof.contents import Contents, contents_of
@@ -127,19 +128,12 @@ def _that_holds(
     if recipe is None or tensor is None:
         return None
     try:
-        wide = derive(recipe, lambda asked: _constant(side, asked))
+        wide = np.asarray(derive(recipe, partial(constant_named, side)), np.float64)
     except (RecipeError, CannotEvaluateError):
         return None
     stored = np.asarray(tensor.numpy())
     fits = stored.shape == wide.shape and furthest(stored, wide) is None
     return recipe if fits else None
-
-
-def _constant(side: Side, name: str) -> np.ndarray[Any, Any] | None:
-    value = side.values.get(name)
-    if value is None or not side.is_constant(value):
-        return None
-    return np.asarray(side.constant(value))
 
 
 def _account(

@@ -22,8 +22,8 @@ class RecipeError(Exception):
     """A recipe that cannot be followed; says why."""
 
 
-def derive(recipe: Recipe, constants: Constants) -> Wide:
-    """Return the tensor that a recipe describes, in float64.
+def derive(recipe: Recipe, constants: Constants) -> NDArray[Any]:
+    """Return the tensor that a recipe describes: in float64, or as it is stored.
 
     Raises:
         RecipeError: If it names what is not there, or makes no sense.

@@ -19,8 +19,8 @@ from bnfold.model.graphs import graphs_of, subgraphs_of
 
 Array = NDArray[Any]
 
-_KEPT: Final = 1 << 22
-"""Elements of constants that are kept once they are widened."""
+_KEPT: Final = 1 << 14
+"""Constants of so many elements are kept once they are widened."""
 
 _RANDOM: Final = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
@@ -62,7 +62,7 @@ class Side:
         constant_inputs: bool = False,
     ) -> None:
         self.model = model
-        self.wide = dict(wide or {})
+        self.wide = wide or {}
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
         self.values: dict[str, ir.Value] = {}
         self.position: dict[ir.Node, int] = {}
