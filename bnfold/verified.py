@@ -14,7 +14,7 @@ from bnfold.errors import BnfoldError, MissingDependencyError, UsageError
 from bnfold.evidence.proof.certificate import Certificate, read_certificate
 from bnfold.evidence.proof.prove import prove
 from bnfold.model.io import Openable, opened
-from bnfold.records import ProofReport, Verdict, VerifyReport
+from bnfold.records import Charge, ProofReport, Verdict, VerifyReport
 from bnfold.runtime import Level, available, provider_named
 
 if TYPE_CHECKING:
@@ -159,6 +159,9 @@ def _joined(
     report = replace(report, proof=proof)
     if report.verdict is Verdict.FAILED:
         return _localised(report, proof, before, after, seed)
+    declared = [one for one in proof.findings if one.charge is Charge.INTERFACE]
+    if declared and not proof.certified:
+        return report
     counts = proof.certified or _share_in_common(before, after) >= _ONE_GRAPH
     if proof.verdict is Verdict.FAILED and counts:
         why = "; ".join(filter(None, (report.why, _findings(proof))))
