@@ -16,7 +16,7 @@ from bnfold.evidence.proof.prove import prove
 from bnfold.folding.inference import read_as_inference
 from bnfold.folding.selection import Selection
 from bnfold.model.io import Openable, opened
-from bnfold.records import INFERENCE, ProofReport, Verdict, VerifyReport
+from bnfold.records import INFERENCE, Charge, ProofReport, Verdict, VerifyReport
 from bnfold.runtime import Level, available, provider_named
 
 if TYPE_CHECKING:
@@ -187,6 +187,9 @@ def _joined(
     report = replace(report, proof=proof)
     if report.verdict is Verdict.FAILED:
         return _localised(report, proof, before, after, seed)
+    declared = [one for one in proof.findings if one.charge is Charge.INTERFACE]
+    if declared and not proof.certified:
+        return report
     counts = proof.certified or _share_in_common(before, after) >= _ONE_GRAPH
     if proof.verdict is Verdict.FAILED and counts:
         why = "; ".join(filter(None, (report.why, _findings(proof))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -40,6 +40,34 @@ def differences(original: ir.Model, folded: ir.Model) -> tuple[str, ...]:
     found = list(_unlike("input", inputs_of(original), inputs_of(folded)))
     found.extend(_unlike("output", outputs_of(original), outputs_of(folded)))
     return tuple(found)
+
+
+def conflicts(original: ir.Model, folded: ir.Model) -> tuple[str, ...]:
+    """Where the interfaces contradict each other; one may declare less than the other."""
+    known = {slot.name: slot for slot in (*inputs_of(original), *outputs_of(original))}
+    found = list(_unlike("input", inputs_of(original), _as_known(inputs_of(folded), known)))
+    outputs = _as_known(outputs_of(folded), known)
+    found.extend(_unlike("output", outputs_of(original), outputs))
+    return tuple(found)
+
+
+def _as_known(slots: Sequence[Slot], known: Mapping[str, Slot]) -> Sequence[Slot]:
+    """The same with what the other model declares, where that is no contradiction."""
+    return [_as(slot, known.get(slot.name, slot)) for slot in slots]
+
+
+def _as(slot: Slot, other: Slot) -> Slot:
+    kind = other.kind if None in (slot.kind, other.kind) else slot.kind
+    return Slot(slot.name, kind, other.dims if _agree(slot.dims, other.dims) else slot.dims)
+
+
+def _agree(one: tuple[Dim, ...] | None, other: tuple[Dim, ...] | None) -> bool:
+    """Whether both can hold at once: sizes that are names or unknown fit any."""
+    if one is None or other is None:
+        return True
+    pairs = zip(one, other, strict=False)
+    fixed = [pair for pair in pairs if all(isinstance(dim, int) for dim in pair)]
+    return len(one) == len(other) and all(left == right for left, right in fixed)
 
 
 def _slot(value: ir.Value) -> Slot:

@@ -17,7 +17,7 @@ from bnfold.evidence.ground import Ground, NoGround
 from bnfold.evidence.hints import with_hints
 from bnfold.evidence.inputs import shapes as shapes_of
 from bnfold.evidence.readings import by_place
-from bnfold.evidence.signature import differences, inputs_of
+from bnfold.evidence.signature import conflicts, differences, inputs_of
 from bnfold.evidence.verification.against import References, evaluate, reference_errors
 from bnfold.evidence.verification.labels import Labels, compare_labels, read_labels
 from bnfold.evidence.verification.metrics import metrics_of
@@ -91,9 +91,10 @@ def judge_end_to_end(
         DataError: If inputs or labels cannot be read or do not fit.
         MissingDependencyError: If no runtime is installed, or not the provider.
     """
-    unlike = differences(original, folded)
+    unlike = conflicts(original, folded)
     if unlike:
         return VerifyReport(Verdict.FAILED, why="the interface differs: " + "; ".join(unlike))
+    less = tuple(f"declared otherwise: {one}" for one in differences(original, folded))
     if wishes.labels is not None and not wishes.inputs:
         raise UsageError(
             "labels need samples", where="--labels", remedy="give the samples with --inputs"
@@ -110,7 +111,7 @@ def judge_end_to_end(
         report = replace(
             report,
             cases=tuple(shapes_of(arrays) for arrays in court.sets),
-            warnings=ground.warnings + report.warnings,
+            warnings=less + ground.warnings + report.warnings,
             settings=(levels_tried(court.bench), ", ".join(map(str, court.settings))),
         )
         if hearing.readings is None:

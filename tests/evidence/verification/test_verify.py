@@ -87,6 +87,17 @@ def test_another_interface_fails_and_says_where():
     assert "outputs were ['y'], are ['z']" in report.why
 
 
+def test_another_declaration_of_the_same_interface_is_no_other_interface():
+    """Other tools fill in shapes and rename symbols: that is a remark, not a verdict."""
+    model, other = two_layers(), two_layers()
+    other.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    report = bnfold.verify(model, other, shapes="2x3")
+    assert report.verdict is Verdict.PASSED, report.why
+    assert any("declared otherwise" in warning for warning in report.warnings)
+    other.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
+    assert bnfold.verify(model, other, shapes="2x3").verdict is Verdict.FAILED
+
+
 def test_models_may_be_paths_protos_or_onnx_ir_and_stay_as_they_are(tmp_path):
     proto = two_layers()
     folded = bnfold.fold(proto, verify=False)
