@@ -41,9 +41,9 @@ Intervals are Wilson's, at 95 %. *Right node*: of the convicted, how often the f
 names the node whose constant, attribute or input is wrong. *Right channel*: of convicted
 mutants that are wrong in one output channel only, how often it is named.
 """
-EXCLUSION = """A candidate counts only if its bytes differ from the honest fold's, it can be run,
-and its outputs differ in float64 by more than 1e-12 of the largest number (or in shape) on one
-of two drawn inputs. Sorted out:
+EXCLUSION = """A candidate counts only if its bytes are not those of the honest fold, if it can
+be run, and if its outputs differ in float64 by more than 1e-12 of the largest number (or in
+shape) on one of two drawn inputs. Sorted out:
 """
 
 
