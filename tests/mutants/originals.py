@@ -181,7 +181,7 @@ def _depthwise(sketch: Sketch, place: Place) -> Place:
 
 
 def _transposed(sketch: Sketch, place: Place) -> Place:
-    group = _pick(sketch, 1, 2)
+    group = _pick(sketch, 1, 2) if place[1][1] % 2 == 0 else 1
     place = _deconv(sketch, place, _pick(sketch, 2, 3), group=group)
     return _act(sketch, _norm(sketch, place))
 

@@ -28,6 +28,14 @@ def derive(recipe: Recipe, constants: Constants) -> NDArray[Any]:
     Raises:
         RecipeError: If it names what is not there, or makes no sense.
     """
+    try:
+        return _derived(recipe, constants)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        message = f"its recipe makes no sense: {type(error).__name__} {error}"
+        raise RecipeError(message) from error
+
+
+def _derived(recipe: Recipe, constants: Constants) -> Wide:
     if "numbers" in recipe:
         return np.asarray(recipe["numbers"], np.float64)
     if "value" in recipe:
@@ -37,7 +45,7 @@ def derive(recipe: Recipe, constants: Constants) -> NDArray[Any]:
             raise RecipeError(message)
         return np.asarray(found)
     if "product" in recipe:
-        whole = derive(recipe["product"], constants)
+        whole = _derived(recipe["product"], constants)
         first, *others = recipe["factors"]
         wide = np.multiply(whole, first, dtype=np.float64)
         for factor in others:
@@ -47,12 +55,8 @@ def derive(recipe: Recipe, constants: Constants) -> NDArray[Any]:
     if make is None:
         message = f"no way is known to make {recipe.get('made')!r}"
         raise RecipeError(message)
-    sources = [np.asarray(derive(one, constants), np.float64) for one in recipe["of"]]
-    try:
-        return make(recipe["settings"], sources)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        message = f"its settings make no sense: {error}"
-        raise RecipeError(message) from error
+    sources = [np.asarray(_derived(one, constants), np.float64) for one in recipe["of"]]
+    return make(recipe["settings"], sources)
 
 
 def named_in(recipe: Recipe) -> set[str]:
