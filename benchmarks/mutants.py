@@ -22,7 +22,7 @@ from tests.mutants.originals import PRECISIONS, family_of
 from tests.mutants.trial import JUDGES, Fold, fold_of_seed, nursery_of, sentence
 
 ALONE_EACH = 4
-"""Of so many mutants, one is also judged without a certificate: that takes 40 times as long."""
+"""Of so many mutants, one is also judged without a certificate: it takes 40 times as long."""
 
 DISHONEST_EACH = 12
 """Of so many mutants, one is also judged with certificates of its own."""
