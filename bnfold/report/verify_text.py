@@ -92,6 +92,15 @@ def _proof(proof: ProofReport) -> Iterator[str]:
         f"segment by segment ({how}): {proof.verdict}; {proof.same_nodes} nodes the same,"
         f" {proof.windows} segments evaluated"
     )
+    if proof.certified:
+        yield f"  {proof.tensors} tensors derived anew, each within half an ulp of its type"
+    if proof.untold:
+        yield (
+            "  not derived, judged within rounding only (the certificate does not say what"
+            f" they were made of): {', '.join(proof.untold)}"
+        )
+    for assumption in proof.assumptions:
+        yield f"  holds only if {assumption}"
     if proof.why:
         yield f"  {proof.why}"
     for finding in proof.findings:

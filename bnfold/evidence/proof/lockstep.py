@@ -191,6 +191,8 @@ class Lockstep:
         firm = {name for name in self._stops if self.relations[name] is SAME} - {output}
         first: Lost | None = self.lost.get(output)
         for stops in (firm, set[str]()):
+            if not stops and first is not None and first.gap is not None:
+                break  # drawn inputs of the whole model may not wake what differs
             outcome = self.compare(other, value, stops, everything, whole=not stops)
             if outcome is SAME:
                 return SAME
@@ -233,10 +235,10 @@ class Lockstep:
     ) -> Link | Lost | None:
         """Evaluate the segments of two values behind ``stops``, on arrays of these sizes."""
         name = folded.name or ""
-        one = self.original.segment(original, stops, limit)
-        two = self.folded.segment(folded, stops, limit)
-        if one is None or two is None:
+        pair = self._segments(original, folded, stops, limit)
+        if pair is None:
             return Lost(name, None, (), (), _TOO_FAR)
+        one, two = pair
         reads = dict.fromkeys((*one.inputs, *two.inputs))
         maps = tuple(read for read in reads if self.relations.get(read) is not SAME)
         try:
@@ -252,6 +254,26 @@ class Lockstep:
         if verdict is not SAME and not self._spans(verdict, name):
             return Lost(name, None, two.nodes, maps, "it is mapped along an axis cut short")
         return verdict
+
+    def _segments(
+        self, original: ir.Value, folded: ir.Value, stops: set[str], limit: int
+    ) -> tuple[Segment, Segment] | None:
+        """Return what computes two values from the same others, as near as possible.
+
+        Where one side stops at a value and the other at one behind it, both go on: drawn
+        apart, the two would not fit together.
+        """
+        found = None
+        while True:
+            one = self.original.segment(original, stops, limit)
+            two = self.folded.segment(folded, stops, limit)
+            if one is None or two is None:
+                return found
+            found = one, two
+            apart = (set(one.inputs) ^ set(two.inputs)) & stops
+            if not apart:
+                return found
+            stops = stops - apart
 
     def _weigh(self, trials: Sequence[Trial]) -> Link | Gap | None:
         gaps = [gap(trial.original, trial.folded) for trial in trials]

@@ -218,6 +218,7 @@ def _report(
         same_nodes=walk.same_nodes,
         windows=walk.windows,
         certified=certificate is not None,
+        untold=tuple(sorted(account.rounded)) if certificate is not None else (),
         assumptions=() if certificate is None else certificate.assumptions,
         why="; ".join(dict.fromkeys(unknown)) if verdict is Verdict.NOT_JUDGED else "",
     )

@@ -34,7 +34,7 @@ _FORMATS: Final = {
 def half_ulp(wide: Wide, dtype: np.dtype[np.generic]) -> Wide:
     """Return half the distance between neighbours of the type ``dtype`` around ``wide``."""
     fraction, low = _FORMATS[dtype.name]
-    _, exponent = np.frexp(wide)
+    _, exponent = np.frexp(np.where(wide == 0.0, 2.0**low, wide))
     return np.asarray(np.ldexp(0.5, np.maximum(exponent - 1, low) - fraction))
 
 
@@ -58,7 +58,8 @@ def _furthest_in(stored: NDArray[np.generic], wide: Wide) -> tuple[int, float] |
     """Look closer only at what is not simply the nearest number of the type."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         nearest = wide.astype(stored.dtype)
-    suspects = np.flatnonzero(nearest != stored)
+        lost = np.isinf(stored) & np.isfinite(wide)  # what overflows is not "rounded"
+    suspects = np.flatnonzero((nearest != stored) | lost)
     if not suspects.size:
         return None
     exact = wide[suspects]

@@ -114,7 +114,7 @@ def test_dead_channels_are_judged_too():
         weights = rng_weights.copy()
         weights[:, 2] *= factor
         stored = {
-            "w": np.zeros((4, 3, 1, 1)),
+            "w": np.full((4, 3, 1, 1), 0.1),
             "b": np.array([1.0, 1.0, -100.0, 1.0]),
             "v": weights,
         }

@@ -103,7 +103,7 @@ def test_products_of_matrices():
     [
         ({"value": "nobody"}, "no constant 'nobody'"),
         ({"made": "magic", "of": [], "settings": {}}, "magic"),
-        ({"made": "map", "of": [{"value": "w"}], "settings": {}}, "make no sense"),
+        ({"made": "map", "of": [{"value": "w"}], "settings": {}}, "makes no sense"),
         ({"product": {"value": "w"}, "factors": [np.ones((3, 2, 2))]}, "changes the shape"),
     ],
 )

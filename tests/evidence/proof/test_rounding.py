@@ -37,12 +37,12 @@ def test_an_element_two_ulp_off_is_convicted_by_its_place(numbers, kind, data):
     found = furthest(stored, wide)
     assert found is not None
     assert found[0] == place
-    assert found[1] >= 2.9
+    assert found[1] >= 1.4
 
 
 def test_infinity_and_nan_are_convicted():
     wide = np.array([1e6, 1.0, 2.0])
-    assert furthest(wide.astype(np.float16), wide) == (0, np.inf)
+    assert furthest(np.array([np.inf, 1.0, 2.0], np.float16), wide) == (0, np.inf)
     assert furthest(np.array([1e6, np.nan, 2.0], np.float32), wide) == (1, np.inf)
 
 
@@ -55,5 +55,6 @@ def test_bfloat16_is_rounded_once():
 def test_nudges_stay_within_half_an_ulp(kind):
     stored = rounded(np.linspace(-3, 3, 100), np.dtype(kind))
     moved = nudged(stored, np.random.default_rng(0))
-    assert furthest(stored, moved) is None
-    assert (moved != stored.astype(np.float64)).sum() > 90
+    wide = stored.astype(np.float64)
+    assert (np.abs(moved - wide) <= half_ulp(wide, stored.dtype)).all()
+    assert (moved != wide).sum() > 90
