@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -31,6 +33,7 @@ def prove(
     certificate: Certificate | None = None,
     *,
     seed: int = 0,
+    seconds: float = math.inf,
 ) -> ProofReport:
     """Show that ``folded`` computes what ``original`` does, or where it does not.
 
@@ -43,10 +46,13 @@ def prove(
         folded: The model that claims to be the same function; not changed.
         certificate: What the fold says it did.
         seed: Of the numbers that segments are evaluated on.
+        seconds: How long it may take: graphs that share little have segments without end.
 
     Returns:
-        PASSED, FAILED with findings, or NOT_JUDGED where an operator cannot be evaluated.
+        PASSED, FAILED with findings, or NOT_JUDGED where an operator cannot be evaluated or
+        the time was up; findings are then where to look, not what is wrong.
     """
+    deadline = time.monotonic() + seconds
     unlike = differences(original, folded)
     if unlike:
         found = Finding(Charge.INTERFACE, "", "interface", "; ".join(unlike))
@@ -64,9 +70,8 @@ def prove(
             certified=True,
             assumptions=assumptions,
         )
-    walk = _walk(
-        sides[0], Side(folded, account.wide, constant_inputs=free), contents, account, seed
-    )
+    new = Side(folded, account.wide, constant_inputs=free)
+    walk = _walk(sides[0], new, contents, account, seed, deadline)
     return _report(walk, certificate, account, contents[1])
 
 
@@ -153,7 +158,12 @@ def _account(
 
 
 def _walk(
-    original: Side, folded: Side, contents: Sequence[Contents], account: Account, seed: int
+    original: Side,
+    folded: Side,
+    contents: Sequence[Contents],
+    account: Account,
+    seed: int,
+    deadline: float = math.inf,
 ) -> Lockstep:
     before, after = contents
 
@@ -170,6 +180,7 @@ def _walk(
         account.rounded,
         _coarsest(after, account.rounded),
         seed,
+        deadline,
     )
     walk.run()
     return walk
@@ -209,10 +220,10 @@ def _report(
         wrong = len(unknown) < len(open_ones) or any(
             finding.charge is Charge.VALUE for finding in findings
         )
-        verdict = Verdict.FAILED if wrong else Verdict.NOT_JUDGED
+        verdict = Verdict.FAILED if wrong and not walk.is_late else Verdict.NOT_JUDGED
     return ProofReport(
         verdict,
-        findings if verdict is Verdict.FAILED else (),
+        findings if verdict is Verdict.FAILED or walk.is_late else (),
         tensors=account.derived,
         same_nodes=walk.same_nodes,
         windows=walk.windows,

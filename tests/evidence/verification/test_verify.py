@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 import bnfold
 import bnfold.verified as under_test
 from bnfold.errors import DataError, MissingDependencyError, UsageError
+from bnfold.evidence.proof import prove
 from bnfold.evidence.verification import Wishes, judge_end_to_end
 from bnfold.records import ProofReport, Verdict
 from tests.evidence.nets import SPOILED, bn_conv, conv_bn, fans, honest, model_of
@@ -121,6 +122,18 @@ def test_a_fault_below_the_storage_noise_is_convicted_by_the_proof():
     assert report.verdict is Verdict.FAILED
     assert "the graphs part" in report.why
     assert report.proof.verdict is Verdict.FAILED
+
+
+def test_a_comparison_of_segments_that_takes_too_long_convicts_nobody():
+    """Where to look is still told, for a failure end to end."""
+    wrong = SPOILED["one_channel_off"]
+    pair = fans({"y": conv_bn("y", "bfloat16", wrong, 4)}, "bfloat16")
+    late = prove(*pair, seconds=-1.0)
+    assert late.verdict is Verdict.NOT_JUDGED
+    assert "time was up" in late.why
+    report = bnfold.verify(*pair, shapes="2x4x9x8", reference_s=-1.0)
+    assert report.verdict is Verdict.PASSED
+    assert report.referenced == 0
 
 
 def test_graphs_that_share_no_names_are_not_compared_segment_by_segment(monkeypatch):
