@@ -164,7 +164,8 @@ def _unseen(campaign: Campaign) -> Iterator[str]:
     yield ""
     by_kind: dict[str, list[str]] = {}
     for case in campaign.cases:
-        if not case.said["no certificate"].convicted:
+        said = case.said.get("no certificate")
+        if said is not None and not said.convicted:
             by_kind.setdefault(case.mutant.kind, []).append(f"{case.precision} {case.seed}")
     for kind, seeds in sorted(by_kind.items()):
         more = f" and {len(seeds) - LISTED} more" if len(seeds) > LISTED else ""

@@ -26,3 +26,18 @@ def test_a_certificate_cannot_hide_the_node_by_listing_its_value():
     said = sentence("forged", fold, mutant.model, mutant.tensors)
     assert said.convicted
     assert said.names_node(mutant)
+
+
+@pytest.mark.parametrize(
+    ("seed", "kind"),
+    [
+        (9, "mean forgotten"),  # the output itself is a map of the original's
+        (1, "stale weight"),  # a Concat hands the fault on; only its result was renamed
+    ],
+)
+def test_the_node_that_holds_the_fault_is_named_and_not_one_that_hands_it_on(seed, kind):
+    fold = fold_of_seed(seed, "fp32")
+    mutant = spoiled(fold, seed, kind)
+    said = sentence("no certificate", fold, mutant.model)
+    assert said.convicted
+    assert said.names_node(mutant)

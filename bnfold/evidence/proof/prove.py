@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.evidence.proof.accounting import Account, Books, constant_named, fold_of
+from bnfold.evidence.proof.blame import blame, gap_of, origin
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
 from bnfold.evidence.proof.contents import Contents, contents_of
@@ -252,13 +253,15 @@ def _findings(
         by = _off_by(outcome)
         if by is not None:
             why = f"it differs by {by.size:.3g}"
-            yield Finding(Charge.OUTPUT, "", name, why, by.channel)
+            culprit = origin(walk, name, by.channel)[1] if isinstance(outcome, Link) else None
+            node = "" if culprit is None else after.keys.get(culprit, "")
+            yield Finding(Charge.OUTPUT, node, name, why, by.channel)
 
 
 def _off_by(outcome: Link | Lost | None) -> Gap | None:
     """Return how far an output is off; None if it is not, or nobody knows."""
     if isinstance(outcome, Link):
-        return _gap_of(outcome)
+        return gap_of(outcome)
     return outcome.gap if isinstance(outcome, Lost) else None
 
 
@@ -270,42 +273,9 @@ def _value_finding(
     after: Contents,
 ) -> Finding:
     """Name the node: the one that computes the value, or the one that a stray map is from."""
-    name, nodes, channel = lost.name, lost.nodes, far.channel
-    for read in lost.maps:
-        link = walk.relations.get(read)
-        value = walk.folded.values.get(read)
-        if link is None or value is None or value.producer() is None:
-            continue
-        if not _changed(walk, nodes) or _is_sparse(link):
-            name, channel = read, _gap_of(link).channel
-            nodes = tuple(node for node in (value.producer(),) if node is not None)
-    changed = [node for node in nodes if _changed(walk, (node,))] or list(nodes)
-    node = after.keys.get(changed[-1], "") if changed else ""
+    name, culprit, channel = blame(walk, lost, far.channel)
+    node = "" if culprit is None else after.keys.get(culprit, "")
     why = f"it differs by {far.size:.3g} ({_WITHIN_FLOAT64})"
     if walk.rounded:
         why = f"it differs by {far.size:.3g} ({_WITHIN_STORAGE})"
     return Finding(Charge.VALUE, node, name, why, channel, fold_of(certificate, name, node))
-
-
-def _changed(walk: Lockstep, nodes: Sequence[ir.Node]) -> bool:
-    """Return whether any of these nodes of the folded model, or their tensors, changed."""
-    for node in nodes:
-        if not walk.is_same(node):
-            return True
-        for value in node.inputs:
-            if value is not None and value.is_initializer():
-                name = value.name or ""
-                if name not in walk.same_tensors:
-                    return True
-    return False
-
-
-def _is_sparse(link: Link) -> bool:
-    """Return whether most channels are left alone."""
-    return bool(np.mean((link.scale == 1.0) & (np.abs(link.shift) < 1e-9)) > 0.5)
-
-
-def _gap_of(link: Link) -> Gap:
-    off = np.maximum(np.abs(link.scale - 1.0), np.abs(link.shift))
-    place = int(np.argmax(off))
-    return Gap(float(off[place]), None if link.axis is None else place)

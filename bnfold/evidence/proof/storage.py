@@ -82,10 +82,14 @@ def _power(rows: Wide) -> Wide:
 
 
 def _slope(error: Wide, reference: Wide) -> Wide:
-    """Return which part of the reference itself an error is, channel by channel."""
-    spread = (reference * reference).sum(axis=1)
+    """Return which part of the reference itself an error is, channel by channel.
+
+    Means are taken away first, so that the rounding of an addend does not count.
+    """
+    centred = reference - reference.mean(axis=1, keepdims=True)
+    spread = (centred * centred).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        slope = (error * reference).sum(axis=1) / spread
+        slope = (error * centred).sum(axis=1) / spread
     return np.where(spread > 0, slope, 0.0)
 
 

@@ -15,10 +15,8 @@ from bnfold.records import ProofReport, Verdict
 from tests.evidence.nets import SPOILED, bn_conv, conv_bn, fans, honest, model_of
 from tests.small import two_layers
 
+NO_ASSUMPTIONS = SimpleNamespace(assumptions=())
 RENAMED = {name: f"other_{name}" for name in ("g1", "m", "r", "g2")}
-
-
-CERTIFICATE = SimpleNamespace(assumptions=())
 
 
 def silent(_):
@@ -176,7 +174,7 @@ def test_a_missing_runtime_is_an_error_unless_a_certificate_proves(monkeypatch, 
         bnfold.verify(model, model)
     for verdict in (Verdict.PASSED, Verdict.FAILED):
         proof = ProofReport(verdict, certified=True, why="of the test")
-        monkeypatch.setattr(under_test, "read_certificate", lambda _: CERTIFICATE)
+        monkeypatch.setattr(under_test, "read_certificate", lambda _: NO_ASSUMPTIONS)
         monkeypatch.setattr(under_test, "prove", lambda *_, proof=proof, **__: proof)
         report = bnfold.verify(model, model, certificate=tmp_path / "c.json")
         assert report.verdict is verdict
@@ -185,7 +183,7 @@ def test_a_missing_runtime_is_an_error_unless_a_certificate_proves(monkeypatch, 
 
 def test_a_certificate_that_does_not_hold_convicts_what_runs_alike(monkeypatch):
     model = two_layers()
-    monkeypatch.setattr(under_test, "read_certificate", lambda _: CERTIFICATE)
+    monkeypatch.setattr(under_test, "read_certificate", lambda _: NO_ASSUMPTIONS)
     proof = ProofReport(Verdict.FAILED, certified=True, why="it was edited")
     monkeypatch.setattr(under_test, "prove", lambda *_, **__: proof)
     report = bnfold.verify(model, model, certificate="c.json", shapes="2x3")
