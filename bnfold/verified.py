@@ -214,7 +214,8 @@ def _localised(
     if proof.certified and not any(finding.node for finding in proof.findings):
         free = _prove(before, after, None, wishes)
         proof = replace(proof, findings=(*proof.findings, *free.findings))
-    why = "; ".join(filter(None, (report.why, _findings(proof))))
+    parted = _findings(proof) if proof.verdict is Verdict.FAILED or proof.findings else ""
+    why = "; ".join(filter(None, (report.why, parted)))
     return replace(report, why=why, proof=proof)
 
 

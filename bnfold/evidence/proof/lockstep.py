@@ -49,7 +49,7 @@ _LONGEST: Final = 48
 
 _ENOUGH: Final = 0.5
 _TOO_FAR: Final = "it hangs on too many nodes without a relation"
-_TOO_LATE: Final = "the time was up"
+TOO_LATE: Final = "the time was up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ class Lockstep:
         """Evaluate the segments of two values behind ``stops``, on arrays of these sizes."""
         name = folded.name or ""
         if self.is_late:
-            return Lost(name, None, (), (), _TOO_LATE)
+            return Lost(name, None, (), (), TOO_LATE)
         one = self.original.segment(original, stops, limit)
         two = self.folded.segment(folded, stops, limit)
         if one is None or two is None:

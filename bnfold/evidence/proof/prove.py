@@ -17,7 +17,7 @@ from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChang
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
 from bnfold.evidence.proof.contents import Contents, contents_of
 from bnfold.evidence.proof.links import Gap, Link
-from bnfold.evidence.proof.lockstep import SAME, Lockstep, Lost
+from bnfold.evidence.proof.lockstep import SAME, TOO_LATE, Lockstep, Lost
 from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import furthest, half_ulp
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
@@ -51,7 +51,7 @@ def prove(
 
     Returns:
         PASSED, FAILED with findings, or NOT_JUDGED where an operator cannot be evaluated or
-        the time was up; findings are then where to look, not what is wrong.
+        the time was up.
     """
     deadline = time.monotonic() + seconds
     unlike = differences(original, folded)
@@ -224,14 +224,19 @@ def _report(
         verdict = Verdict.FAILED if wrong and not walk.is_late else Verdict.NOT_JUDGED
     return ProofReport(
         verdict,
-        findings if verdict is Verdict.FAILED or walk.is_late else (),
+        findings if verdict is Verdict.FAILED else (),
         tensors=account.derived,
         same_nodes=walk.same_nodes,
         windows=walk.windows,
         certified=certificate is not None,
         assumptions=() if certificate is None else certificate.assumptions,
-        why="; ".join(dict.fromkeys(unknown)) if verdict is Verdict.NOT_JUDGED else "",
+        why=_why(walk, unknown) if verdict is Verdict.NOT_JUDGED else "",
     )
+
+
+def _why(walk: Lockstep, unknown: Sequence[str]) -> str:
+    """Why nothing was shown; what was given up late says nothing of the models."""
+    return TOO_LATE if walk.is_late else "; ".join(dict.fromkeys(unknown))
 
 
 def _findings(
