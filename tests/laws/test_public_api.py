@@ -40,6 +40,7 @@ def test_signature_of_fold():
         "norms": False,
         "requantize_bias": False,
         "verify": None,
+        "certificate": False,
         "seed": 0,
     }
 
@@ -59,6 +60,7 @@ def test_signature_of_verify():
         "labels": None,
         "search_s": 0.0,
         "reference_s": 60.0,
+        "run": None,
         "seed": 0,
         "progress": None,
     }
