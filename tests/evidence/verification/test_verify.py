@@ -116,24 +116,24 @@ def test_models_may_be_paths_protos_or_onnx_ir_and_stay_as_they_are(tmp_path):
         bnfold.verify(proto, 3)
 
 
-def slightly_off(w, b, bn):
-    """1.5 % of one channel: three units in the last place of bfloat16."""
+def a_little_off(w, b, bn):
     weight, bias = honest(w, b, bn)
-    weight[2] *= 1.015
+    weight[2] *= 1.0025
     return weight, bias
 
 
 def test_a_fault_below_the_storage_noise_is_convicted_by_the_proof():
-    pair = fans({"y": conv_bn("y", "bfloat16", slightly_off, 4)}, "bfloat16")
+    """The segment itself shows what the noise of a whole model hides."""
+    pair = fans({"y": conv_bn("y", "float16", a_little_off, 4)}, "float16")
     assert end_to_end(pair).verdict is Verdict.PASSED
     report = bnfold.verify(*pair, shapes="2x4x9x8")
     assert report.verdict is Verdict.FAILED
     assert "the graphs part" in report.why
-    assert report.proof.verdict is Verdict.FAILED
+    assert report.proof.findings[0].channel == 2
 
 
 def test_a_comparison_of_segments_that_takes_too_long_convicts_nobody():
-    pair = fans({"y": conv_bn("y", "bfloat16", slightly_off, 4)}, "bfloat16")
+    pair = fans({"y": conv_bn("y", "float16", a_little_off, 4)}, "float16")
     late = prove(*pair, seconds=-1.0)
     assert late.verdict is Verdict.NOT_JUDGED
     assert "time was up" in late.why
