@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +68,8 @@ def verify(
         folded_level: The same for the folded model; None for the same.
         labels: One integer for each sample of ``inputs``: adds accuracy and agreement.
         search_s: Seconds to search for the worst input.
-        reference_s: Seconds that the float64 reference may take.
+        reference_s: Seconds that the float64 reference may take, and, without a certificate,
+            the comparison segment by segment.
         run: Whether the models are run. None runs them unless a certificate decides, and
             nothing else asks for it (inputs, shapes, labels, a search, a provider, a level).
         seed: Of inputs, noise and search.
@@ -103,14 +105,14 @@ def verify(
     if written is not None and INFERENCE in written.assumptions:
         read_as_inference(before, Selection())
     tell("comparing the graphs segment by segment")
-    proof = _prove(before, after, written, seed)
+    proof = _prove(before, after, written, wishes)
     decided = written is not None and proof.verdict is not Verdict.NOT_JUDGED
     asked = run or (run is None and _asks_for_a_run(wishes))
     if decided and (not asked or not available()):
-        return _by_proof_alone(proof, before, after, seed)
+        return _by_proof_alone(proof, before, after, wishes)
     if run is False:
         return VerifyReport(proof.verdict, why=_findings(proof), proof=proof)
-    return _joined(_judged(before, after, wishes, tell), proof, before, after, seed)
+    return _joined(_judged(before, after, wishes, tell), proof, before, after, wishes)
 
 
 def _silent(_: str) -> None:
@@ -144,12 +146,13 @@ def _judged(
 
 
 def _prove(
-    before: ir.Model, after: ir.Model, certificate: Certificate | None, seed: int
+    before: ir.Model, after: ir.Model, certificate: Certificate | None, wishes: Wishes
 ) -> ProofReport:
     """Compare the graphs; one that cannot be evaluated is not judged, never an error."""
+    seconds = wishes.reference_s if certificate is None else math.inf
     try:
         with np.errstate(all="ignore"):
-            return prove(before, after, certificate, seed=seed)
+            return prove(before, after, certificate, seed=wishes.seed, seconds=seconds)
     except MissingDependencyError as error:
         return ProofReport(Verdict.NOT_JUDGED, why=error.what)
     except (BnfoldError, ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
@@ -171,22 +174,22 @@ def _asks_for_a_run(wishes: Wishes) -> bool:
 
 
 def _by_proof_alone(
-    proof: ProofReport, before: ir.Model, after: ir.Model, seed: int
+    proof: ProofReport, before: ir.Model, after: ir.Model, wishes: Wishes
 ) -> VerifyReport:
     note = "judged by the certificate alone: nothing was run (--run does both)"
     report = VerifyReport(proof.verdict, warnings=(note,))
     if proof.verdict is Verdict.FAILED:
-        return _localised(report, proof, before, after, seed)
+        return _localised(report, proof, before, after, wishes)
     return replace(report, proof=proof)
 
 
 def _joined(
-    report: VerifyReport, proof: ProofReport, before: ir.Model, after: ir.Model, seed: int
+    report: VerifyReport, proof: ProofReport, before: ir.Model, after: ir.Model, wishes: Wishes
 ) -> VerifyReport:
     """One verdict of both: either can convict, only what was run acquits by itself."""
     report = replace(report, proof=proof)
     if report.verdict is Verdict.FAILED:
-        return _localised(report, proof, before, after, seed)
+        return _localised(report, proof, before, after, wishes)
     declared = [one for one in proof.findings if one.charge is Charge.INTERFACE]
     if declared and not proof.certified:
         return report
@@ -205,13 +208,14 @@ def _joined(
 
 
 def _localised(
-    report: VerifyReport, proof: ProofReport, before: ir.Model, after: ir.Model, seed: int
+    report: VerifyReport, proof: ProofReport, before: ir.Model, after: ir.Model, wishes: Wishes
 ) -> VerifyReport:
     """Add where the graphs part; a certificate that is wrong itself says nothing of that."""
     if proof.certified and not any(finding.node for finding in proof.findings):
-        free = _prove(before, after, None, seed)
+        free = _prove(before, after, None, wishes)
         proof = replace(proof, findings=(*proof.findings, *free.findings))
-    why = "; ".join(filter(None, (report.why, _findings(proof))))
+    parted = _findings(proof) if proof.verdict is Verdict.FAILED or proof.findings else ""
+    why = "; ".join(filter(None, (report.why, parted)))
     return replace(report, why=why, proof=proof)
 
 

@@ -68,7 +68,8 @@ _FAILED = 1
     "reference_s",
     default=60.0,
     show_default=True,
-    help="How long the float64 reference may take.",
+    help="How long the float64 reference may take, and, without a certificate, the comparison"
+    " segment by segment.",
 )
 @click.option(
     "--run/--no-run",

@@ -13,6 +13,8 @@ never runs a whole model. Nothing is exposed or changed in the graphs to do so.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -47,6 +49,7 @@ _LONGEST: Final = 48
 
 _ENOUGH: Final = 0.5
 _TOO_FAR: Final = "it hangs on too many nodes without a relation"
+TOO_LATE: Final = "the time was up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Lockstep:
         rounded: Initializers of the folded model whose unrounded elements are not known.
         coarsest: Half an ulp of one, in the coarsest type of these.
         seed: Of all draws.
+        deadline: By the monotonic clock; what is not compared by then stays open.
         relations: What was found, by value name: `SAME`, or a map.
         lost: Values with none, in graph order.
         windows: How many segments were evaluated.
@@ -98,6 +102,7 @@ class Lockstep:
     rounded: frozenset[str] = frozenset()
     coarsest: float = 0.0
     seed: int = 0
+    deadline: float = math.inf
     relations: dict[str, Link | None] = field(default_factory=dict)
     lost: dict[str, Lost] = field(default_factory=dict)
     windows: int = 0
@@ -108,6 +113,11 @@ class Lockstep:
     _dims_by_name: Mapping[str, Dims] = field(default_factory=dict)
     _inputs: Mapping[str, Array] = field(default_factory=dict)
     _nudged: list[NudgedSide] = field(default_factory=list)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self.deadline
 
     def run(self) -> None:
         """Walk from the inputs to the outputs."""
@@ -235,6 +245,8 @@ class Lockstep:
     ) -> Link | Lost | None:
         """Evaluate the segments of two values behind ``stops``, on arrays of these sizes."""
         name = folded.name or ""
+        if self.is_late:
+            return Lost(name, None, (), (), TOO_LATE)
         pair = self._segments(original, folded, stops, limit)
         if pair is None:
             return Lost(name, None, (), (), _TOO_FAR)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +17,7 @@ from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChang
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
 from bnfold.evidence.proof.contents import Contents, contents_of
 from bnfold.evidence.proof.links import Gap, Link
-from bnfold.evidence.proof.lockstep import SAME, Lockstep, Lost
+from bnfold.evidence.proof.lockstep import SAME, TOO_LATE, Lockstep, Lost
 from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import furthest, half_ulp
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
@@ -32,6 +34,7 @@ def prove(
     certificate: Certificate | None = None,
     *,
     seed: int = 0,
+    seconds: float = math.inf,
 ) -> ProofReport:
     """Show that ``folded`` computes what ``original`` does, or where it does not.
 
@@ -44,10 +47,13 @@ def prove(
         folded: The model that claims to be the same function; not changed.
         certificate: What the fold says it did.
         seed: Of the numbers that segments are evaluated on.
+        seconds: How long it may take: graphs that share little have segments without end.
 
     Returns:
-        PASSED, FAILED with findings, or NOT_JUDGED where an operator cannot be evaluated.
+        PASSED, FAILED with findings, or NOT_JUDGED where an operator cannot be evaluated or
+        the time was up.
     """
+    deadline = time.monotonic() + seconds
     unlike = differences(original, folded)
     if unlike:
         found = Finding(Charge.INTERFACE, "", "interface", "; ".join(unlike))
@@ -65,9 +71,8 @@ def prove(
             certified=True,
             assumptions=assumptions,
         )
-    walk = _walk(
-        sides[0], Side(folded, account.wide, constant_inputs=free), contents, account, seed
-    )
+    new = Side(folded, account.wide, constant_inputs=free)
+    walk = _walk(sides[0], new, contents, account, seed, deadline)
     return _report(walk, certificate, account, contents[1])
 
 
@@ -154,7 +159,12 @@ def _account(
 
 
 def _walk(
-    original: Side, folded: Side, contents: Sequence[Contents], account: Account, seed: int
+    original: Side,
+    folded: Side,
+    contents: Sequence[Contents],
+    account: Account,
+    seed: int,
+    deadline: float = math.inf,
 ) -> Lockstep:
     before, after = contents
 
@@ -171,6 +181,7 @@ def _walk(
         account.rounded,
         _coarsest(after, account.rounded),
         seed,
+        deadline,
     )
     walk.run()
     return walk
@@ -210,7 +221,7 @@ def _report(
         wrong = len(unknown) < len(open_ones) or any(
             finding.charge is Charge.VALUE for finding in findings
         )
-        verdict = Verdict.FAILED if wrong else Verdict.NOT_JUDGED
+        verdict = Verdict.FAILED if wrong and not walk.is_late else Verdict.NOT_JUDGED
     return ProofReport(
         verdict,
         findings if verdict is Verdict.FAILED else (),
@@ -220,8 +231,13 @@ def _report(
         certified=certificate is not None,
         untold=tuple(sorted(account.rounded)) if certificate is not None else (),
         assumptions=() if certificate is None else certificate.assumptions,
-        why="; ".join(dict.fromkeys(unknown)) if verdict is Verdict.NOT_JUDGED else "",
+        why=_why(walk, unknown) if verdict is Verdict.NOT_JUDGED else "",
     )
+
+
+def _why(walk: Lockstep, unknown: Sequence[str]) -> str:
+    """Why nothing was shown; what was given up late says nothing of the models."""
+    return TOO_LATE if walk.is_late else "; ".join(dict.fromkeys(unknown))
 
 
 def _findings(

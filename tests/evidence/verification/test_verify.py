@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 import bnfold
 import bnfold.verified as under_test
 from bnfold.errors import DataError, MissingDependencyError, UsageError
+from bnfold.evidence.proof import prove
 from bnfold.evidence.verification import Wishes, judge_end_to_end
 from bnfold.records import ProofReport, Verdict
 from tests.evidence.nets import SPOILED, bn_conv, conv_bn, fans, honest, model_of
@@ -131,6 +132,16 @@ def test_a_fault_below_the_storage_noise_is_convicted_by_the_proof():
     assert report.proof.findings[0].channel == 2
 
 
+def test_a_comparison_of_segments_that_takes_too_long_convicts_nobody():
+    pair = fans({"y": conv_bn("y", "float16", a_little_off, 4)}, "float16")
+    late = prove(*pair, seconds=-1.0)
+    assert late.verdict is Verdict.NOT_JUDGED
+    assert "time was up" in late.why
+    report = bnfold.verify(*pair, shapes="2x4x9x8", reference_s=-1.0)
+    assert report.verdict is Verdict.PASSED
+    assert report.referenced == 0
+
+
 def test_graphs_that_share_no_names_are_not_compared_segment_by_segment(monkeypatch):
     """The proof may fail where it cannot pair the values; it convicts heirs only."""
     renamed = two_layers()
@@ -176,6 +187,7 @@ def test_a_certificate_that_does_not_hold_convicts_what_runs_alike(monkeypatch):
     proof = ProofReport(Verdict.FAILED, certified=True, why="it was edited")
     monkeypatch.setattr(under_test, "prove", lambda *_, **__: proof)
     report = bnfold.verify(model, model, certificate="c.json", shapes="2x3")
+    assert report.outputs
     assert report.verdict is Verdict.FAILED
     assert "it was edited" in report.why
 
