@@ -19,8 +19,11 @@ from bnfold.evidence.proof.rounding import Wide, furthest
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.records import REQUANTIZED, Charge, Finding
 
-_ROOM: Final = 1 << 26
-"""Elements of unrounded tensors that are kept for the walk through the graphs."""
+_ROOM: Final = 1 << 20
+"""Elements of unrounded tensors that are kept for the walk through the graphs.
+
+Few: to derive a large one again costs less than fresh memory for all of them at once.
+"""
 
 _MULTIPLIED_AS_THEY_ARE: Final = ("float16", "float32", "float64")
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bnfold.model.graphs import graphs_of
 
 _THREADS = 2
+_WORTH_A_THREAD = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,10 @@ def contents_of(model: ir.Model) -> Contents:
     nodes = {key: _node_digest(node) for node, key in keys.items()}
     operators = {key: node.op_type for node, key in keys.items()}
     stored = stored_values(model)
+    large = {name: one for name, one in stored.items() if _is_large(one)}
     with ThreadPoolExecutor(_THREADS) as pool:
-        digests = list(pool.map(_digest_of, stored.values()))
-    tensors = dict(zip(stored, digests, strict=True))
+        told = dict(zip(large, pool.map(_digest_of, large.values()), strict=True))
+    tensors = {name: told.get(name) or _digest_of(one) for name, one in stored.items()}
     return Contents(_header_digest(model), nodes, operators, tensors, keys, stored)
 
 
@@ -80,6 +82,11 @@ def stored_values(model: ir.Model) -> dict[str, ir.Value]:
             taken[name] += 1
             found[name if taken[name] == 1 else f"{name} #{taken[name]}"] = value
     return found
+
+
+def _is_large(value: ir.Value) -> bool:
+    """Return whether a thread of its own pays."""
+    return value.const_value is not None and value.const_value.size > _WORTH_A_THREAD
 
 
 def _digest_of(value: ir.Value) -> str:

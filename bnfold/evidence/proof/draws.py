@@ -23,6 +23,7 @@ Dims = tuple[int | str | None, ...]
 _FREE: Final = 7
 """Length of an axis whose size is free."""
 
+_CUT_BATCH: Final = 2
 _CUT: Final = 4
 """Length of an axis that is cut short: corners, edges and an inside for the usual kernels."""
 
@@ -86,7 +87,8 @@ def shape_of(dims: Dims, sizes: Sizes) -> tuple[int, ...]:
 
 
 def _size(dim: int | str | None, axis: int, *, cut: bool) -> int:
-    free = BATCH if axis == 0 else _CUT if cut and axis > 1 else _FREE
+    batch, side = (_CUT_BATCH, _CUT) if cut else (BATCH, _FREE)
+    free = (batch, _FREE, side)[min(axis, 2)]
     if not isinstance(dim, int):
         return free
     return min(dim, free) if cut and axis != 1 else dim
