@@ -44,6 +44,7 @@ def verify(
     search_s: float = 0.0,
     reference_s: float = 60.0,
     run: bool | None = None,
+    impulses: bool = False,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> VerifyReport:
@@ -72,6 +73,7 @@ def verify(
             the comparison segment by segment.
         run: Whether the models are run. None runs them unless a certificate decides, and
             nothing else asks for it (inputs, shapes, labels, a search, a provider, a level).
+        impulses: Whether the proof probes affine segments by every impulse too.
         seed: Of inputs, noise and search.
         progress: Told in words what is being done.
 
@@ -105,7 +107,7 @@ def verify(
     if written is not None and INFERENCE in written.assumptions:
         read_as_inference(before, Selection())
     tell("comparing the graphs segment by segment")
-    proof = _prove(before, after, written, wishes)
+    proof = _prove(before, after, written, wishes, impulses=impulses)
     decided = written is not None and proof.verdict is not Verdict.NOT_JUDGED
     asked = run or (run is None and _asks_for_a_run(wishes))
     if decided and (not asked or not available()):
@@ -146,13 +148,25 @@ def _judged(
 
 
 def _prove(
-    before: ir.Model, after: ir.Model, certificate: Certificate | None, wishes: Wishes
+    before: ir.Model,
+    after: ir.Model,
+    certificate: Certificate | None,
+    wishes: Wishes,
+    *,
+    impulses: bool = False,
 ) -> ProofReport:
     """Compare the graphs; one that cannot be evaluated is not judged, never an error."""
     seconds = wishes.reference_s if certificate is None else math.inf
     try:
         with np.errstate(all="ignore"):
-            return prove(before, after, certificate, seed=wishes.seed, seconds=seconds)
+            return prove(
+                before,
+                after,
+                certificate,
+                seed=wishes.seed,
+                seconds=seconds,
+                impulses=impulses,
+            )
     except MissingDependencyError as error:
         return ProofReport(Verdict.NOT_JUDGED, why=error.what)
     except (BnfoldError, ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:

@@ -77,6 +77,11 @@ _FAILED = 1
     help="Run the models, or only compare the graphs."
     "  [default: run, unless a certificate decides]",
 )
+@click.option(
+    "--impulses",
+    is_flag=True,
+    help="Probe affine segments by an impulse on every channel and place too.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of inputs and noise.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def command(original: Path, folded: Path, as_json: bool, **choices: Any) -> int:

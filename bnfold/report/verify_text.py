@@ -94,6 +94,8 @@ def _proof(proof: ProofReport) -> Iterator[str]:
     )
     if proof.certified:
         yield f"  {proof.tensors} tensors derived anew, each within half an ulp of its type"
+    if proof.impulses:
+        yield f"  {proof.impulses} of the segments are affine and were probed by every impulse"
     if proof.untold:
         yield (
             "  not derived, judged within rounding only (the certificate does not say what"

@@ -61,6 +61,7 @@ def test_signature_of_verify():
         "search_s": 0.0,
         "reference_s": 60.0,
         "run": None,
+        "impulses": False,
         "seed": 0,
         "progress": None,
     }

@@ -35,6 +35,7 @@ from bnfold.evidence.proof.draws import (
     shape_of,
     styles_for,
 )
+from bnfold.evidence.proof.impulses import MOST, impulses, is_affine
 from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
 from bnfold.evidence.proof.sides import CannotEvaluateError, NudgedSide, Segment, Side
 from bnfold.evidence.proof.storage import MORE_NUDGES, NUDGES, Trial, weigh
@@ -48,6 +49,7 @@ _LONGEST: Final = 48
 """Nodes of a segment that is tried for a value inside of the graph."""
 
 _ENOUGH: Final = 0.5
+_MATRIX: Final = 2
 _TOO_FAR: Final = "it hangs on too many nodes without a relation"
 TOO_LATE: Final = "the time was up"
 
@@ -91,6 +93,8 @@ class Lockstep:
         deadline: By the monotonic clock; what is not compared by then stays open.
         relations: What was found, by value name: `SAME`, or a map.
         lost: Values with none, in graph order.
+        with_impulses: Whether affine segments are probed by every impulse too.
+        probed: How many were.
         windows: How many segments were evaluated.
         same_nodes: How many nodes needed no evaluation.
     """
@@ -103,6 +107,8 @@ class Lockstep:
     coarsest: float = 0.0
     seed: int = 0
     deadline: float = math.inf
+    with_impulses: bool = False
+    probed: int = 0
     relations: dict[str, Link | None] = field(default_factory=dict)
     lost: dict[str, Lost] = field(default_factory=dict)
     windows: int = 0
@@ -261,11 +267,34 @@ class Lockstep:
         verdict = self._weigh(trials)
         if verdict is not SAME and trials[0].nudged:
             verdict = self._weigh(self._trials(one, two, sizes, MORE_NUDGES))
+        if verdict is SAME and self.with_impulses:
+            verdict = self._probe(one, two, sizes)
         if isinstance(verdict, Gap):
             return Lost(name, verdict, two.nodes, maps)
         if verdict is not SAME and not self._spans(verdict, name):
             return Lost(name, None, two.nodes, maps, "it is mapped along an axis cut short")
         return verdict
+
+    def _probe(self, one: Segment, two: Segment, sizes: Sizes) -> Gap | None:
+        """Hold two affine segments against each other at zero and at every impulse."""
+        dims = self._dims(two.inputs[0]) if two.inputs else None
+        if dims is None or one.inputs != two.inputs or self._is_noisy(two):
+            return SAME
+        shape = shape_of(dims, sizes)
+        affine = is_affine(one, self.original) and is_affine(two, self.folded)
+        if not affine or len(shape) < _MATRIX or math.prod(shape[1:]) > MOST:
+            return SAME
+        try:
+            for batch in impulses(shape):
+                mapped = {two.inputs[0]: self._mapped(two.inputs[0], batch)}
+                expected = self.original.evaluate(one, {one.inputs[0]: batch})
+                found = gap(expected, self.folded.evaluate(two, mapped))
+                if found.size > EXACT:
+                    return found
+        except CannotEvaluateError:
+            return SAME  # the graph holds only for its own batch size
+        self.probed += 1
+        return SAME
 
     def _segments(
         self, original: ir.Value, folded: ir.Value, stops: set[str], limit: int

@@ -35,6 +35,7 @@ def prove(
     *,
     seed: int = 0,
     seconds: float = math.inf,
+    impulses: bool = False,
 ) -> ProofReport:
     """Show that ``folded`` computes what ``original`` does, or where it does not.
 
@@ -47,6 +48,7 @@ def prove(
         folded: The model that claims to be the same function; not changed.
         certificate: What the fold says it did.
         seed: Of the numbers that segments are evaluated on.
+        impulses: Whether affine segments of moderate size are probed by every impulse too.
         seconds: How long it may take: graphs that share little have segments without end.
 
     Returns:
@@ -72,7 +74,7 @@ def prove(
             assumptions=assumptions,
         )
     new = Side(folded, account.wide, constant_inputs=free)
-    walk = _walk(sides[0], new, contents, account, seed, deadline)
+    walk = _walk(sides[0], new, contents, account, seed, deadline, impulses=impulses)
     return _report(walk, certificate, account, contents[1])
 
 
@@ -165,6 +167,8 @@ def _walk(
     account: Account,
     seed: int,
     deadline: float = math.inf,
+    *,
+    impulses: bool = False,
 ) -> Lockstep:
     before, after = contents
 
@@ -182,6 +186,7 @@ def _walk(
         _coarsest(after, account.rounded),
         seed,
         deadline,
+        impulses,
     )
     walk.run()
     return walk
@@ -228,6 +233,7 @@ def _report(
         tensors=account.derived,
         same_nodes=walk.same_nodes,
         windows=walk.windows,
+        impulses=walk.probed,
         certified=certificate is not None,
         untold=tuple(sorted(account.rounded)) if certificate is not None else (),
         assumptions=() if certificate is None else certificate.assumptions,

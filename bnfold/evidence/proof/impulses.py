@@ -1,0 +1,72 @@
+"""Impulses: a window of affine operators is known completely by them.
+
+An affine function is told by its value at zero and by its answer to a one in every place. So
+where both sides of a segment are affine functions of one value, zeros and an impulse on every
+channel, at every place, decide for all inputs: without data, and without drawing numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.evidence.proof.links import Array
+from bnfold.evidence.proof.sides import Segment, Side
+
+MOST: Final = 1 << 12
+"""Windows with more channels and places than this are left to drawn numbers."""
+
+_CHUNK: Final = 1 << 21
+"""Elements of impulses that are evaluated at once."""
+
+_ONE_FACTOR: Final = frozenset(
+    {"Mul", "Div", "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "BatchNormalization"}
+)
+"""Affine if all inputs but one are constant."""
+
+# fmt: off
+_AFFINE: Final = _ONE_FACTOR | {
+    "Add", "Sub", "Neg", "Sum", "Mean", "Identity", "Dropout", "Cast", "Transpose", "Reshape",
+    "Flatten", "Squeeze", "Unsqueeze", "Concat", "Slice", "Split", "Gather", "Expand", "Tile",
+    "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum", "DepthToSpace",
+    "SpaceToDepth", "Pad",
+}
+# fmt: on
+
+
+def is_affine(segment: Segment, side: Side) -> bool:
+    """Return whether a segment is an affine function of its one input."""
+    return len(segment.inputs) == 1 and all(_keeps(node, side) for node in segment.nodes)
+
+
+def _keeps(node: ir.Node, side: Side) -> bool:
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _AFFINE:
+        return False
+    if node.op_type not in _ONE_FACTOR:
+        return True
+    moving = [
+        place
+        for place, value in enumerate(node.inputs)
+        if value is not None and not side.is_constant(value)
+    ]
+    return len(moving) == 1 and (node.op_type != "Div" or moving == [0])
+
+
+def impulses(shape: tuple[int, ...]) -> Iterator[Array]:
+    """Yield zeros and every impulse, in batches along axis 0.
+
+    Args:
+        shape: Of the value; its axis 0 is the batch.
+    """
+    places = math.prod(shape[1:])
+    rows = max(_CHUNK // max(places, 1), 1)
+    for start in range(0, places + 1, rows):
+        numbers = np.arange(start, min(start + rows, places + 1))
+        batch = np.zeros((len(numbers), places))
+        hit = numbers > 0
+        batch[np.flatnonzero(hit), numbers[hit] - 1] = 1.0
+        yield batch.reshape(-1, *shape[1:])
