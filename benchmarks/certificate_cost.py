@@ -26,10 +26,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import bnfold
-from bnfold.evidence.inputs import Binding, Case, Style, draw_inputs
 from bnfold.evidence.proof import prove, read_certificate
 from bnfold.evidence.reference import Evaluator
-from bnfold.evidence.signature import inputs_of
+from bnfold.inputs.drawing import Binding, Case, Style, draw_inputs
+from bnfold.inputs.signature import inputs_of
 from bnfold.model.io import load
 
 _LAYERS = 11

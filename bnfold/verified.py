@@ -23,7 +23,7 @@ from bnfold.runtime import Level, available, provider_named
 if TYPE_CHECKING:
     from bnfold.evidence.verification import Inputs, Wishes
     from bnfold.evidence.verification.labels import Labels
-    from bnfold.evidence.verification.sizes import Shapes
+    from bnfold.inputs.sizes import Shapes
 
 _ONE_GRAPH = 0.5
 """Share of value names in common from which two graphs count as one graph before and after."""

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from bnfold.evidence.court import Hearing, hear, open_court
 from bnfold.evidence.ground import NoGround, find_ground
-from bnfold.evidence.inputs import shapes
-from bnfold.evidence.signature import differences
 from bnfold.evidence.weigh import Readings, sees, weigh
+from bnfold.inputs.drawing import shapes
+from bnfold.inputs.signature import differences
 from bnfold.records import OutputCheck, Verdict, VerifyReport
 from bnfold.runtime import require
 

@@ -13,9 +13,9 @@ from bnfold.evidence.fronts import Exposed, expose_fronts
 from bnfold.evidence.ground import Ground
 from bnfold.evidence.noise import first_draws, further_draws, roundoff
 from bnfold.evidence.readings import Distances, distances, measures
-from bnfold.evidence.signature import inputs_of
 from bnfold.evidence.variants import constants_of
 from bnfold.evidence.weigh import Readings, weigh
+from bnfold.inputs.signature import inputs_of
 from bnfold.runtime import Arrays, Level, Run, Setting
 
 

@@ -10,16 +10,16 @@ from typing import Final
 import onnx_ir as ir
 
 from bnfold.evidence.bench import Bench, plain, run_variants
-from bnfold.evidence.hints import with_hints
-from bnfold.evidence.inputs import (
+from bnfold.evidence.variants import constants_of
+from bnfold.inputs.drawing import (
     Binding,
     Case,
     Style,
     bindings,
     draw_inputs,
 )
-from bnfold.evidence.signature import Slot, inputs_of
-from bnfold.evidence.variants import constants_of
+from bnfold.inputs.hints import with_hints
+from bnfold.inputs.signature import Slot, inputs_of
 from bnfold.runtime import CPU, Arrays, Level, Outcome, Setting
 
 _BUDGET_S: Final = 40.0

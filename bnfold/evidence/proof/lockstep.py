@@ -22,9 +22,6 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.evidence.hints import with_hints
-from bnfold.evidence.inputs import Binding, Case, draw_inputs
-from bnfold.evidence.inputs import Style as InputStyle
 from bnfold.evidence.proof.draws import (
     BATCH,
     Dims,
@@ -39,7 +36,10 @@ from bnfold.evidence.proof.impulses import MOST, impulses, is_affine
 from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
 from bnfold.evidence.proof.sides import CannotEvaluateError, NudgedSide, Segment, Side
 from bnfold.evidence.proof.storage import MORE_NUDGES, NUDGES, Trial, weigh
-from bnfold.evidence.signature import inputs_of
+from bnfold.inputs.drawing import Binding, Case, draw_inputs
+from bnfold.inputs.drawing import Style as InputStyle
+from bnfold.inputs.hints import with_hints
+from bnfold.inputs.signature import inputs_of
 from bnfold.model.graphs import graphs_of, subgraphs_of
 
 SAME: Final = None

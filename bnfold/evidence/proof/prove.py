@@ -21,7 +21,7 @@ from bnfold.evidence.proof.lockstep import SAME, TOO_LATE, Lockstep, Lost
 from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import furthest, half_ulp
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
-from bnfold.evidence.signature import differences
+from bnfold.inputs.signature import differences
 from bnfold.records import CONSTANT_INPUTS, Charge, Finding, ProofReport, Step, Verdict
 
 _WITHIN_STORAGE = "1 is what rounding of the stored tensors explains"

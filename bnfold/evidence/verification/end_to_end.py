@@ -14,17 +14,17 @@ from bnfold.errors import UsageError
 from bnfold.evidence.check import judgement
 from bnfold.evidence.court import Court, Hearing, hear, open_court
 from bnfold.evidence.ground import Ground, NoGround
-from bnfold.evidence.hints import with_hints
-from bnfold.evidence.inputs import shapes as shapes_of
 from bnfold.evidence.readings import by_place
-from bnfold.evidence.signature import conflicts, differences, inputs_of
 from bnfold.evidence.verification.against import References, evaluate, reference_errors
 from bnfold.evidence.verification.labels import Labels, compare_labels, read_labels
 from bnfold.evidence.verification.metrics import metrics_of
-from bnfold.evidence.verification.samples import Inputs, read_samples
 from bnfold.evidence.verification.search import Hunt, search
-from bnfold.evidence.verification.sizes import Shapes, sized
 from bnfold.evidence.verification.stage import given_stage, levels_tried, set_stage
+from bnfold.inputs.drawing import shapes as shapes_of
+from bnfold.inputs.hints import with_hints
+from bnfold.inputs.samples import Inputs, read_samples
+from bnfold.inputs.signature import conflicts, differences, inputs_of
+from bnfold.inputs.sizes import Shapes, sized
 from bnfold.records import (
     LabelReport,
     OutputMetrics,

@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from bnfold.evidence.bench import Bench, plain, run_variants
 from bnfold.evidence.ground import Fit, Ground, NoGround, benches, find_fits, warnings_of
-from bnfold.evidence.inputs import Binding, Case, Style, draw_inputs
-from bnfold.evidence.signature import Slot
+from bnfold.inputs.drawing import Binding, Case, Style, draw_inputs
+from bnfold.inputs.signature import Slot
 from bnfold.runtime import Arrays, Level, Run
 
 _BUDGET_S: Final = 60.0

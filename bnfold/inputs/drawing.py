@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.evidence.signature import Dim, Slot
+from bnfold.inputs.signature import Dim, Slot
 from bnfold.runtime import Arrays
 
 _SIZES: Final = (32, 64, 224, 48, 640, 16, 8, 4, 2, 1, 299, 512)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.errors import DataError
-from bnfold.evidence.signature import Dim, Slot
+from bnfold.inputs.signature import Dim, Slot
 from bnfold.runtime import Arrays
 
 

@@ -9,8 +9,8 @@ from itertools import zip_longest
 from typing import Final, TypeAlias
 
 from bnfold.errors import UsageError
-from bnfold.evidence.signature import Dim, Slot
-from bnfold.evidence.verification.fitting import spelled
+from bnfold.inputs.fitting import spelled
+from bnfold.inputs.signature import Dim, Slot
 
 Shapes: TypeAlias = Sequence[str] | Mapping[str, Sequence[int]]
 """``["x=1x3x224x224", …]`` or ``{"x": (1, 3, 224, 224)}``."""

@@ -7,9 +7,9 @@ import pytest
 from onnx import numpy_helper
 
 from bnfold.errors import DataError, UsageError
-from bnfold.evidence.signature import Slot
-from bnfold.evidence.verification.samples import read_samples
-from bnfold.evidence.verification.sizes import sized
+from bnfold.inputs.samples import read_samples
+from bnfold.inputs.signature import Slot
+from bnfold.inputs.sizes import sized
 
 
 def slot(name="x", dims=("n", 3, 4), kind=ir.DataType.FLOAT):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from bnfold.evidence.signature import Dim, Slot
+from bnfold.inputs.signature import Dim, Slot
 
 
 def with_hints(slots: Sequence[Slot], model: ir.Model) -> tuple[Slot, ...]:

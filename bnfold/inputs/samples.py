@@ -16,8 +16,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from bnfold.errors import DataError
-from bnfold.evidence.signature import Slot
-from bnfold.evidence.verification.fitting import fitted
+from bnfold.inputs.fitting import fitted
+from bnfold.inputs.signature import Slot
 from bnfold.runtime import Arrays
 
 Inputs: TypeAlias = (
