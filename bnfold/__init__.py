@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bnfold import errors, passes
+    from bnfold.benchmarked import benchmark
     from bnfold.checked import fold
     from bnfold.folding.api import FoldResult
-    from bnfold.records import FoldReport, Refusal, VerifyReport
+    from bnfold.records import BenchReport, FoldReport, Refusal, VerifyReport
     from bnfold.verified import verify
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BenchReport",
     "FoldReport",
     "FoldResult",
     "Refusal",
     "VerifyReport",
+    "benchmark",
     "errors",
     "fold",
     "passes",
@@ -26,6 +29,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "benchmark": "bnfold.benchmarked",
+    "BenchReport": "bnfold.records",
     "fold": "bnfold.checked",
     "FoldResult": "bnfold.folding.api",
     "FoldReport": "bnfold.records",

@@ -15,6 +15,7 @@ from bnfold.errors import BnfoldError
 _COMMANDS: Final = {
     "fold": "Fold affine maps into neighbouring weights and check the result.",
     "verify": "Judge whether two models compute the same function.",
+    "bench": "Measure what a fold buys on this machine.",
     "inspect": "List every map: where it would go, or what stops it.",
 }
 _UNUSABLE: Final = 3

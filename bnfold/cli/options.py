@@ -24,6 +24,33 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 
 model_argument = click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
 
+report_option = click.option(
+    "--report",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="R.html",
+    help="Write a page that shows it all, in one file.",
+)
+markdown_option = click.option(
+    "--markdown",
+    metavar="FILE",
+    help="Write a summary in Markdown, for a pull request or a log; - for stdout.",
+)
+
+
+def percent(text: str) -> float:
+    """Return a share, written as ``2%`` or ``0.02``, as a fraction."""
+    number = text.strip()
+    try:
+        share = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        message = f"{text!r} is not a share such as 2% or 0.02"
+        raise click.BadParameter(message)
+    return share
+
+
 _SELECTION = (
     click.option(
         "--only",

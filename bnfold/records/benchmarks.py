@@ -124,8 +124,8 @@ class Comparison:
         low: Lower end of the interval.
         high: Upper end of the interval.
         confidence: Of the interval, e.g. 0.95.
-        verdict: What this shows. A difference counts when the interval excludes 1 and the
-            difference is larger than that of the null run.
+        verdict: What this shows. A difference counts when the interval excludes 1, and the
+            one against the null run (a second session of the base) does so too.
         detectable: The smallest difference, as a fraction, that would have been found in
             four of five such runs.
         processes: How many processes it rests on.
@@ -367,3 +367,20 @@ class BenchReport:
                 found = [one for one in case.comparisons if one.arm == arm]
                 return found[0] if found else None
         return None
+
+    def slower(self, limit: float, arm: str = "folded") -> tuple[Case, ...]:
+        """Return the cases in which an arm is slower than the base by more than a limit.
+
+        It is when the verdict is SLOWER and the ratio exceeds ``1 + limit``, so that noise
+        alone fails no pipeline.
+
+        Args:
+            limit: As a fraction: 0.02 allows two percent more time.
+            arm: Name of the arm.
+        """
+        return tuple(
+            case
+            for case in self.cases
+            for one in case.comparisons
+            if one.arm == arm and one.verdict is Speed.SLOWER and one.ratio > 1 + limit
+        )

@@ -17,6 +17,8 @@ class Role(StrEnum):
     """The map went through it and left it as it was."""
     CHANGED = "changed"
     """It was written anew, or is new: the rest of a site, an adjusted reader."""
+    GONE = "gone"
+    """It left too: with the map, or by another fold."""
     BESIDE = "beside"
     """It stands next to these."""
 
@@ -45,12 +47,14 @@ class Wire:
         target: Index of the box that reads it; None where it goes outside the picture.
         value: Its name.
         shape: As text, e.g. ``N×64×56×56``; empty if unknown.
+        through: How many nodes that the picture leaves out lie on the way.
     """
 
     source: int | None
     target: int | None
     value: str
     shape: str = ""
+    through: int = 0
 
 
 @dataclass(frozen=True, slots=True)

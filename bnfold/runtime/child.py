@@ -6,7 +6,6 @@ knows how far it came when the runtime takes the process down with it.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import sys
 import time
@@ -15,61 +14,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import ml_dtypes
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
-from bnfold.runtime.arrays import Arrays, bits_of, is_foreign, read_arrays, write_arrays
+from bnfold.runtime.arrays import Arrays, read_arrays, write_arrays
+from bnfold.runtime.opening import NoProviderError, open_session
+from bnfold.runtime.plans import SessionPlan
+from bnfold.runtime.values import is_dense, to_numpy, to_runtime
 
 Note = Callable[[dict[str, Any]], None]
 
 _SEED: Final = 20
-_LEVELS: Final = {
-    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-}
-_FOREIGN: Final = {
-    "bfloat16": 16,
-    "float8_e4m3fn": 17,
-    "float8_e4m3fnuz": 18,
-    "float8_e5m2": 19,
-    "float8_e5m2fnuz": 20,
-}
-"""Names of ml_dtypes to element types of ``onnx.TensorProto``."""
-
 _PROVIDER_OPTIONS: Final = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 """TF32 would round every operand to ten bits: that is not the model's own arithmetic."""
 
 
-class NoProviderError(RuntimeError):
-    """The provider that was asked for is not there."""
-
-
-def open_session(job: dict[str, Any]) -> ort.InferenceSession:
-    """Create the session that the job asks for, quiet and with fixed threads.
-
-    Raises:
-        NoProviderError: If the runtime has no such provider, or silently took another one.
-    """
-    provider = job["provider"]
-    there = ort.get_available_providers()
-    if provider not in there:
-        raise NoProviderError(f"this ONNX Runtime has only {', '.join(there)}")
-    options = ort.SessionOptions()
-    options.graph_optimization_level = _LEVELS[job["level"]]
-    options.intra_op_num_threads = job["threads"]
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
-    ort.set_seed(_SEED)
-    wanted = [(provider, _PROVIDER_OPTIONS.get(provider, {}))]
-    session = ort.InferenceSession(job["model"], options, providers=wanted)
-    if provider not in session.get_providers():
-        taken = ", ".join(session.get_providers())
-        raise NoProviderError(f"it could not be loaded; the session would run on {taken}")
-    return session
+def plan_of(job: dict[str, Any]) -> SessionPlan:
+    """How the judge runs a model: fixed threads, which sleep while they wait."""
+    return SessionPlan(
+        model=job["model"],
+        level=job["level"],
+        provider=job["provider"],
+        provider_options=_PROVIDER_OPTIONS.get(job["provider"], {}),
+        threads=job["threads"],
+        config={"session.intra_op.allow_spinning": "0"},
+    )
 
 
 def run_set(session: ort.InferenceSession, arrays: Arrays) -> Arrays:
@@ -78,9 +47,9 @@ def run_set(session: ort.InferenceSession, arrays: Arrays) -> Arrays:
     if any(array.dtype.kind == "U" for array in arrays.values()):
         found = dict(zip(names, session.run(None, arrays), strict=True))
         return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
-    feeds = {name: _to_runtime(array) for name, array in arrays.items()}
+    feeds = {name: to_runtime(array) for name, array in arrays.items()}
     values = zip(names, session.run_with_ort_values(None, feeds), strict=True)
-    return {name: _to_numpy(value) for name, value in values if _is_dense(value)}
+    return {name: to_numpy(value) for name, value in values if is_dense(value)}
 
 
 def main(path: str) -> None:
@@ -88,7 +57,8 @@ def main(path: str) -> None:
     for job in json.loads(Path(path).read_text(encoding="utf-8")):
         note = partial(_note, Path(job["journal"]))
         try:
-            session = open_session(job)
+            ort.set_seed(_SEED)
+            session = open_session(plan_of(job))
         except Exception as error:  # noqa: BLE001 (the runtime raises many kinds; all are answers)
             note(_failure(error, job))
         else:
@@ -130,27 +100,6 @@ def _attempt(
     seconds = time.perf_counter() - start
     write_arrays(target, outputs)
     return {"outcome": "ran", "message": "", "seconds": seconds, "file": str(target)}
-
-
-def _to_runtime(array: NDArray[Any]) -> ort.OrtValue:
-    if not is_foreign(array):
-        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
-    kind = _FOREIGN[array.dtype.name]
-    bits = bits_of(array).reshape(array.shape)
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind)
-
-
-def _is_dense(value: ort.OrtValue) -> bool:
-    return bool(value.has_value() and value.is_tensor())
-
-
-def _to_numpy(value: ort.OrtValue) -> NDArray[Any]:
-    names = {number: name for name, number in _FOREIGN.items()}
-    kind = names.get(value.element_type())
-    if kind is None:
-        return np.asarray(value.numpy())
-    raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
-    return np.frombuffer(raw, dtype=getattr(ml_dtypes, kind)).reshape(value.shape())
 
 
 if __name__ == "__main__":

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +18,7 @@ from typing import Any, Final
 
 from bnfold.errors import MissingDependencyError
 from bnfold.runtime.arrays import Arrays, read_arrays
+from bnfold.runtime.children import Fate, run_child
 
 CPU: Final = "CPUExecutionProvider"
 _PROVIDERS: Final = {
@@ -29,7 +26,6 @@ _PROVIDERS: Final = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-_TOLD_CHARACTERS: Final = 600
 _MODULE: Final = ("-m", "bnfold.runtime.child")
 
 
@@ -145,11 +141,12 @@ def run_all(jobs: Sequence[Job]) -> list[tuple[Run, ...]]:
     for job, runs in zip(jobs, answers, strict=True):
         for one in runs:
             if one.outcome is Outcome.UNAVAILABLE:
-                raise _no_provider(job.provider, one.message)
+                raise no_provider(job.provider, one.message)
     return answers
 
 
-def _no_provider(provider: str, why: str) -> MissingDependencyError:
+def no_provider(provider: str, why: str) -> MissingDependencyError:
+    """The error that says what is missing for a provider, and what to do about it."""
     gpu = "install the GPU build and its drivers (pip install 'bnfold[gpu]'), or "
     return MissingDependencyError(
         f"cannot run on {provider}",
@@ -190,35 +187,10 @@ def _request(job: Job, journal: Path) -> dict[str, Any]:
 
 
 def _run_child(request: Path, timeout_s: float) -> Run:
-    """Start the child and describe its end."""
-    command = [sys.executable, "-P", *_MODULE, str(request)]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env=_environment(),
-        )
-    except subprocess.TimeoutExpired:
-        return Run(Outcome.TIMED_OUT, f"no answer after {timeout_s:g} s")
-    if done.returncode < 0:
-        return Run(Outcome.DIED, f"the runtime died by {_signal_name(-done.returncode)}")
-    said = done.stderr.decode("utf-8", "replace").strip()
-    return Run(Outcome.FAILED, said[-_TOLD_CHARACTERS:] or f"exit code {done.returncode}")
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with this copy of bnfold in front: the child must not find another one."""
-    here = str(Path(__file__).parents[2])
-    others = os.environ.get("PYTHONPATH", "")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, others)))}
-
-
-def _signal_name(number: int) -> str:
-    known = number in set(signal.Signals)
-    return f"signal {number} ({signal.Signals(number).name})" if known else f"signal {number}"
+    """Start the child and describe its end; one that ended by itself wrote too few lines."""
+    end = run_child((*_MODULE, str(request)), timeout_s)
+    outcomes = {Fate.TIMED_OUT: Outcome.TIMED_OUT, Fate.DIED: Outcome.DIED}
+    return Run(outcomes.get(end.fate, Outcome.FAILED), end.message)
 
 
 def _lines(journal: Path) -> list[dict[str, Any]]:

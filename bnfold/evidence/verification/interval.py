@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bnfold.resampling import expanded_tail
 
 Vector = NDArray[np.float64]
 
@@ -30,8 +31,7 @@ def ratio_interval(
 ) -> Interval:
     """The root of Σ above / Σ below, bounded by resampling pairs.
 
-    Percentiles are widened for few samples as Student's t is (T. Hesterberg, "What Teachers
-    Should Know About the Bootstrap", 2015: the expanded percentile interval).
+    Percentiles are widened for few samples, see `bnfold.resampling`.
 
     Args:
         above: Squared errors, one for each input.
@@ -47,7 +47,7 @@ def ratio_interval(
     resamples = min(_RESAMPLES, max(_MOST_CELLS // count, 200))
     drawn = rng.integers(0, count, (resamples, count))
     ratios = np.sort(_root(above[drawn].sum(axis=1), below[drawn].sum(axis=1)))
-    tail = _tail((1 - confidence) / 2, count)
+    tail = expanded_tail((1 - confidence) / 2, count)
     first = math.floor(tail * (resamples - 1))
     return Interval(ratio, float(ratios[first]), float(ratios[resamples - 1 - first]))
 
@@ -57,19 +57,3 @@ def _root(above: Vector, below: Vector) -> Vector:
     nothing = below == 0
     found = np.sqrt(above / np.where(nothing, 1.0, below))
     return np.where(nothing, np.where(above == 0, 1.0, np.inf), found)
-
-
-def _tail(share: float, count: int) -> float:
-    """The share to cut off so that so few samples still cover."""
-    normal = NormalDist()
-    z = -normal.inv_cdf(share)
-    stretched = math.sqrt(count / (count - 1)) * _student(z, count - 1)
-    return normal.cdf(-stretched)
-
-
-def _student(z: float, freedom: int) -> float:
-    """Student's quantile from the normal one (Cornish and Fisher; exact enough from 3 on)."""
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3

@@ -1,0 +1,49 @@
+"""Where a command's documents go: a page, Markdown, JSON on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def check_outputs(page: Path | None, markdown: str | None) -> None:
+    """Find out before the work whether its results could be written.
+
+    Raises:
+        OutputError: If a file could not be written.
+        MissingDependencyError: If a page is asked for and what draws it is not installed.
+    """
+    from bnfold.model.save import check_writable
+    from bnfold.report.to_html import require_pages
+
+    if page is not None:
+        require_pages()
+        check_writable(page)
+    if markdown is not None and markdown != "-":
+        check_writable(markdown)
+
+
+def write_outputs(
+    document: Mapping[str, Any], page: Path | None, markdown: str | None, *, as_json: bool
+) -> None:
+    """Write a document wherever the user wants it.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    from bnfold.model.save import write_text
+    from bnfold.report.to_html import to_html
+    from bnfold.report.to_json import dumped
+    from bnfold.report.to_markdown import to_markdown
+
+    if page is not None:
+        write_text(page, to_html(document))
+    if markdown == "-":
+        click.echo(to_markdown(document))
+    elif markdown is not None:
+        write_text(markdown, to_markdown(document))
+    if as_json:
+        click.echo(dumped(document))

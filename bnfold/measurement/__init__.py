@@ -1,0 +1,1 @@
+"""Times that can be trusted: interleaved, in fresh processes, beside a null run."""
