@@ -61,3 +61,9 @@ class CheckFailedError(BnfoldError):
     """The folded model was found to compute another function."""
 
     exit_code = 1
+
+
+class RequirementError(BnfoldError):
+    """What the user required of the result does not hold."""
+
+    exit_code = 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +156,14 @@ def command(
             progress=lambda stage: show(stage.doing, stage.done),
             **choices,
         )
-    write_outputs(bench_document(report), page, markdown, as_json=as_json)
+    write_outputs(bench_document(report, _command_line()), page, markdown, as_json=as_json)
     click.echo(bench_to_text(report), err=True)
     return _exit_code(report, fail_if_slower)
+
+
+def _command_line() -> str:
+    """The command as it was typed, to be typed again."""
+    return shlex.join(["bnfold", *sys.argv[1:]])
 
 
 def _exit_code(report: BenchReport, limit: float | None) -> int:

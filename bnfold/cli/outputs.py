@@ -17,10 +17,11 @@ def check_outputs(page: Path | None, markdown: str | None) -> None:
         MissingDependencyError: If a page is asked for and what draws it is not installed.
     """
     from bnfold.model.save import check_writable
-    from bnfold.report.to_html import require_pages
+    from bnfold.report.canvas import require
 
     if page is not None:
-        require_pages()
+        require("jinja2")
+        require("matplotlib")
         check_writable(page)
     if markdown is not None and markdown != "-":
         check_writable(markdown)
@@ -36,7 +37,7 @@ def write_outputs(
     """
     from bnfold.model.save import write_text
     from bnfold.report.to_html import to_html
-    from bnfold.report.to_json import dumped
+    from bnfold.report.to_json import to_json
     from bnfold.report.to_markdown import to_markdown
 
     if page is not None:
@@ -46,4 +47,4 @@ def write_outputs(
     elif markdown is not None:
         write_text(markdown, to_markdown(document))
     if as_json:
-        click.echo(dumped(document))
+        click.echo(to_json(document))

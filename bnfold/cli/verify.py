@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from bnfold.cli.options import markdown_option, report_option
+
 _LEVELS = click.Choice(["disabled", "basic", "all"])
 _FAILED = 1
 
@@ -83,21 +85,32 @@ _FAILED = 1
     help="Probe affine segments by an impulse on every channel and place too.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of inputs and noise.")
+@report_option
+@markdown_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-def command(original: Path, folded: Path, as_json: bool, **choices: Any) -> int:
+def command(
+    original: Path,
+    folded: Path,
+    as_json: bool,
+    page: Path | None,
+    markdown: str | None,
+    **choices: Any,
+) -> int:
     """Judge whether ORIGINAL and FOLDED compute the same function.
 
     The difference is weighed against the original's own rounding noise and against a float64
     reference; graphs that come from one another are compared segment by segment too.
     """
+    from bnfold.cli.outputs import check_outputs, write_outputs
     from bnfold.report.progress import progress
-    from bnfold.report.to_json import verify_to_json
+    from bnfold.report.to_json import verify_document
     from bnfold.report.verify_text import verify_to_text
     from bnfold.verified import verify
 
+    check_outputs(page, markdown)
     with progress() as tell:
         report = verify(original, folded, progress=tell, **choices)
-    if as_json:
-        click.echo(verify_to_json(report))
+    document = verify_document(report, str(original), str(folded))
+    write_outputs(document, page, markdown, as_json=as_json)
     click.echo(verify_to_text(report, str(original), str(folded)), err=True)
     return 0 if report.passed else _FAILED

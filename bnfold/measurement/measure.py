@@ -28,6 +28,7 @@ from bnfold.records import (
 )
 
 _MOST_PROCESSES: Final = 60
+_PARTS: Final = 10
 _FEWEST_TURNS: Final = 4
 _STARTS: Final = 3
 _STARTS_SHARE: Final = 0.04
@@ -42,7 +43,8 @@ class Goal:
     """When measuring ends.
 
     Attributes:
-        precision: Half the width of the interval, as a fraction.
+        precision: Half the width of the interval, as a fraction; of a large difference a
+            tenth of it is enough.
         max_time_s: For all cases together.
         confidence: Of the interval.
         seed: Of turns and resampling.
@@ -248,9 +250,13 @@ class Campaign:
         wanted = {self.goal.arm, NULL}
         found = [one for one in state.comparisons if one.arm in wanted]
         return bool(found) and all(
-            one.processes >= FEWEST_PROCESSES and _half_width(one) <= self.goal.precision
+            one.processes >= FEWEST_PROCESSES and _half_width(one) <= self._enough(one)
             for one in found
         )
+
+    def _enough(self, one: Comparison) -> float:
+        """The half width that is narrow enough: of large differences, a tenth of them."""
+        return max(self.goal.precision, abs(math.log(one.ratio)) / _PARTS)
 
     def _ask(
         self, task: str, arms: Mapping[str, ArmPlan], case: CasePlan, **asked: Any
