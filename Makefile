@@ -1,4 +1,4 @@
-# make demo   fold two trained networks and show that nothing else changed (no torch needed)
+# make demo   fold two trained networks, verify, benchmark, write reports (no torch needed)
 # make test   lint, types, import contracts, then the tests
 # make lint   the first three of these
 # make train  train the networks of the demo again
@@ -35,13 +35,13 @@ $(BIN)/python:
 $(BASE): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing bnfold"
 	@$(INSTALL) hatchling editables
-	@$(INSTALL) --no-build-isolation -e '.[cpu]'
+	@$(INSTALL) --no-build-isolation -e '.[cpu,report]'
 	@touch $@
 
 $(DEV): $(BASE)
 	@echo "installing what the tests need"
 	@$(if $(strip $(TORCH)),$(INSTALL) '$(TORCH)' || echo "going on without torch" >&2)
-	@$(INSTALL) --no-build-isolation -e '.[cpu,dev]'
+	@$(INSTALL) --no-build-isolation -e '.[cpu,dev,report]'
 	@touch $@
 
 demo: $(BASE)

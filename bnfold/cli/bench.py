@@ -156,8 +156,8 @@ def command(
             progress=lambda stage: show(stage.doing, stage.done),
             **choices,
         )
-    write_outputs(bench_document(report, _command_line()), page, markdown, as_json=as_json)
     click.echo(bench_to_text(report), err=True)
+    write_outputs(bench_document(report, _command_line()), page, markdown, as_json=as_json)
     return _exit_code(report, fail_if_slower)
 
 

@@ -30,7 +30,7 @@ def check_outputs(page: Path | None, markdown: str | None) -> None:
 def write_outputs(
     document: Mapping[str, Any], page: Path | None, markdown: str | None, *, as_json: bool
 ) -> None:
-    """Write a document wherever the user wants it.
+    """Write a document wherever the user wants it, what is hardest to make last.
 
     Raises:
         OutputError: If a file cannot be written.
@@ -40,11 +40,11 @@ def write_outputs(
     from bnfold.report.to_json import to_json
     from bnfold.report.to_markdown import to_markdown
 
-    if page is not None:
-        write_text(page, to_html(document))
+    if as_json:
+        click.echo(to_json(document))
     if markdown == "-":
         click.echo(to_markdown(document))
     elif markdown is not None:
         write_text(markdown, to_markdown(document))
-    if as_json:
-        click.echo(to_json(document))
+    if page is not None:
+        write_text(page, to_html(document))

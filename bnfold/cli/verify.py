@@ -110,7 +110,7 @@ def command(
     check_outputs(page, markdown)
     with progress() as tell:
         report = verify(original, folded, progress=tell, **choices)
+    click.echo(verify_to_text(report, str(original), str(folded)), err=True)
     document = verify_document(report, str(original), str(folded))
     write_outputs(document, page, markdown, as_json=as_json)
-    click.echo(verify_to_text(report, str(original), str(folded)), err=True)
     return 0 if report.passed else _FAILED
