@@ -1,56 +1,141 @@
-"""Reports as JSON, with a versioned schema."""
+"""Reports as JSON documents with a versioned schema; pages are made from these alone."""
 
 from __future__ import annotations
 
-import dataclasses
+import importlib
 import json
-import math
-from typing import Final
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, cast
 
-from bnfold.records import FoldReport, Step, VerifyReport
+from bnfold.records import BenchReport, FoldReport, Picture, VerifyReport
+from bnfold.report.documents import (
+    BENCH_SCHEMA,
+    FOLD_SCHEMA,
+    VERIFY_SCHEMA,
+    BenchDocument,
+    FoldDocument,
+    Made,
+    Operators,
+    VerifyDocument,
+)
+from bnfold.report.encoding import encode
 
-SCHEMA: Final = "bnfold/fold-report/2"
-VERIFY_SCHEMA: Final = "bnfold/verify-report/1"
+_NUMBERS: Final = re.compile(r"\[\s+(?:[-+.eE\d]+,\s+)*[-+.eE\d]+\s+\]")
+"""A list of numbers over several lines: no text is like it, for none holds a newline."""
 
 
-def fold_to_json(report: FoldReport, check: VerifyReport | None) -> str:
+def fold_document(
+    report: FoldReport,
+    check: VerifyReport | None,
+    pictures: Sequence[Picture] = (),
+    model: str = "",
+) -> dict[str, Any]:
+    """Return a fold report, and its check if there was one, as a document.
+
+    Args:
+        report: What the fold did.
+        check: What the check of it said.
+        pictures: The graph around folds, before and after.
+        model: The model, as the user named it.
+    """
+    return _encoded(_fold(report, check, pictures, model))
+
+
+def verify_document(
+    report: VerifyReport, original: str = "", folded: str = ""
+) -> dict[str, Any]:
+    """Return a comparison of two models as a document.
+
+    Args:
+        report: What was found.
+        original: The original, as the user named it.
+        folded: The folded model, in the same way.
+    """
+    return _encoded(
+        VerifyDocument(VERIFY_SCHEMA, report.passed, report, _made(), original, folded)
+    )
+
+
+def bench_document(
+    report: BenchReport,
+    command: str = "",
+    check: VerifyReport | None = None,
+    pictures: Sequence[Picture] = (),
+) -> dict[str, Any]:
+    """Return a benchmark, with every sample, as a document.
+
+    Args:
+        report: What was measured.
+        command: The command that measures it again.
+        check: What the check of the fold said, where the folded model was made for this.
+        pictures: The graph around its folds.
+    """
+    fold = None
+    if report.fold is not None:
+        fold = _fold(report.fold, check, pictures, report.base.model)
+    return _encoded(
+        BenchDocument(BENCH_SCHEMA, _made(), command, report.complete, report, fold)
+    )
+
+
+def fold_to_json(
+    report: FoldReport,
+    check: VerifyReport | None,
+    pictures: Sequence[Picture] = (),
+    model: str = "",
+) -> str:
     """Return a fold report, and its check if there was one, as indented JSON."""
-    document = {
-        "schema": SCHEMA,
-        "folded": [_step(step) for step in report.steps],
-        "normalisations": [dataclasses.asdict(norm) for norm in report.normalisations],
-        "stayed": [dataclasses.asdict(stay) for stay in report.stays],
-        "operators": {
-            "before": dict(report.counts_before),
-            "after": dict(report.counts_after),
-        },
-        "cloned_bytes": report.cloned_bytes,
-        "warnings": list(report.warnings),
-        "check": None if check is None else _finite(dataclasses.asdict(check)),
-    }
-    return json.dumps(document, indent=2, sort_keys=False, ensure_ascii=False)
+    return to_json(fold_document(report, check, pictures, model))
 
 
-def verify_to_json(report: VerifyReport) -> str:
+def verify_to_json(report: VerifyReport, original: str = "", folded: str = "") -> str:
     """Return a comparison of two models as indented JSON."""
-    found = dataclasses.asdict(report)
-    document = {"schema": VERIFY_SCHEMA, "passed": report.passed, **found}
-    return json.dumps(_finite(document), indent=2, ensure_ascii=False)
+    return to_json(verify_document(report, original, folded))
 
 
-def _step(step: Step) -> dict[str, object]:
-    """Return a step without the numbers of its map, which a certificate holds."""
-    fields = dataclasses.asdict(dataclasses.replace(step, map=None))
-    del fields["map"]
-    return fields
+def bench_to_json(
+    report: BenchReport,
+    command: str = "",
+    check: VerifyReport | None = None,
+    pictures: Sequence[Picture] = (),
+) -> str:
+    """Return a benchmark, with every sample, as indented JSON."""
+    return to_json(bench_document(report, command, check, pictures))
 
 
-def _finite(entry: object) -> object:
-    """Replace what JSON has no number for: infinity and NaN become words."""
-    if isinstance(entry, dict):
-        return {str(key): _finite(value) for key, value in entry.items()}
-    if isinstance(entry, list | tuple):
-        return [_finite(value) for value in entry]
-    if isinstance(entry, float) and not math.isfinite(entry):
-        return str(entry)
-    return entry
+def to_json(document: Mapping[str, Any]) -> str:
+    """Return a document as indented text, a list of numbers in one line."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    return _NUMBERS.sub(lambda found: " ".join(found.group().split()), text)
+
+
+def _fold(
+    report: FoldReport, check: VerifyReport | None, pictures: Sequence[Picture], model: str
+) -> FoldDocument:
+    return FoldDocument(
+        schema=FOLD_SCHEMA,
+        folded=report.steps,
+        normalisations=report.normalisations,
+        stayed=report.stays,
+        operators=Operators(report.counts_before, report.counts_after),
+        cloned_bytes=report.cloned_bytes,
+        warnings=report.warnings,
+        check=check,
+        made=_made(),
+        model=model,
+        pictures=tuple(pictures),
+    )
+
+
+def _encoded(document: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", encode(document))
+
+
+def _made() -> Made:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    # An import statement of the package would make everything it offers an import of ours.
+    version = importlib.import_module("bnfold").__version__
+    return Made(version, platform.python_version(), now)

@@ -1,0 +1,169 @@
+"""Reports as Markdown for pull requests and logs: the verdict first, one table, the reasons.
+
+Whatever comes from a model or a user is escaped: names can hold pipes, tags and backticks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from bnfold.records import Verdict, VerifyReport
+from bnfold.report import bench_tables, fold_tables, verify_tables, words
+from bnfold.report.blocks import Table, column_title, is_number_column, shortened, text_of
+from bnfold.report.documents import BenchDocument, FoldDocument, VerifyDocument, kind_of
+from bnfold.report.encoding import decode
+
+_MARKS: Final = {"good": "✅", "bad": "❌", "warn": "⚠️", "quiet": "➖"}
+
+
+def to_markdown(document: Mapping[str, Any]) -> str:
+    """Return a report in short, whatever its kind.
+
+    Args:
+        document: A document of `to_json`, perhaps read from a file.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    kind = kind_of(document)
+    if kind is BenchDocument:
+        return bench_to_markdown(document)
+    return fold_to_markdown(document) if kind is FoldDocument else verify_to_markdown(document)
+
+
+def bench_to_markdown(document: Mapping[str, Any]) -> str:
+    """Return a benchmark in short.
+
+    Args:
+        document: As `bench_document` makes it.
+    """
+    read = decode(BenchDocument, document)
+    report = read.report
+    answer, tone = words.bench_verdict(report)
+    said = [
+        words.sentence(words.headline(one, report.base, case))
+        for case, one in words.main_comparisons(report)
+    ]
+    lines = [
+        _verdict(answer, tone, ""),
+        *_paragraphs(said),
+        *_table(bench_tables.summary_table(report)),
+        *_bullets(report.why),
+        *_warnings(report.warnings),
+    ]
+    tables = [bench_tables.case_table(report, case) for case in report.cases]
+    lines += _details("All arms", [line for one in tables for line in _table(one)])
+    lines += _details("What ran", _table(bench_tables.graphs_table(report)))
+    lines += _details("Getting going", _table(bench_tables.starts_table(report)))
+    where = _table(bench_tables.machine_table(report))
+    lines += _details("Where and how", [*where, *_table(bench_tables.settings_table(report))])
+    if read.fold is not None:
+        lines += ["", words.sentence(fold_tables.fold_said(read.fold.report))]
+    return _joined(lines)
+
+
+def fold_to_markdown(document: Mapping[str, Any]) -> str:
+    """Return a fold in short.
+
+    Args:
+        document: As `fold_document` makes it.
+    """
+    read = decode(FoldDocument, document)
+    report, check = read.report, read.check
+    tone = "quiet" if check is None else words.VERDICT_TONE[check.verdict]
+    lines = [
+        _verdict(fold_tables.fold_said(report), tone, read.model),
+        *_paragraphs([words.sentence(f"Check: {words.check_said(check)}")]),
+        *_table(fold_tables.operators_table(report)),
+        *_warnings((*read.warnings, *(() if check is None else check.warnings))),
+    ]
+    lines += _details("What stays, and why", _table(fold_tables.reasons_table(report)))
+    lines += _details("Every fold", _table(shortened(fold_tables.steps_table(report.steps))))
+    if check is not None:
+        lines += _details("The check", _check_lines(check))
+    return _joined(lines)
+
+
+def verify_to_markdown(document: Mapping[str, Any]) -> str:
+    """Return a comparison of two models in short.
+
+    Args:
+        document: As `verify_document` makes it.
+    """
+    read = decode(VerifyDocument, document)
+    report = read.report
+    names = " and ".join(one for one in (read.original, read.folded) if one)
+    said = [words.sentence(one) for one in report.why.split("; ") if one]
+    if report.verdict is not Verdict.NOT_JUDGED:
+        said.insert(0, words.sentence(f"Both models: {words.check_said(report)}"))
+    lines = [
+        _verdict(words.VERDICT[report.verdict], words.VERDICT_TONE[report.verdict], names),
+        *_paragraphs(said),
+        *_table(shortened(verify_tables.outputs_table(report))),
+        *_warnings(report.warnings),
+    ]
+    lines += _details("More figures", _check_lines(report)[1:])
+    return _joined(lines)
+
+
+def _check_lines(report: VerifyReport) -> list[str]:
+    tables = [
+        verify_tables.outputs_table(report),
+        verify_tables.reference_table(report),
+        verify_tables.metrics_table(report),
+        verify_tables.labels_table(report),
+        verify_tables.search_table(report),
+    ]
+    if report.proof is not None:
+        tables.append(verify_tables.findings_table(report.proof))
+        tables.append(verify_tables.proof_table(report.proof))
+    return [line for one in tables for line in _table(shortened(one))]
+
+
+def _verdict(said: str, tone: str, about: str) -> str:
+    named = f"{escaped(about)}: " if about else ""
+    return f"**{_MARKS[tone]} {named}{escaped(said)}**"
+
+
+def _paragraphs(sentences: Sequence[str]) -> list[str]:
+    return [line for one in sentences for line in ("", escaped(one))]
+
+
+def _bullets(items: Iterable[str]) -> list[str]:
+    told = [f"- {escaped(one)}" for one in items]
+    return ["", *told] if told else []
+
+
+def _warnings(found: Iterable[str]) -> list[str]:
+    told = [f"> {_MARKS['warn']} {escaped(one)}" for one in found]
+    return ["", *"\n>\n".join(told).split("\n")] if told else []
+
+
+def _table(table: Table) -> list[str]:
+    """Return a table under its title; nothing for one without rows."""
+    if not table.rows:
+        return []
+    head = " | ".join(escaped(column_title(name)) for name in table.head)
+    rule = " | ".join("---:" if is_number_column(name) else "---" for name in table.head)
+    rows = [f"| {' | '.join(escaped(text_of(e)) for e in row)} |" for row in table.rows]
+    note = ["", escaped(table.note)] if table.note else []
+    return ["", f"**{escaped(table.title)}**", "", f"| {head} |", f"| {rule} |", *rows, *note]
+
+
+def _details(summary: str, lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    return ["", "<details>", f"<summary>{summary}</summary>", *lines, "", "</details>"]
+
+
+def escaped(text: str) -> str:
+    """Return text that Markdown shows as it is, in one line."""
+    line = " ".join(text.split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|$~#])", r"\\\1", line)
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return "\n".join(lines).strip() + "\n"
