@@ -93,7 +93,7 @@ def pairs(folder: Path) -> dict[str, Pair]:
     made = {
         "plain": net(),
         "copy": net(),
-        "more": net(more=1),
+        "more": net(more=4),
         "unfused": net(overridable=True),
     }
     for name, model in made.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,20 +15,22 @@ import onnx_ir as ir
 
 from bnfold.errors import ModelError, UsageError
 from bnfold.folding.api import FoldResult, fold_unchecked
+from bnfold.folding.pictures import pictures_of
 from bnfold.inputs.drawing import Binding, Case, Style, draw_inputs, shape_of
+from bnfold.inputs.fitting import spelled
 from bnfold.inputs.hints import with_hints
 from bnfold.inputs.samples import read_samples
 from bnfold.inputs.signature import Slot, differences, inputs_of
 from bnfold.inputs.sizes import sized
-from bnfold.measurement.arms import DEFAULT_ARMS, How, Subject, plan_arms
+from bnfold.measurement.arms import BASE, DEFAULT_ARMS, How, Subject, plan_arms
 from bnfold.measurement.lab import ArmPlan, CasePlan, Lab
-from bnfold.measurement.machine import Watch
+from bnfold.measurement.machine import Watch, memory_bytes
 from bnfold.measurement.measure import Campaign, Goal, Measured, Stage
 from bnfold.measurement.subjects import in_float16, subject
 from bnfold.measurement.why import doubts, explain
 from bnfold.model.io import Openable, opened
 from bnfold.model.save import save
-from bnfold.records import BenchReport, BenchSettings, FoldReport
+from bnfold.records import BenchReport, BenchSettings, FoldReport, Picture
 from bnfold.runtime import CPU, Arrays, Level, Setting, provider_named, require, write_arrays
 
 if TYPE_CHECKING:
@@ -36,6 +39,15 @@ if TYPE_CHECKING:
 
 _DTYPES: Final = ("model", "float16")
 _SECONDS_PER_BATCH: Final = 60.0
+_SENSIBLE: Final = {
+    "precision": "give a fraction such as 0.01, or 0 to go on until the time is over",
+    "max_time_s": "give seconds, more than 0; leave it out for as long as an interval takes",
+    "confidence": "give a fraction from 0.5 on and below 1, such as 0.95",
+    "threads": "give how many, or 0 for the runtime's own choice",
+    "seed": "give a whole number, not below 0",
+}
+_COPIES: Final = 3
+"""Of the inputs, at the same time: drawn, cast to their type, and in the child process."""
 _FOLDED_ARMS: Final = frozenset({"folded", "folded-plain"})
 
 
@@ -106,6 +118,7 @@ def benchmark(
     begun = time.monotonic()
     if dtype not in _DTYPES:
         raise UsageError(f"there is no dtype {dtype!r}", remedy=f"choose of {_DTYPES}")
+    _check_numbers(precision, max_time_s, confidence, threads, seed)
     how = How(
         provider_named(provider), provider_options or {}, threads, cuda_graph, prefer_nhwc
     )
@@ -115,19 +128,36 @@ def benchmark(
         folder = Path(made)
         tell(Stage("reading", 0.0))
         models = _models(model, folded, more, arms, folder)
+        as_given = models.original
         if dtype == "float16":
             tell(Stage("converting to float16", 0.0))
             models = models.mapped(lambda one: in_float16(one, folder))
         plans = plan_arms(models.original, models.folded, models.more, arms, how)
         asked = _Asked(batch, shapes, inputs, seed)
-        cases = _cases(models.original, asked, folder)
+        cases = _cases(models.original, as_given, asked, folder)
         seconds = max_time_s if max_time_s is not None else _SECONDS_PER_BATCH * len(cases)
         goal = Goal(precision, seconds, confidence, seed, insist=max_time_s is None)
         goal = replace(goal, arm=_arm_that_matters(plans))
         campaign = Campaign(Lab(folder), plans, cases, goal, watch, tell)
         measured = campaign.run()
     settings = BenchSettings(threads, dtype, cuda_graph, precision, seconds, confidence, seed)
-    return _report(plans, measured, watch, settings, models.report, begun)
+    return _report(plans, measured, watch, settings, models, begun)
+
+
+def _check_numbers(
+    precision: float, max_time_s: float | None, confidence: float, threads: int, seed: int
+) -> None:
+    """Numbers that make no sense are found before anything is measured."""
+    sensible = {
+        f"precision {precision:g}": 0 <= precision < math.inf,
+        f"max_time_s {max_time_s}": max_time_s is None or 0 < max_time_s < math.inf,
+        f"confidence {confidence:g}": 0.5 <= confidence < 1,
+        f"threads {threads}": threads >= 0,
+        f"seed {seed}": seed >= 0,
+    }
+    for said, fine in sensible.items():
+        if not fine:
+            raise UsageError(f"{said} makes no sense", remedy=_SENSIBLE[said.split()[0]])
 
 
 def _silent(_: Stage) -> None:
@@ -148,6 +178,7 @@ class _Models:
     folded: Subject
     more: Mapping[str, Subject]
     report: FoldReport | None = None
+    pictures: tuple[Picture, ...] = ()
 
     def mapped(self, change: Callable[[Subject], Subject]) -> _Models:
         """The same with every file changed; one that serves twice is changed once."""
@@ -170,16 +201,18 @@ def _models(
     folder: Path,
 ) -> _Models:
     original = _subject(model, "original", folder)
-    report = None
+    report: FoldReport | None = None
+    pictures: tuple[Picture, ...] = ()
     if folded is not None:
         other = _subject(folded, "folded", folder)
         _check_interface(original, other)
     elif _FOLDED_ARMS & set(arms):
         result = fold_unchecked(model)
         other, report = _saved(result, original, folder), result.report
+        pictures = pictures_of(opened(model), result.model, report.steps)
     else:
         other = original
-    return _Models(original, other, dict(_further(more, original, folder)), report)
+    return _Models(original, other, dict(_further(more, original, folder)), report, pictures)
 
 
 def _subject(model: Openable, word: str, folder: Path) -> Subject:
@@ -201,20 +234,24 @@ def _saved(result: FoldResult, original: Subject, folder: Path) -> Subject:
 def _further(
     more: Sequence[Openable] | Mapping[str, Openable], original: Subject, folder: Path
 ) -> Iterator[tuple[str, Subject]]:
-    named = more if isinstance(more, Mapping) else {_stem(one, more): one for one in more}
+    named = more if isinstance(more, Mapping) else _by_stem(more)
     for index, (name, one) in enumerate(named.items()):
         other = _subject(one, f"more{index}", folder)
         _check_interface(original, other)
         yield name, other
 
 
-def _stem(model: Openable, among: Sequence[Openable]) -> str:
-    """The name of a file without its ending, or of a model in memory its number."""
-    if isinstance(model, str | Path):
-        stems = [Path(one).stem for one in among if isinstance(one, str | Path)]
-        stem = Path(model).stem
-        return stem if stems.count(stem) == 1 else str(model)
-    return f"model {among.index(model) + 1}"
+def _by_stem(models: Sequence[Openable]) -> dict[str, Openable]:
+    """By the name of the file without its ending, or of a model in memory by its number."""
+    stems = [Path(one).stem for one in models if isinstance(one, str | Path)]
+    found: dict[str, Openable] = {}
+    for number, model in enumerate(models, 1):
+        name = f"model {number}"
+        if isinstance(model, str | Path):
+            stem = Path(model).stem
+            name = stem if stems.count(stem) == 1 else str(model)
+        found[name] = model
+    return found
 
 
 def _check_interface(original: Subject, other: Subject) -> None:
@@ -244,17 +281,25 @@ class _Asked:
         """The batch sizes in order; None where the user asked for none."""
         if self.batch is None:
             return (None,)
-        found = (self.batch,) if isinstance(self.batch, int) else tuple(self.batch)
+        found = (self.batch,) if isinstance(self.batch, int) else tuple(map(int, self.batch))
         if not found or min(found) < 1:
             raise UsageError("a batch size is at least 1", where=f"batch {self.batch}")
         return tuple(dict.fromkeys(found))
 
 
-def _cases(original: Subject, asked: _Asked, folder: Path) -> tuple[CasePlan, ...]:
+def _cases(
+    original: Subject, as_given: Subject, asked: _Asked, folder: Path
+) -> tuple[CasePlan, ...]:
+    """What to run; the user's own inputs fit the model as it was given."""
     graph = opened(original.path, "benchmark")
     slots = with_hints(inputs_of(graph), graph)
+    if asked.inputs is None:
+        sets = _drawn(graph, slots, asked, folder)
+    else:
+        given = read_samples((asked.inputs,), inputs_of(opened(as_given.path)))[0]
+        sets = _given(given, slots, asked)
     found = []
-    for index, (batch, arrays) in enumerate(_sets(graph, slots, asked, folder)):
+    for index, (batch, arrays) in enumerate(sets):
         path = folder / f"inputs{index}.npz"
         write_arrays(path, arrays)
         shapes = {name: array.shape for name, array in arrays.items()}
@@ -262,38 +307,78 @@ def _cases(original: Subject, asked: _Asked, folder: Path) -> tuple[CasePlan, ..
     return tuple(found)
 
 
-def _sets(
+def _given(
+    given: Arrays, slots: Sequence[Slot], asked: _Asked
+) -> Iterator[tuple[int | None, Arrays]]:
+    """The user's inputs at every batch size, in the element types that the model reads."""
+    for batch in asked.batches:
+        _check_batch(slots, batch)
+        arrays = {}
+        for slot in slots:
+            array = given[slot.name]
+            array = _repeated(array, batch) if _is_open(slot) else array
+            halved = slot.dtype is ir.DataType.FLOAT16
+            arrays[slot.name] = array.astype(np.float16) if halved else array
+        yield batch or _batch_of(arrays), arrays
+
+
+def _drawn(
     graph: ir.Model, slots: Sequence[Slot], asked: _Asked, folder: Path
 ) -> Iterator[tuple[int | None, Arrays]]:
-    """The inputs of every case, with its batch size."""
-    if asked.inputs is not None:
-        given = read_samples((asked.inputs,), slots)[0]
-        for batch in asked.batches:
-            _check_batch(slots, batch)
-            arrays = {name: _repeated(array, batch) for name, array in given.items()}
-            yield batch or _batch_of(arrays), arrays
-        return
+    """Drawn inputs for every case, with its batch size."""
     shapes = (asked.shapes,) if isinstance(asked.shapes, str) else asked.shapes or ()
     for these in sized(slots, shapes):
         binding = _binding(graph, these, folder, asked.seed)
         for batch in asked.batches:
             _check_batch(these, batch)
             bound = binding if batch is None else replace(binding, batch=batch)
+            _check_memory(these, bound)
             arrays = draw_inputs(these, Case(bound, Style.NORMAL), asked.seed)
             yield batch or _batch_of(arrays), arrays
 
 
 def _check_batch(slots: Sequence[Slot], batch: int | None) -> None:
-    """A fixed first axis is a fixed batch, and cannot become another."""
-    for slot in slots:
-        first = slot.dims[0] if slot.dims else None
-        if batch is not None and isinstance(first, int) and first not in (0, batch):
-            raise UsageError(
-                f"the batch size is fixed at {first}",
-                where=f"input {slot.name!r}, shape {slot.dims}",
-                why=f"batch {batch} was asked for",
-                remedy="export the model with a dynamic first axis, or leave --batch out",
-            )
+    """A fixed first axis is a fixed batch; one open first axis can become another."""
+    if batch is None or any(map(_is_open, slots)):
+        return
+    fixed = [slot for slot in slots if slot.dims]
+    if any(slot.dims[0] == batch for slot in fixed if slot.dims):
+        return
+    if not fixed:
+        raise UsageError(
+            "the model has no batch axis",
+            why=f"batch {batch} was asked for, and no input has an axis",
+            remedy="leave --batch out",
+        )
+    dims = fixed[0].dims or ()
+    raise UsageError(
+        f"the batch size is fixed at {dims[0]}",
+        where=f"input {fixed[0].name!r}, shape {spelled(dims)}",
+        why=f"batch {batch} was asked for",
+        remedy="export the model with a dynamic first axis, or leave --batch out",
+    )
+
+
+def _is_open(slot: Slot) -> bool:
+    """Whether its first axis can be of any size."""
+    dims = slot.dims
+    return dims is None or (bool(dims) and not (isinstance(dims[0], int) and dims[0] > 0))
+
+
+def _check_memory(slots: Sequence[Slot], binding: Binding) -> None:
+    """Inputs that are larger than the machine would end more than this process."""
+    elements = sum(math.prod(shape_of(slot, binding, slots)) for slot in slots)
+    needed, there = elements * _COPIES * np.dtype(np.float64).itemsize, memory_bytes()
+    if there is not None and needed > there:
+        shapes = ", ".join(
+            f"{slot.name}={spelled(shape_of(slot, binding, slots))}" for slot in slots
+        )
+        raise UsageError(
+            "these inputs are larger than the machine's memory",
+            where=shapes,
+            why=f"drawing them takes {needed / 1e9:.3g} GB, and there are {there / 1e9:.3g}",
+            remedy="choose a smaller --batch or --shape",
+        )
 
 
 def _repeated(array: np.ndarray[Any, Any], batch: int | None) -> np.ndarray[Any, Any]:
@@ -317,6 +402,7 @@ def _binding(graph: ir.Model, slots: Sequence[Slot], folder: Path, seed: int) ->
     from bnfold.evidence.bench import Bench
     from bnfold.evidence.ground import find_fits
 
+    _check_memory(slots, Binding())
     try:
         draw_inputs(slots, Case(Binding(), Style.UNIFORM), seed)
     except TypeError as error:
@@ -354,7 +440,7 @@ def _report(
     measured: Measured,
     watch: Watch,
     settings: BenchSettings,
-    fold: FoldReport | None,
+    models: _Models,
     begun: float,
 ) -> BenchReport:
     arms = tuple(one.arm for one in plans)
@@ -370,18 +456,27 @@ def _report(
         settings=settings,
         warnings=doubts(arms, measured.cases, measured.graphs, machine, settings),
         elapsed_s=time.monotonic() - begun,
-        fold=fold,
+        fold=models.report,
+        pictures=models.pictures,
     )
 
 
 def _check_ran(measured: Measured, shown: str) -> None:
     """A benchmark in which the original never ran is an error, not a report."""
     failures = [case.failures for case in measured.cases if not case.latencies]
-    if failures and len(failures) == len(measured.cases) and not measured.interrupted:
-        why = failures[0].get("original") or next(iter(failures[0].values()), "")
+    if measured.interrupted or not failures or len(failures) < len(measured.cases):
+        return
+    if BASE in failures[0]:
         raise ModelError(
             "the original does not run",
             where=shown,
-            why=why,
-            remedy="say the sizes with --shape, or give your own inputs with --inputs",
+            why=failures[0][BASE],
+            remedy="if that is about sizes, say them with --shape or give your own --inputs;"
+            " if not, this runtime cannot run it: another version or --provider may",
         )
+    raise ModelError(
+        "nothing could be timed",
+        where=shown,
+        why="; ".join(f"{name}: {why}" for name, why in failures[0].items()),
+        remedy="the arms run alone and not together: choose fewer --arms, or a smaller batch",
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bnfold.records.folds import FoldReport
+from bnfold.records.pictures import Picture
 
 
 class Speed(StrEnum):
@@ -331,6 +332,7 @@ class BenchReport:
         warnings: What the reader should know.
         elapsed_s: How long it took.
         fold: What the fold did, where the folded model was made for this.
+        pictures: The graph around its steps, before and after.
     """
 
     arms: tuple[Arm, ...]
@@ -343,6 +345,7 @@ class BenchReport:
     warnings: tuple[str, ...] = ()
     elapsed_s: float = 0.0
     fold: FoldReport | None = None
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def base(self) -> Arm:

@@ -135,7 +135,7 @@ class BenchDocument:
     made: Made
     command: str
     complete: bool
-    report: BenchReport = field(metadata={"flat": True, "without": ("fold",)})
+    report: BenchReport = field(metadata={"flat": True, "without": ("fold", "pictures")})
     fold: FoldDocument | None = None
 
 

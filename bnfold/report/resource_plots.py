@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from bnfold.records import BenchReport, DeviceState, RunGraph, Start
@@ -17,29 +18,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST: Final = 10
-_MIB: Final = 1e6
+_MB: Final = 1e6
+_STARTS_NOTE: Final = "The median of fresh processes; shorter is better."
 
 
 def starts(report: BenchReport) -> tuple[Shown, ...]:
     """Session creation, first call, memory and file size, a bar for each arm."""
     first = _first_starts(report.starts)
-    sizes = {arm.name: arm.size_bytes / _MIB for arm in report.arms}
+    order = [arm.name for arm in report.arms]
+    sizes = {arm.name: arm.size_bytes / _MB for arm in report.arms}
     read: Mapping[str, Callable[[Start], float | None]] = {
         "Creating the session, ms": lambda one: one.session_ms,
         "First call, ms": lambda one: one.first_run_ms,
         "Memory added by the model, MB": lambda one: _megabytes(one.added_host_bytes),
         "Device memory, MB": lambda one: _megabytes(one.device_bytes),
     }
-    found = {
-        title: {one.arm: value for one in first if (value := tell(one)) is not None}
-        for title, tell in read.items()
-    }
+    found = {title: dict(_medians(first, order, tell)) for title, tell in read.items()}
     found["Size of the file, MB"] = sizes
     return tuple(
-        Shown(_bars(report, bars, title, f"bars-{index}"), title, "Shorter is better.")
+        Shown(_bars(report, bars, title, f"bars-{index}"), title, _STARTS_NOTE)
         for index, (title, bars) in enumerate(found.items())
         if bars
     )
+
+
+def _medians(
+    found: Sequence[Start], order: Sequence[str], tell: Callable[[Start], float | None]
+) -> Iterator[tuple[str, float]]:
+    """What is typical of every arm, in the order of the arms."""
+    for arm in order:
+        told = [value for one in found if one.arm == arm and (value := tell(one)) is not None]
+        if told:
+            yield arm, median(told)
 
 
 def _first_starts(found: Sequence[Start]) -> list[Start]:
@@ -48,7 +58,7 @@ def _first_starts(found: Sequence[Start]) -> list[Start]:
 
 
 def _megabytes(count: int | None) -> float | None:
-    return None if count is None else count / _MIB
+    return None if count is None else count / _MB
 
 
 def _bars(report: BenchReport, bars: Mapping[str, float], title: str, key: str) -> str:

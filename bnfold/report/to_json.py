@@ -62,20 +62,16 @@ def verify_document(
 def bench_document(
     report: BenchReport,
     command: str = "",
-    check: VerifyReport | None = None,
-    pictures: Sequence[Picture] = (),
 ) -> dict[str, Any]:
     """Return a benchmark, with every sample, as a document.
 
     Args:
         report: What was measured.
         command: The command that measures it again.
-        check: What the check of the fold said, where the folded model was made for this.
-        pictures: The graph around its folds.
     """
     fold = None
     if report.fold is not None:
-        fold = _fold(report.fold, check, pictures, report.base.model)
+        fold = _fold(report.fold, None, report.pictures, report.base.model)
     return _encoded(
         BenchDocument(BENCH_SCHEMA, _made(), command, report.complete, report, fold)
     )
@@ -99,11 +95,9 @@ def verify_to_json(report: VerifyReport, original: str = "", folded: str = "") -
 def bench_to_json(
     report: BenchReport,
     command: str = "",
-    check: VerifyReport | None = None,
-    pictures: Sequence[Picture] = (),
 ) -> str:
     """Return a benchmark, with every sample, as indented JSON."""
-    return to_json(bench_document(report, command, check, pictures))
+    return to_json(bench_document(report, command))
 
 
 def to_json(document: Mapping[str, Any]) -> str:

@@ -14,10 +14,12 @@ from tests.small import conv_bn, operators
 
 def test_public_names():
     assert bnfold.__all__ == [
+        "BenchReport",
         "FoldReport",
         "FoldResult",
         "Refusal",
         "VerifyReport",
+        "benchmark",
         "errors",
         "fold",
         "passes",
@@ -62,6 +64,32 @@ def test_signature_of_verify():
         "reference_s": 60.0,
         "run": None,
         "impulses": False,
+        "seed": 0,
+        "progress": None,
+    }
+    kinds = [parameter.kind for parameter in parameters.values()]
+    assert all(kind is inspect.Parameter.KEYWORD_ONLY for kind in kinds[2:])
+
+
+def test_signature_of_benchmark():
+    parameters = inspect.signature(bnfold.benchmark).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == {
+        "model": inspect.Parameter.empty,
+        "folded": None,
+        "more": (),
+        "arms": ("original", "folded", "unfused"),
+        "provider": "cpu",
+        "provider_options": None,
+        "batch": None,
+        "shapes": None,
+        "inputs": None,
+        "threads": 0,
+        "dtype": "model",
+        "cuda_graph": False,
+        "prefer_nhwc": False,
+        "precision": 0.01,
+        "max_time_s": None,
+        "confidence": 0.95,
         "seed": 0,
         "progress": None,
     }

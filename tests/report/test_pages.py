@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 
@@ -22,7 +23,7 @@ COMMAND = "bnfold bench model.onnx --batch 1,8,32 --report 'a & b.html'"
 
 def _bench(report):
     drawn = made.pictures(report.fold) if report.fold else ()
-    return bench_document(report, COMMAND, None, drawn)
+    return bench_document(replace(report, pictures=drawn), COMMAND)
 
 
 def _fold(check):
