@@ -36,6 +36,25 @@ def test_the_examples_run(code, tmp_path):
     assert (tmp_path / "folded.onnx").exists()
 
 
+@pytest.mark.parametrize("page", ["measuring.md", "pipelines.md"])
+def test_the_examples_of_the_docs_run(page, tmp_path):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    said = "nodes of the original" if page == "measuring.md" else ""
+    assert said in done.stdout
+    assert (tmp_path / "folded.onnx").exists() == (page == "pipelines.md")
+
+
 def test_every_option_named_exists():
     shown = "".join(
         subprocess.run(
@@ -44,7 +63,7 @@ def test_every_option_named_exists():
             text=True,
             check=True,
         ).stdout
-        for command in ("fold", "verify")
+        for command in ("fold", "verify", "bench")
     )
     named = set(re.findall(r"`(--[a-z-]+)", README))
     assert named
