@@ -1,4 +1,4 @@
-"""Networks of timm (and a U-Net), exported to ONNX by every exporter that torch has.
+"""Networks of timm, a U-Net and text recognisers, exported by every exporter of torch.
 
     python -m benchmarks.exports --cache DIR [--exporter KIND …] [NAME …]
 
@@ -19,11 +19,14 @@ import time
 import types
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor, nn
+
+from benchmarks import recognisers
 
 EXPORTERS: Final = ("dynamo", "dynamo-plain", "torchscript")
 """The default; the same with ``optimize=False``; TorchScript with BatchNorm preserved."""
@@ -45,7 +48,8 @@ _TIMM: Final = {
     "repvit_m1": 224,
     "efficientnet_b0": 224,
 }
-NETS: Final = ("unet", *_TIMM)
+_TINY_TIMM: Final = {"mobilenetv3_small_050": 64}
+"""For dry runs: what shows that a path works, not what it is worth."""
 _SIZED: Final = frozenset({"vit_small_patch14_dinov2"})
 """Nets whose input size is an argument of their builder."""
 _OPSET: Final = 18
@@ -91,6 +95,17 @@ def _conv_block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+_OWN: Final[dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]]] = {
+    "unet": (_UNet, (128, 128)),
+    "ocr_svtr": (recognisers.svtr, (48, 320)),
+    "ocr_crnn": (recognisers.crnn, (48, 320)),
+    "tiny_unet": (partial(_UNet, 8), (32, 32)),
+    "tiny_ocr": (partial(recognisers.svtr, 4), (32, 64)),
+}
+"""Networks made here, and the height and width of their input."""
+NETS: Final = (*(name for name in _OWN if not name.startswith("tiny")), *_TIMM)
+
+
 class _AnyMember(type):
     """Classes that have whatever member is asked of them: its name."""
 
@@ -134,35 +149,47 @@ class _HollowTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def _import_timm() -> types.ModuleType:
-    if importlib.util.find_spec("torchvision") is not None or "timm" in sys.modules:
-        return importlib.import_module("timm")
+    if "timm" in sys.modules:
+        return sys.modules["timm"]
+    if importlib.util.find_spec("torchvision") is not None:
+        try:
+            return importlib.import_module("timm")
+        except (ImportError, RuntimeError) as error:
+            print(f"torchvision does not load ({error}): going on without", file=sys.stderr)
+            _forget("torchvision", "timm")
     finder = _HollowTorchvision()
-    sys.meta_path.append(finder)
+    sys.meta_path.insert(0, finder)
     try:
         return importlib.import_module("timm")
     finally:
         sys.meta_path.remove(finder)
         # The exporters of torch look for torchvision too, and must not find the empty one.
-        for name in [entry for entry in sys.modules if entry.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
+        _forget("torchvision")
+
+
+def _forget(*packages: str) -> None:
+    for name in [entry for entry in sys.modules if entry.split(".")[0] in packages]:
+        del sys.modules[name]
 
 
 def build(name: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
     """Return a network in eval mode with seeded weights and statistics, and an input."""
     torch.manual_seed(seed)
-    if name == "unet":
-        net, size = _UNet(), 128
+    if name in _OWN:
+        make, size = _OWN[name]
+        net = make()
     else:
-        net, size = _timm_net(name), _TIMM[name]
+        side = (_TIMM | _TINY_TIMM)[name]
+        net, size = _timm_net(name, side), (side, side)
     _age(net)
-    return net.eval(), torch.randn(1, 3, size, size)
+    return net.eval(), torch.randn(1, 3, *size)
 
 
-def _timm_net(name: str) -> nn.Module:
+def _timm_net(name: str, side: int) -> nn.Module:
     timm = _import_timm()
     # Plain operators, not one fused attention node: that is what most runtimes are given.
     importlib.import_module("timm.layers").set_fused_attn(False)
-    size = {"img_size": _TIMM[name]} if name in _SIZED else {}
+    size = {"img_size": side} if name in _SIZED else {}
     return timm.create_model(name, pretrained=False, **size)
 
 
@@ -258,12 +285,13 @@ def _export_once(name: str, exporter: str, cache: Path) -> str:
     if path.exists():
         return "there"
     begun = time.perf_counter()
-    failed = path.with_suffix(".failed.txt")
+    failed, unfinished = path.with_suffix(".failed.txt"), path.with_suffix(".part")
     try:
         net, example = build(name)
-        export(net, example, exporter, path)
+        export(net, example, exporter, unfinished)
+        unfinished.replace(path)
     except Exception as error:  # noqa: BLE001  whatever an exporter throws is its answer
-        path.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         failed.write_text(f"{type(error).__name__}: {error}\n")
         return f"failed, {failed.name}"
     failed.unlink(missing_ok=True)
