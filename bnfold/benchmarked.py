@@ -30,7 +30,7 @@ from bnfold.measurement.subjects import in_float16, subject
 from bnfold.measurement.why import doubts, explain
 from bnfold.model.io import Openable, opened
 from bnfold.model.save import save
-from bnfold.records import BenchReport, BenchSettings, FoldReport, Picture
+from bnfold.records import BenchReport, BenchSettings, Ending, FoldReport, Picture
 from bnfold.runtime import CPU, Arrays, Level, Setting, provider_named, require, write_arrays
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def benchmark(
     precision: float = 0.01,
     max_time_s: float | None = None,
     confidence: float = 0.95,
+    details: bool = True,
     seed: int = 0,
     progress: Callable[[Stage], None] | None = None,
 ) -> BenchReport:
@@ -101,6 +102,8 @@ def benchmark(
         max_time_s: Stop after so many seconds, even before there is an interval. None: 60 for
             each case, and as long as an interval takes.
         confidence: Of the intervals.
+        details: Whether to measure session creation, first call and memory of each arm, and
+            to look at the graph that runs, in processes of their own.
         seed: Of inputs and turns.
         progress: Told how far it has come.
 
@@ -138,7 +141,7 @@ def benchmark(
         seconds = max_time_s if max_time_s is not None else _SECONDS_PER_BATCH * len(cases)
         goal = Goal(precision, seconds, confidence, seed, insist=max_time_s is None)
         goal = replace(goal, arm=_arm_that_matters(plans))
-        campaign = Campaign(Lab(folder), plans, cases, goal, watch, tell)
+        campaign = Campaign(Lab(folder), plans, cases, goal, watch, tell, details)
         measured = campaign.run()
     settings = BenchSettings(threads, dtype, cuda_graph, precision, seconds, confidence, seed)
     return _report(plans, measured, watch, settings, models, begun)
@@ -464,7 +467,8 @@ def _report(
 def _check_ran(measured: Measured, shown: str) -> None:
     """A benchmark in which the original never ran is an error, not a report."""
     failures = [case.failures for case in measured.cases if not case.latencies]
-    if measured.interrupted or not failures or len(failures) < len(measured.cases):
+    interrupted = any(case.ending is Ending.INTERRUPTED for case in measured.cases)
+    if interrupted or not failures or len(failures) < len(measured.cases):
         return
     if BASE in failures[0]:
         raise ModelError(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bnfold.cli.options import markdown_option, percent, report_option
-from bnfold.records import BenchReport, Ending, Speed
+from bnfold.records import BenchReport, Case, Ending, Speed
 
 _SLOWER = 1
 _INTERRUPTED = 130
+_JUDGED = "folded"
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -146,8 +150,11 @@ def command(
 
     check_outputs(page, markdown)
     if fail_if_slower is not None:
+        if _JUDGED not in choices["arms"]:
+            message = f"--fail-if-slower judges the arm {_JUDGED!r}: name it in --arms"
+            raise click.UsageError(message)
         choices["precision"] = min(choices["precision"], max(fail_if_slower / 2, 0.001))
-    with bar() as show:
+    with _ended_like_ctrl_c(), bar() as show:
         report = benchmark(
             model,
             folded,
@@ -161,6 +168,16 @@ def command(
     return _exit_code(report, fail_if_slower)
 
 
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Whoever ends us with SIGTERM gets what there is, and no process or folder is left."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _command_line() -> str:
     """The command as it was typed, to be typed again."""
     return shlex.join(["bnfold", *sys.argv[1:]])
@@ -170,19 +187,22 @@ def _exit_code(report: BenchReport, limit: float | None) -> int:
     """0 when it was measured and no gate fell."""
     if any(case.ending is Ending.INTERRUPTED for case in report.cases) or not report.cases:
         return _INTERRUPTED
-    if limit is None:
-        return 0
-    slower = report.slower(limit)
-    for case in slower:
-        click.echo(f"slower by more than {limit:.3g}: batch {case.batch}", err=True)
-    compared = [
-        one for case in report.cases for one in case.comparisons if one.arm == "folded"
-    ]
-    missing = [one for one in compared if one.verdict is Speed.NOT_MEASURED]
-    if missing or not compared:
-        click.echo("whether it is slower was not measured: give more --max-time", err=True)
+    return 0 if limit is None else max(_judge(case, limit) for case in report.cases)
+
+
+def _judge(case: Case, limit: float) -> int:
+    """Say what the gate has to say of a batch size; 1 if it is not passed."""
+    where = "" if case.batch is None else f"batch {case.batch}: "
+    found = [one for one in case.comparisons if one.arm == _JUDGED]
+    if not found or found[0].verdict is Speed.NOT_MEASURED:
+        why = case.failures.get(_JUDGED) or "give more --max-time"
+        click.echo(f"{where}whether it is slower was not measured: {why}", err=True)
         return _SLOWER
-    if not slower and any(one.high > 1 + limit for one in compared):
-        worst = max(one.high for one in compared) - 1
-        click.echo(f"not shown slower; up to {worst:.1%} cannot be ruled out", err=True)
-    return _SLOWER if slower else 0
+    one = found[0]
+    if one.verdict is Speed.SLOWER and one.ratio > 1 + limit:
+        click.echo(f"{where}slower by more than {limit:.1%} ({one.ratio - 1:.1%})", err=True)
+        return _SLOWER
+    if one.high > 1 + limit:
+        up_to = f"up to {one.high - 1:.1%} cannot be ruled out"
+        click.echo(f"{where}not shown slower than that; {up_to}", err=True)
+    return 0

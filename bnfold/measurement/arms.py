@@ -57,6 +57,12 @@ class How:
             UsageError: If the provider has no such option.
         """
         found = dict(self.provider_options)
+        if found and self.provider == CPU:
+            raise UsageError(
+                f"the CPU provider has no option {next(iter(found))!r}",
+                why="the runtime would ignore it silently",
+                remedy="leave --provider-option out",
+            )
         if self.cuda_graph:
             if self.provider not in _GRAPH_OPTION:
                 raise _not_there("CUDA graphs", self.provider, "cuda or tensorrt")

@@ -22,7 +22,7 @@ class Spent:
     sampling_s: float
 
 
-def next_sampling_s(left_s: float, spent: Sequence[Spent]) -> float:
+def next_sampling_s(left_s: float, spent: Sequence[Spent], cases: int = 1) -> float:
     """How long the next process is to take samples.
 
     The first one is short and shows what a process costs beside its samples. The rest of the
@@ -32,13 +32,15 @@ def next_sampling_s(left_s: float, spent: Sequence[Spent]) -> float:
     Args:
         left_s: What is left of the time.
         spent: What the processes so far took.
+        cases: How many cases the process samples, one after the other.
     """
+    shortest_s, longest_s = cases * _SHORTEST_S, cases * _LONGEST_S
     if not spent:
-        return min(_FIRST_S, max(left_s / _PLANNED, _SHORTEST_S))
+        return min(cases * _FIRST_S, max(left_s / _PLANNED, shortest_s))
     beside_s = _beside(spent)
     affordable = int(left_s / max(2 * beside_s, 1e-9))
     wanted = min(max(affordable, FEWEST_PROCESSES - len(spent), 1), _PLANNED)
-    return min(max(left_s / wanted - beside_s, _SHORTEST_S), _LONGEST_S)
+    return min(max(left_s / wanted - beside_s, shortest_s), longest_s)
 
 
 def is_time_over(left_s: float, spent: Sequence[Spent], *, insist: bool) -> bool:

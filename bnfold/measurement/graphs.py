@@ -17,6 +17,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 _BINARY: Final = frozenset({"Mul", "Add", "Sub", "Div"})
+_BLOCKED: Final = "com.microsoft.nchwc"
 _OURS: Final = frozenset({"", "ai.onnx"})
 _FLOATS: Final = frozenset(
     {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
@@ -51,8 +52,10 @@ class FileGraph:
 def read_graph(path: Path) -> FileGraph:
     """Read the nodes of a file; its external data is not touched.
 
-    A node is affine when it is a BatchNormalization, or a Mul, Add, Sub or Div of floats with
-    one constant operand that varies along one axis at most, by its shape.
+    A node is affine when it is a BatchNormalization, a Mul, Add, Sub or Div of floats with one
+    constant operand that varies along one axis at most, by its shape, or a depthwise Conv of
+    one tap: that is what ONNX Runtime's NCHWc layout makes of a BatchNormalization that it
+    could not fold.
     """
     model = onnx.load(path, load_external_data=False)
     kinds: Counter[str] = Counter()
@@ -63,7 +66,8 @@ def read_graph(path: Path) -> FileGraph:
             kinds[operator_of(node)] += 1
             along = _along(node, constants)
             if along is not None:
-                affine.append(Affine(node.name, node.op_type, along))
+                kind = "depthwise Conv" if node.op_type == "Conv" else node.op_type
+                affine.append(Affine(node.name, kind, along))
     for function in model.functions:
         kinds.update(operator_of(node) for node in function.node)
     del kinds[_NOT_RUN]
@@ -108,6 +112,8 @@ def _graphs(
 
 def _along(node: NodeProto, constants: _Constants) -> str | None:
     """Along what the constant of an affine node varies; None for any other node."""
+    if node.op_type == "Conv" and node.domain in {*_OURS, _BLOCKED}:
+        return CHANNEL if _is_single_tap(node, constants) else None
     if node.domain not in _OURS:
         return None
     if node.op_type == "BatchNormalization":
@@ -121,6 +127,18 @@ def _along(node: NodeProto, constants: _Constants) -> str | None:
     if shape is None or sum(size > 1 for size in shape) > 1:
         return None
     return SCALAR if math.prod(shape) == 1 else CHANNEL
+
+
+def _is_single_tap(node: NodeProto, constants: _Constants) -> bool:
+    """Whether each channel of a convolution is one number times one input channel."""
+    shape = constants.shapes.get(node.input[1]) if len(node.input) > 1 else None
+    told = {attribute.name: attribute for attribute in node.attribute}
+    group = told["group"].i if "group" in told else 1
+    if shape is None or group < 2 or math.prod(shape[1:]) != 1 or shape[0] < group:
+        return False
+    strides = told["strides"].ints if "strides" in told else ()
+    pads = told["pads"].ints if "pads" in told else ()
+    return all(one == 1 for one in strides) and not any(pads)
 
 
 def _float_shape(tensor: TensorProto) -> tuple[int, ...] | None:

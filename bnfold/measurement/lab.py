@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +52,11 @@ class Told:
     end: End
     interrupted: bool = False
 
+    def about(self, case: int) -> Told:
+        """The same with the lines that are about one case, or about all."""
+        kept = tuple(one for one in self.lines if one.get("case", case) == case)
+        return replace(self, lines=kept)
+
     def failures(self) -> dict[str, str]:
         """Why arms could not be run, by name."""
         return {one["failed"]: one["message"] for one in self.lines if "failed" in one}
@@ -68,7 +73,6 @@ class Lab:
         self,
         task: str,
         arms: Mapping[str, SessionPlan],
-        inputs: Path,
         timeout_s: float,
         **asked: Any,
     ) -> Told:
@@ -77,7 +81,6 @@ class Lab:
         Args:
             task: A task of `bnfold.measurement.worker`.
             arms: How to open the session of each arm.
-            inputs: Path of the inputs.
             timeout_s: The process is ended after so many seconds.
             asked: What else the task wants to know.
 
@@ -90,7 +93,6 @@ class Lab:
         entry = {
             "task": task,
             "arms": plans,
-            "inputs": str(inputs),
             "journal": str(journal),
             **asked,
         }

@@ -79,7 +79,7 @@ class Watch:
             system=f"{platform.system()} {platform.release()} {platform.machine()}",
             processor=_processor(),
             cores=_cores(),
-            memory_bytes=_memory_bytes(),
+            memory_bytes=memory_bytes(),
             device=_device_name() if self.on_gpu else "",
             versions=_versions(),
             load_before=self._load,
@@ -103,7 +103,8 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
+    """Main memory; None if the system does not tell."""
     with suppress(AttributeError, OSError, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None

@@ -34,6 +34,9 @@ _STARTS: Final = 3
 _STARTS_SHARE: Final = 0.04
 _WARM_S: Final = 0.5
 _CALLS_ALONE: Final = 3
+_UNDECIDED: Final = Ending.OUT_OF_TIME
+"""What a case is while it is measured: if nothing else ends it, the time does."""
+
 _PATIENCE_S: Final = 900.0
 """A process that has not come to its end after so long, beyond its own time, hangs."""
 
@@ -80,10 +83,9 @@ Tell = Callable[[Stage], None]
 class Measured:
     """What was measured up to now."""
 
-    cases: list[Case] = field(default_factory=list)
+    cases: list[Case]
     starts: list[Start] = field(default_factory=list)
     graphs: list[RunGraph] = field(default_factory=list)
-    interrupted: bool = False
 
 
 @dataclass(slots=True)
@@ -97,6 +99,7 @@ class Campaign:
         goal: When it ends.
         watch: Reads the machine.
         tell: Told how far it has come.
+        details: Whether to look at what runs, and to start each arm alone.
         clock: Seconds, never backwards.
     """
 
@@ -106,6 +109,7 @@ class Campaign:
     goal: Goal
     watch: Watch
     tell: Tell
+    details: bool = True
     clock: Callable[[], float] = time.monotonic
     begun_s: float = 0.0
 
@@ -116,102 +120,121 @@ class Campaign:
             MissingDependencyError: If the provider is not there.
         """
         self.begun_s = self.clock()
-        found = Measured()
+        found = Measured([_unmeasured(case, Ending.INTERRUPTED, {}) for case in self.cases])
         self.watch.read()
-        for index, case in enumerate(self.cases):
-            try:
-                self._measure(case, index, found)
-            except KeyboardInterrupt:
-                found.interrupted = True
-            if found.interrupted:
-                break
+        try:
+            for index, case in enumerate(self.cases):
+                failures = self._start_alone(case, index, found) if self.details else {}
+                found.cases[index] = _unmeasured(case, Ending.INTERRUPTED, failures)
+            if self.details:
+                self._look(found)
+            self._interleave(found.cases)
+        except KeyboardInterrupt:
+            found.cases = [_cut_short(case) for case in found.cases]
         return found
-
-    def _measure(self, case: CasePlan, index: int, found: Measured) -> None:
-        until = self._until(index)
-        self._start_alone(case, found)
-        if index == 0 and not found.interrupted:
-            self._look(case, found)
-        if not found.interrupted:
-            found.cases.append(self._interleave(case, until, found))
-
-    def _until(self, index: int) -> float:
-        """When a case must be over, so that each of those to come has as much time."""
-        now = self.clock()
-        left = self.goal.max_time_s - (now - self.begun_s)
-        return now + max(left, 0.0) / (len(self.cases) - index)
 
     def _say(self, doing: str) -> None:
         spent = self.clock() - self.begun_s
         self.tell(Stage(doing, min(spent / max(self.goal.max_time_s, 1e-9), 1.0)))
 
-    def _start_alone(self, case: CasePlan, found: Measured) -> None:
-        """Each arm alone in fresh processes, in random order; several times if short."""
+    def _start_alone(self, case: CasePlan, index: int, found: Measured) -> dict[str, str]:
+        """Each arm alone in fresh processes, in random order; several times if short.
+
+        Returns:
+            Why arms cannot be run; in one process with the others they might end them too.
+        """
         rng = np.random.default_rng(self.goal.seed)
         arms = [one for one in self.arms if not one.arm.null]
-        begun = self.clock()
-        for turn in range(_STARTS):
-            for index in rng.permutation(len(arms)):
-                one = arms[index]
-                self._say(f"{_batch(case)}starting {one.arm.name}")
-                told = self._ask("alone", {one.arm.name: one}, case, calls=_CALLS_ALONE)
+        begun, failures = self.clock(), dict[str, str]()
+        for turn in range(_STARTS if index == 0 else 1):
+            for chosen in rng.permutation(len(arms)):
+                name = arms[chosen].arm.name
+                if name in failures:
+                    continue
+                self._say(f"{_batch(case)}starting {name}")
+                told = self._ask(
+                    "alone",
+                    {name: arms[chosen]},
+                    inputs=str(case.inputs),
+                    calls=_CALLS_ALONE,
+                )
+                _stop_if_interrupted(told)
                 found.starts.extend(_starts(told, case))
-                if told.interrupted:
-                    found.interrupted = True
-                    return
+                failures |= _failure(told, name)
             once = (self.clock() - begun) / (turn + 1)
             if once > _STARTS_SHARE * self.goal.max_time_s:
-                return
+                break
+        return failures
 
-    def _look(self, case: CasePlan, found: Measured) -> None:
+    def _look(self, found: Measured) -> None:
+        """What runs of every arm, at the first batch size."""
         for one in self.arms:
-            if one.arm.null:
+            if one.arm.null or one.arm.name in found.cases[0].failures:
                 continue
             self._say(f"looking at what runs of {one.arm.name}")
-            graph = look(self.lab, one, case, _PATIENCE_S)
+            graph = look(self.lab, one, self.cases[0], _PATIENCE_S)
             if graph is None:
-                found.interrupted = True
-                return
+                raise KeyboardInterrupt
             found.graphs.append(graph)
 
-    def _interleave(self, case: CasePlan, until: float, found: Measured) -> Case:
-        """Processes in which all arms take turns, until precise or out of time."""
-        state = Case(case.batch, case.shapes, (), (), (), Ending.OUT_OF_TIME, {}, {})
+    def _interleave(self, states: list[Case]) -> None:
+        """Processes in which all arms take turns, until every case is precise or time is over.
+
+        Args:
+            states: Every case as far as it is known; replaced as it becomes known.
+        """
+        until = self.begun_s + self.goal.max_time_s
         spent: list[Spent] = []
-        ending = None
-        while ending is None and len(spent) < _MOST_PROCESSES:
-            try:
-                told = self._take_samples(case, state, until, spent)
-                state = self._with(state, told, len(spent) - 1)
-                ending = self._ending(state, told, until, spent)
-            except KeyboardInterrupt:
-                ending = Ending.INTERRUPTED
-        found.interrupted = ending is Ending.INTERRUPTED
-        return replace(state, ending=ending or Ending.OUT_OF_TIME)
+        going = []
+        for index, state in enumerate(states):
+            runs = BASE not in state.failures
+            states[index] = replace(
+                state, ending=Ending.OUT_OF_TIME if runs else Ending.FAILED
+            )
+            going += [index] if runs else []
+        while going and len(spent) < _MOST_PROCESSES:
+            told = self._take_samples(going, states, until, spent)
+            for index in going:
+                states[index] = self._with(states[index], told, index, len(spent) - 1)
+                ended = self._ending(states[index], told, index) or _UNDECIDED
+                states[index] = replace(states[index], ending=ended)
+            _stop_if_interrupted(told)
+            over = is_time_over(until - self.clock(), spent, insist=self.goal.insist)
+            going = [] if over else [i for i in going if states[i].ending is _UNDECIDED]
 
     def _take_samples(
-        self, case: CasePlan, state: Case, until: float, spent: list[Spent]
+        self, going: Sequence[int], states: Sequence[Case], until: float, spent: list[Spent]
     ) -> Told:
         """One process more; what it took is added to ``spent``."""
         begun = self.clock()
-        sampling_s = next_sampling_s(until - begun, spent)
-        self._say(f"{_batch(case)}{_so_far(state, self.goal.arm)}")
+        sampling_s = next_sampling_s(until - begun, spent, len(going))
+        self._say(_so_far(states[going[0]], self.goal.arm))
+        names = [one.arm.name for one in self.arms]
+        cases = [
+            {
+                "index": index,
+                "inputs": str(self.cases[index].inputs),
+                "arms": [name for name in names if name not in states[index].failures],
+            }
+            for index in going
+        ]
         told = self._ask(
             "interleave",
             {one.arm.name: one for one in self.arms},
-            case,
+            cases=cases,
             seed=self.goal.seed + len(spent),
             base=BASE,
-            warm_s=max(sampling_s, _WARM_S),
-            budget_s=sampling_s,
+            warm_s=max(sampling_s / len(going), _WARM_S),
+            budget_s=sampling_s / len(going),
             fewest_turns=_FEWEST_TURNS,
         )
         self.watch.read()
         spent.append(Spent(self.clock() - begun, sampling_s))
         return told
 
-    def _with(self, state: Case, told: Told, process: int) -> Case:
-        """The case with what one more process told."""
+    def _with(self, state: Case, told: Told, index: int, process: int) -> Case:
+        """The case with what one more process told of it."""
+        told = told.about(index)
         series = (*state.series, *_series(told, process))
         goal = self.goal
         failures = {**state.failures, **told.failures()}
@@ -231,19 +254,13 @@ class Campaign:
             outputs_differ=differ,
         )
 
-    def _ending(
-        self, state: Case, told: Told, until: float, spent: Sequence[Spent]
-    ) -> Ending | None:
-        """Why no further process is started; None when one is."""
+    def _ending(self, state: Case, told: Told, index: int) -> Ending | None:
+        """Why no further process is started for a case; None when one is."""
         if told.interrupted:
             return Ending.INTERRUPTED
-        if not any("turn" in line for line in told.lines):
+        if not any("turn" in line for line in told.about(index).lines):
             return Ending.FAILED
-        if self._is_precise(state):
-            return Ending.PRECISE
-        if is_time_over(until - self.clock(), spent, insist=self.goal.insist):
-            return Ending.OUT_OF_TIME
-        return None
+        return Ending.PRECISE if self._is_precise(state) else None
 
     def _is_precise(self, state: Case) -> bool:
         """Whether the intervals of the arm that matters and of the null run are narrow."""
@@ -258,11 +275,31 @@ class Campaign:
         """The half width that is narrow enough: of large differences, a tenth of them."""
         return max(self.goal.precision, abs(math.log(one.ratio)) / _PARTS)
 
-    def _ask(
-        self, task: str, arms: Mapping[str, ArmPlan], case: CasePlan, **asked: Any
-    ) -> Told:
+    def _ask(self, task: str, arms: Mapping[str, ArmPlan], **asked: Any) -> Told:
         plans = {name: one.plan for name, one in arms.items()}
-        return self.lab.ask(task, plans, case.inputs, _PATIENCE_S, **asked)
+        return self.lab.ask(task, plans, _PATIENCE_S, **asked)
+
+
+def _stop_if_interrupted(told: Told) -> None:
+    """Go on as if the user's Ctrl-C had come just now."""
+    if told.interrupted:
+        raise KeyboardInterrupt
+
+
+def _unmeasured(case: CasePlan, ending: Ending, failures: Mapping[str, str]) -> Case:
+    """A case of which nothing was timed."""
+    return Case(case.batch, case.shapes, (), (), (), ending, {}, failures)
+
+
+def _cut_short(case: Case) -> Case:
+    """The case as the user left it."""
+    return replace(case, ending=Ending.INTERRUPTED) if case.ending is _UNDECIDED else case
+
+
+def _failure(told: Told, name: str) -> dict[str, str]:
+    """Why an arm that was alone in its process could not be run; nothing if it could."""
+    found = told.failures()
+    return found if told.complete or found else {name: told.end.message}
 
 
 def _half_width(one: Comparison) -> float:
@@ -277,12 +314,13 @@ def _batch(case: CasePlan) -> str:
 
 def _so_far(state: Case, arm: str) -> str:
     """What the figures say up to now."""
+    where = "" if state.batch is None else f"batch {state.batch}: "
     found = [one for one in state.comparisons if one.arm == arm]
     if not found or found[0].verdict is Speed.NOT_MEASURED:
         done = len({one.process for one in state.series})
-        return f"measuring, process {done + 1}"
+        return f"{where}measuring, process {done + 1}"
     one = found[0]
-    return f"{arm} takes {one.ratio:.3f} of the time ({one.low:.3f} to {one.high:.3f})"
+    return f"{where}{arm} takes {one.ratio:.3f} of the time ({one.low:.3f} to {one.high:.3f})"
 
 
 def _series(told: Told, process: int) -> list[Series]:

@@ -25,15 +25,16 @@ _OUTSIDE: Final = {
 def look(lab: Lab, one: ArmPlan, case: CasePlan, timeout_s: float) -> RunGraph | None:
     """Have the runtime write the graph of an arm, and profile it; None if interrupted."""
     name = one.arm.name
-    ran = lab.folder / f"{name}.ran.onnx"
+    stem = f"ran{next(lab.numbers)}"  # names of arms may be paths
+    ran = lab.folder / f"{stem}.onnx"
     plan = replace(
         one.plan,
         optimized_path=str(ran),
-        profile_prefix=str(lab.folder / f"{name}.profile"),
+        profile_prefix=str(lab.folder / stem),
         provider_options=_without_graphs(one.plan.provider_options),
         config={**one.plan.config, **_OUTSIDE},
     )
-    told = lab.ask("look", {name: plan}, case.inputs, timeout_s)
+    told = lab.ask("look", {name: plan}, timeout_s, inputs=str(case.inputs))
     if told.interrupted:
         return None
     profiles = [Path(line["profile"]) for line in told.lines if "looked" in line]

@@ -44,17 +44,19 @@ class Warmth:
 def warm_up(call: Call, clock: Clock, most_ns: int) -> Warmth:
     """Call until the running median settles, or for so many nanoseconds.
 
-    A window is five calls, or as many as fill 20 ms; the median of one must be within 3 % of
-    the one before.
+    A window is five calls, or as many of the shortest as fill 20 ms: one slow call must not
+    make it small. The median of one must be within 3 % of the one before.
     """
+    begun = clock()
     times = [time_one(call, clock)]
-    begun, spent = clock(), 0
-    window = min(max(_WINDOW, _WINDOW_NS // max(times[0], 1)), _MOST_IN_WINDOW)
-    calm = False
-    while not calm and spent < most_ns:
+    least, window, judged, calm = times[0], _WINDOW, 0, False
+    while not calm and clock() - begun < most_ns:
         times.append(time_one(call, clock))
-        spent = clock() - begun
-        calm = len(times) % window == 0 and settled(times, window, _TOLERANCE)
+        least = min(least, times[-1])
+        window = min(max(_WINDOW, _WINDOW_NS // max(least, 1)), _MOST_IN_WINDOW)
+        if len(times) >= judged + window:
+            judged = len(times)
+            calm = settled(times, window, _TOLERANCE)
     typical = int(np.median(times[-window:]))
     return Warmth(len(times), calm, max(typical, 1))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -114,11 +114,10 @@ def compare(
     arms = dict.fromkeys(one.arm for one in series if one.arm != base)
     found = []
     for arm in arms:
-        logs = _logs(series, arm, base)
-        ratio = _ratio_or_none(logs, confidence, seed)
-        copy = None
+        logs, copies = _logs(series, arm, base), list[Vector]()
         if null in arms and arm != null:
-            copy = _ratio_or_none(_logs(series, arm, null), confidence, seed)
+            copies = _logs(series, arm, null)
+        ratio, copy = (_ratio_or_none(one, confidence, seed) for one in (logs, copies))
         found.append(_comparison(arm, base, logs, ratio, copy, confidence))
     return tuple(found)
 
@@ -147,6 +146,8 @@ def _comparison(
         middles = [float(np.median(found)) for found in logs]
         value = math.exp(float(np.mean(middles))) if middles else math.nan
         ratio = Ratio(value, math.nan, math.nan, math.nan)
+    elif copy is not None:  # both must be found
+        ratio = replace(ratio, detectable=max(ratio.detectable, copy.detectable))
     return Comparison(
         arm,
         base,

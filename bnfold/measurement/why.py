@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -19,6 +20,7 @@ from bnfold.records import (
 )
 
 _BN: Final = "BatchNormalization"
+_AS_CONV: Final = "depthwise Conv"
 _BUSY: Final = 0.5
 _STOLEN: Final = 0.02
 _FAR: Final = 0.01
@@ -44,7 +46,7 @@ def explain(graphs: Sequence[RunGraph]) -> tuple[str, ...]:
 
 
 def _by_itself(original: RunGraph) -> Iterator[str]:
-    there, left = original.file_nodes.get(_BN, 0), _count(original.affine, _BN)
+    there, left = original.file_nodes.get(_BN, 0), len(_norms(original))
     if there and left < there:
         all_of = "all" if left == 0 else f"{there - left} of the"
         yield (
@@ -55,26 +57,43 @@ def _by_itself(original: RunGraph) -> Iterator[str]:
         yield f"The runtime folds none of the {there} {_BN} nodes of the original itself."
 
 
-def _count(nodes: Sequence[AffineNode], kind: str) -> int:
-    return sum(one.kind == kind for one in nodes)
+def _norms(graph: RunGraph) -> list[AffineNode]:
+    """BatchNormalizations that still run, those that became a depthwise Conv included."""
+    found = [one for one in graph.affine if one.kind in (_BN, _AS_CONV)]
+    return found[: graph.file_nodes.get(_BN, 0)]
 
 
 def _only_here(original: RunGraph, folded: RunGraph) -> Iterator[str]:
     """Affine nodes that the runtime left, and that are gone from the folded model."""
-    kept = {one.name for one in folded.affine}
-    gone = [one for one in original.affine if one.name not in kept]
-    fewer = len(original.affine) - len(folded.affine)
-    if not gone or fewer <= 0:
+    before, after = _kinds(original.affine), _kinds(folded.affine)
+    gone, new = before - after, after - before
+    if gone.total() <= new.total():
         return
-    counts = Counter(one.kind for one in gone)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-    shares = [one.share for one in gone]
+    instead = f"; {_listed(new)} came in their place" if new else ""
+    cost = _cost_of_gone(original, folded, gone.total())
+    yield (
+        f"Only the fold removed {_listed(gone)}, which the runtime leaves in place"
+        f"{instead}{cost}."
+    )
+
+
+def _kinds(nodes: Sequence[AffineNode]) -> Counter[str]:
+    return Counter(one.kind for one in nodes)
+
+
+def _listed(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def _cost_of_gone(original: RunGraph, folded: RunGraph, count: int) -> str:
+    """What the removed nodes took, where names and the profiler tell which those are."""
+    kept = {one.name for one in folded.affine}
+    shares = [one.share for one in original.affine if one.name not in kept]
     told = [share for share in shares if share is not None]
-    cost = ""
-    if told and len(told) == len(gone):
-        were = "it was" if len(gone) == 1 else "they were"
-        cost = f"; {were} {sum(told):.1%} of the time of the original's nodes"
-    yield f"Only the fold removed {kinds}, which the runtime leaves in place{cost}."
+    if not len(told) == len(shares) == count:
+        return ""
+    were = "it was" if count == 1 else "they were"
+    return f"; {were} {sum(told):.1%} of the time of the original's nodes"
 
 
 def _what_runs(original: RunGraph, folded: RunGraph) -> Iterator[str]:
@@ -116,7 +135,7 @@ def _without_fusions(original: RunGraph, unfused: RunGraph) -> Iterator[str]:
     if original.nodes == unfused.nodes:
         yield "Switching the runtime's own BatchNorm fusions off changes nothing here."
         return
-    left = [one for one in unfused.affine if one.kind == _BN]
+    left = _norms(unfused)
     shares = [one.share for one in left if one.share is not None]
     cost = f", {sum(shares):.1%} of the time of all nodes" if left and shares else ""
     kept = f", {len(left)} of them {_BN}{cost}" if left else ""
@@ -146,16 +165,23 @@ def doubts(
 
 def _of_case(case: Case, settings: BenchSettings) -> Iterator[str]:
     for name, why in case.failures.items():
-        yield f"{name} could not be run: {why}"
+        what = "did not come to its end" if name.startswith("process ") else "could not be run"
+        yield f"{name} {what}: {why}"
     yield from _of_ending(case, settings)
     for one in case.comparisons:
-        if one.arm == NULL and one.verdict in (Speed.FASTER, Speed.SLOWER):
+        shown = one.verdict in (Speed.FASTER, Speed.SLOWER)
+        if one.arm == NULL and shown and abs(one.ratio - 1) > settings.precision:
             yield (
                 f"the null run differs from its own copy by {abs(one.ratio - 1):.1%}:"
                 " something disturbs this machine; repeat on a quiet one"
             )
     for name, far in case.outputs_differ.items():
-        if far > _FAR:
+        if far == math.inf:
+            yield (
+                f"outputs of {name} cannot be compared with the original's: another shape, or"
+                " NaN or infinite where those are not; judge them with bnfold verify"
+            )
+        elif far > _FAR:
             yield (
                 f"outputs of {name} are {far:.2g} of their size away from the original's:"
                 " judge them with bnfold verify"

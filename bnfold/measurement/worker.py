@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from bnfold.measurement.memory import device_used_bytes, peak_host_bytes
@@ -48,11 +49,10 @@ def main(path: str) -> None:
     """Carry out the request in the file."""
     request = json.loads(Path(path).read_text(encoding="utf-8"))
     journal = Journal(Path(request["journal"]))
-    inputs = read_arrays(Path(request["inputs"]))
     plans = {name: SessionPlan.from_data(plan) for name, plan in request["arms"].items()}
     tasks = {"interleave": _interleave, "alone": _alone, "look": _look}
     gc.disable()
-    tasks[request["task"]](request, plans, inputs, journal)
+    tasks[request["task"]](request, plans, journal)
     journal.note(end=True)
     # Sessions of several providers are torn down in no safe order: leave that to the system.
     sys.stdout.flush()
@@ -60,50 +60,79 @@ def main(path: str) -> None:
 
 
 def _interleave(
-    request: Mapping[str, Any],
-    plans: Mapping[str, SessionPlan],
-    inputs: Arrays,
-    journal: Journal,
+    request: Mapping[str, Any], plans: Mapping[str, SessionPlan], journal: Journal
 ) -> None:
-    """Open every arm, warm up, and take turns until the time is over."""
+    """Open every arm, then warm up and take turns at one batch size after the other."""
     rng = np.random.default_rng(request["seed"])
     names = list(plans)
     order = [names[index] for index in rng.permutation(len(names))]
-    arms = {
-        name: bound for name in order for bound in _opened(name, plans[name], inputs, journal)
+    wanted = {name for case in request["cases"] for name in case["arms"]}
+    sessions = {
+        name: session
+        for name in order
+        if name in wanted
+        for session in _opened(name, plans[name], journal)
     }
-    base = arms.get(request["base"])
-    if base is None:
-        return
-    journal.note(differ=_differences(base, arms))
-    warmth = _warmed(arms, request["warm_s"], journal)
+    for index in rng.permutation(len(request["cases"])):
+        case = request["cases"][index]
+        inputs = read_arrays(Path(case["inputs"]))
+        arms = {
+            name: bound
+            for name in case["arms"]
+            if name in sessions
+            for bound in _bound(name, sessions[name], plans[name], inputs, case, journal)
+        }
+        if request["base"] in arms:
+            _take_turns(request, case["index"], arms, rng, journal)
+
+
+def _take_turns(
+    request: Mapping[str, Any],
+    case: int,
+    arms: Mapping[str, BoundRun],
+    rng: np.random.Generator,
+    journal: Journal,
+) -> None:
+    journal.note(case=case, differ=_differences(arms[request["base"]], arms))
+    warmth = _warmed(case, arms, request["warm_s"], journal)
     typical = {name: warm.typical_ns for name, warm in warmth.items()}
     until = time.monotonic() + request["budget_s"]
     turn = 0
     while turn < request["fewest_turns"] or time.monotonic() < until:
         taken = take_turn(arms, typical, rng, time.perf_counter_ns)
         told = {name: [one.place, *one.calls_ns] for name, one in taken.items()}
-        journal.note(turn=turn, arms=told)
+        journal.note(case=case, turn=turn, arms=told)
         turn += 1
 
 
 @contextmanager
-def _telling(journal: Journal, name: str, plan: SessionPlan) -> Iterator[None]:
+def _telling(journal: Journal, name: str, plan: SessionPlan, **about: Any) -> Iterator[None]:
     """Whatever the runtime raises becomes a line about the arm, and the task goes on."""
     try:
         yield
     except NoProviderError as error:
         journal.note(unavailable=str(error), provider=plan.provider)
     except Exception as error:  # noqa: BLE001 (the runtime raises many kinds; all are answers)
-        journal.note(failed=name, message=_said(error, plan))
+        journal.note(failed=name, message=_said(error, plan), **about)
 
 
-def _opened(
-    name: str, plan: SessionPlan, inputs: Arrays, journal: Journal
+def _opened(name: str, plan: SessionPlan, journal: Journal) -> Iterator[ort.InferenceSession]:
+    """Yield the arm's session, or nothing where it cannot be opened."""
+    with _telling(journal, name, plan):
+        yield open_session(plan)
+
+
+def _bound(
+    name: str,
+    session: ort.InferenceSession,
+    plan: SessionPlan,
+    inputs: Arrays,
+    case: Mapping[str, Any],
+    journal: Journal,
 ) -> Iterator[BoundRun]:
     """Yield a call of the arm that has run, or nothing where it cannot run."""
-    with _telling(journal, name, plan):
-        bound = BoundRun(open_session(plan), plan, inputs)
+    with _telling(journal, name, plan, case=case["index"]):
+        bound = BoundRun(session, plan, inputs, case["index"])
         bound.first()
         bound()
         yield bound
@@ -114,12 +143,14 @@ def _said(error: Exception, plan: SessionPlan) -> str:
     return str(error).replace(plan.model, Path(plan.model).name)
 
 
-def _warmed(arms: Mapping[str, Call], warm_s: float, journal: Journal) -> dict[str, Warmth]:
+def _warmed(
+    case: int, arms: Mapping[str, Call], warm_s: float, journal: Journal
+) -> dict[str, Warmth]:
     most_ns = int(warm_s / len(arms) * 1e9)
     found = {}
     for name, call in arms.items():
         found[name] = warm = warm_up(call, time.perf_counter_ns, most_ns)
-        journal.note(warmed=name, calls=warm.calls, settled=warm.settled)
+        journal.note(case=case, warmed=name, calls=warm.calls, settled=warm.settled)
     return found
 
 
@@ -158,13 +189,11 @@ def _distance(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 
 def _alone(
-    request: Mapping[str, Any],
-    plans: Mapping[str, SessionPlan],
-    inputs: Arrays,
-    journal: Journal,
+    request: Mapping[str, Any], plans: Mapping[str, SessionPlan], journal: Journal
 ) -> None:
     """Session creation, first run and memory of one arm, with the runtime loaded before."""
     ((name, plan),) = plans.items()
+    inputs = read_arrays(Path(request["inputs"]))
     tiny = write_tiny(Path(request["journal"]).parent)
     chosen = {k: v for k, v in plan.provider_options.items() if k == "device_id"}
     idle = SessionPlan(str(tiny), provider=plan.provider, provider_options=chosen)
@@ -191,14 +220,11 @@ def _alone(
 
 
 def _look(
-    request: Mapping[str, Any],
-    plans: Mapping[str, SessionPlan],
-    inputs: Arrays,
-    journal: Journal,
+    request: Mapping[str, Any], plans: Mapping[str, SessionPlan], journal: Journal
 ) -> None:
     """Have the runtime write the graph that it runs, and profile its nodes."""
-    del request
     ((name, plan),) = plans.items()
+    inputs = read_arrays(Path(request["inputs"]))
     with _telling(journal, name, plan):
         session = open_session(plan)
         bound = BoundRun(session, plan, inputs)

@@ -204,7 +204,8 @@ class AffineNode:
 
     Attributes:
         name: Its name in the graph that the runtime ran.
-        kind: Its operator.
+        kind: Its operator; ``"depthwise Conv"`` for one of a single tap, which is what the
+            CPU provider makes of a BatchNormalization that it cannot fold.
         along: ``"channel"`` if its constant varies along one axis, ``"scalar"`` if it is one
             number.
         share: Its share of the time of all nodes; None where the profiler did not tell.

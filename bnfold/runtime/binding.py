@@ -13,8 +13,10 @@ from bnfold.runtime.plans import SessionPlan
 from bnfold.runtime.values import is_dense, to_numpy, to_runtime
 
 _ON_DEVICE: Final = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
-_NO_GRAPH: Final = ("gpu_graph_id", "-1")
-"""Entry of a run's configuration: neither capture nor replay a CUDA graph in it."""
+_GRAPH_SWITCHES: Final = frozenset({"enable_cuda_graph", "trt_cuda_graph_enable"})
+_GRAPH_ID: Final = "gpu_graph_id"
+_NO_GRAPH: Final = "-1"
+"""Values of that entry of a run's configuration: this one neither captures nor replays."""
 
 
 class BoundRun:
@@ -27,10 +29,16 @@ class BoundRun:
         session: The session, open.
         plan: How it was opened.
         inputs: One set of inputs, by name.
+        graph: Which CUDA graph to capture and replay, where the plan asks for graphs: calls
+            on inputs of another size need another one.
     """
 
     def __init__(
-        self, session: ort.InferenceSession, plan: SessionPlan, inputs: Arrays
+        self,
+        session: ort.InferenceSession,
+        plan: SessionPlan,
+        inputs: Arrays,
+        graph: int = 0,
     ) -> None:
         self._session = session
         self._binding = session.io_binding()
@@ -41,11 +49,13 @@ class BoundRun:
         for name in self._names:
             self._binding.bind_output(name, self._place, self._index)
         self._options = ort.RunOptions()
+        if _GRAPH_SWITCHES & set(plan.provider_options):
+            self._options.add_run_config_entry(_GRAPH_ID, str(graph + 1))
 
     def first(self) -> None:
         """Run once, then keep the memory of the outputs for all later calls."""
         options = ort.RunOptions()
-        options.add_run_config_entry(*_NO_GRAPH)
+        options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)
         self._session.run_with_iobinding(self._binding, options)
         self._binding.synchronize_outputs()
         outputs = self._binding.get_outputs()
