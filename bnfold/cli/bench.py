@@ -116,6 +116,12 @@ def _pair(text: str) -> tuple[str, str]:
     help="Stop after so long, whatever there is.  [default: 60 for each batch size, and as"
     " long as an interval takes]",
 )
+@click.option(
+    "--details/--no-details",
+    default=True,
+    help="Also measure session creation, first call and memory, and look at the graph that"
+    " runs.  [default: yes]",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of inputs and turns.")
 @click.option(
     "--fail-if-slower",

@@ -90,6 +90,7 @@ def test_signature_of_benchmark():
         "precision": 0.01,
         "max_time_s": None,
         "confidence": 0.95,
+        "details": True,
         "seed": 0,
         "progress": None,
     }
