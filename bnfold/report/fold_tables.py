@@ -64,8 +64,16 @@ def step_said(step: Step) -> str:
         else ""
     )
     also = f"; {', '.join(step.adjusted)} took the inverse" if step.adjusted else ""
-    moved = f"{step.rule} {ARROW.join(step.site)} moved {step.move} into {into}"
-    return f"{moved}{left}{also}{cloned}."
+    return f"{_moved(step, into)}{left}{also}{cloned}."
+
+
+def _moved(step: Step, into: str) -> str:
+    """A direction reads as one; of what else can happen to a map, its name does."""
+    site = f"{step.rule} {ARROW.join(step.site)}"
+    if any(way in step.move.split() for way in ("up", "down")):
+        return f"{site} moved {step.move} into {into}"
+    took = f" ({into})" if step.absorbed_by else ""
+    return f"{site}: {step.move}{took}"
 
 
 def refusals_by_code(report: FoldReport) -> Mapping[str, list[tuple[Stay, Refusal]]]:
