@@ -1,0 +1,6 @@
+"""BatchNorm for training: torch's modules, with activation and residual in the same pass."""
+
+from bnfold.train.functional import batch_norm
+from bnfold.train.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, FusedBatchNorm
+
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "FusedBatchNorm", "batch_norm"]

@@ -1,0 +1,268 @@
+"""Backward kernels: per-channel sums by splits, their finish, and the gradient of x.
+
+    inner = dy · activation′(pre)
+    dx    = weight / √(var + eps) · (inner − mean(inner) − normal · mean(inner · normal))
+
+Without a residual, pre is computed again from x in both passes. With one, the first pass takes
+activation′ from one bit per value (or from the residual, where the sign does not decide) and
+stores `inner`, which is the residual's gradient; the second pass reads it.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from bnfold.train.kernels.elementwise import (
+    load_or,
+    preactivate,
+    slope_of,
+    slope_of_signs,
+    unpack,
+)
+
+
+@triton.jit
+def rows_sums(
+    dy_ptr,
+    x_ptr,
+    residual_ptr,
+    bits_ptr,
+    inner_ptr,
+    parts_ptr,  # [2, splits, channels]: sums of inner, of inner · normal
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    rows,
+    channels,
+    steps,
+    negative_slope,
+    ACTIVATION: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Sums of one block of channels over one split of the rows."""
+    split = tl.program_id(1)
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    r = tl.arange(0, BLOCK_R)
+    b = tl.program_id(0) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
+    length = (channels + 7) // 8
+    has_c = c < channels
+    mean = load_or(mean_ptr, c, has_c, 0.0)
+    rstd = load_or(rstd_ptr, c, has_c, 0.0)
+    weight = load_or(weight_ptr, c, has_c, 1.0)
+    bias = load_or(bias_ptr, c, has_c, 0.0)
+    first = split.to(tl.int64) * steps * BLOCK_R
+    sum_inner = tl.zeros((BLOCK_C,), tl.float32)
+    sum_product = tl.zeros((BLOCK_C,), tl.float32)
+    for step in range(steps):
+        start = first + step * BLOCK_R
+        has_r = r < rows - start
+        inside = has_r[:, None] & has_c[None, :]
+        offsets = start * channels + (r[:, None] * channels + c[None, :])
+        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        normal = (x - mean[None, :]) * rstd[None, :]
+        if bits_ptr is not None:
+            at = start * length + (r[:, None] * length + b[None, :])
+            has_b = has_r[:, None] & (b < length)[None, :]
+            packed = tl.load(bits_ptr + at, mask=has_b, other=0)
+            positive = unpack(packed, BLOCK_R, BLOCK_C)
+            inner = dy * slope_of_signs(positive, negative_slope, ACTIVATION)
+        else:
+            pre = preactivate(normal, weight[None, :], bias[None, :])
+            if residual_ptr is not None:
+                residual = tl.load(residual_ptr + offsets, mask=inside, other=0.0)
+                pre += residual.to(tl.float32)
+            inner = dy * slope_of(pre, negative_slope, ACTIVATION)
+        if inner_ptr is not None:
+            stored = inner.to(inner_ptr.dtype.element_ty)
+            tl.store(inner_ptr + offsets, stored, mask=inside)
+            inner = stored.to(tl.float32)
+        inner = tl.where(inside, inner, 0.0)
+        sum_inner += tl.sum(inner, 0)
+        sum_product += tl.sum(tl.where(inside, inner * normal, 0.0), 0)
+    part = parts_ptr + split * channels + c
+    tl.store(part, sum_inner, mask=has_c)
+    tl.store(part + tl.num_programs(1) * channels, sum_product, mask=has_c)
+
+
+@triton.jit
+def planes_sums(
+    dy_ptr,
+    x_ptr,
+    residual_ptr,
+    bits_ptr,
+    inner_ptr,
+    parts_ptr,  # as in rows_sums
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    images,
+    channels,
+    size,
+    steps,
+    blocks,
+    negative_slope,
+    ACTIVATION: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+):
+    """Sums of one channel over one split of its tiles [BLOCK_N images, BLOCK_S values]."""
+    c = tl.program_id(0)
+    split = tl.program_id(1)
+    n = tl.arange(0, BLOCK_N).to(tl.int64)
+    s = tl.arange(0, BLOCK_S)
+    b = tl.arange(0, BLOCK_S // 8)
+    length = (size + 7) // 8
+    one = c + tl.zeros((1, 1), tl.int32)
+    yes = one >= 0
+    mean = load_or(mean_ptr, one, yes, 0.0)
+    rstd = load_or(rstd_ptr, one, yes, 0.0)
+    weight = load_or(weight_ptr, one, yes, 1.0)
+    bias = load_or(bias_ptr, one, yes, 0.0)
+    sum_inner = 0.0
+    sum_product = 0.0
+    for step in range(steps):
+        tile = split * steps + step
+        first_n = ((tile // blocks) * BLOCK_N).to(tl.int64)
+        first_s = (tile % blocks) * BLOCK_S
+        has_n = n < images - first_n
+        inside = has_n[:, None] & (s < size - first_s)[None, :]
+        plane = (first_n + n)[:, None] * channels + c
+        offsets = plane * size + (first_s + s)[None, :]
+        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        normal = (x - mean) * rstd
+        if bits_ptr is not None:
+            byte = (first_s // 8 + b)[None, :]
+            has_b = has_n[:, None] & (byte < length)
+            packed = tl.load(bits_ptr + plane * length + byte, mask=has_b, other=0)
+            positive = unpack(packed, BLOCK_N, BLOCK_S)
+            inner = dy * slope_of_signs(positive, negative_slope, ACTIVATION)
+        else:
+            pre = preactivate(normal, weight, bias)
+            if residual_ptr is not None:
+                residual = tl.load(residual_ptr + offsets, mask=inside, other=0.0)
+                pre += residual.to(tl.float32)
+            inner = dy * slope_of(pre, negative_slope, ACTIVATION)
+        if inner_ptr is not None:
+            stored = inner.to(inner_ptr.dtype.element_ty)
+            tl.store(inner_ptr + offsets, stored, mask=inside)
+            inner = stored.to(tl.float32)
+        inner = tl.where(inside, inner, 0.0)
+        sum_inner += tl.sum(tl.sum(inner, 1), 0)
+        sum_product += tl.sum(tl.sum(tl.where(inside, inner * normal, 0.0), 1), 0)
+    part = parts_ptr + split * channels + c
+    tl.store(part, sum_inner)
+    tl.store(part + tl.num_programs(1) * channels, sum_product)
+
+
+@triton.jit
+def finish_sums(
+    parts_ptr,
+    dweight_ptr,
+    dbias_ptr,
+    channels,
+    splits,
+    SPLITS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Add up the splits: the gradients of weight and bias."""
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    k = tl.arange(0, SPLITS)
+    has_c = c < channels
+    inside = (k < splits)[:, None] & has_c[None, :]
+    part = parts_ptr + k[:, None] * channels + c[None, :]
+    sum_inner = tl.sum(tl.load(part, mask=inside, other=0.0), 0)
+    sum_product = tl.sum(tl.load(part + splits * channels, mask=inside, other=0.0), 0)
+    tl.store(dbias_ptr + c, sum_inner, mask=has_c)
+    tl.store(dweight_ptr + c, sum_product, mask=has_c)
+
+
+@triton.jit
+def rows_gradient(
+    inner_ptr,  # dy, unless the activation has been applied to it
+    x_ptr,
+    dx_ptr,
+    dweight_ptr,
+    dbias_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    rows,
+    channels,
+    share,  # 1 / rows
+    negative_slope,
+    ACTIVATION: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """The gradient of x on a tile [BLOCK_R, BLOCK_C]."""
+    start = tl.program_id(0).to(tl.int64) * BLOCK_R
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    r = tl.arange(0, BLOCK_R)
+    has_c = c < channels
+    inside = (r < rows - start)[:, None] & has_c[None, :]
+    mean = load_or(mean_ptr, c, has_c, 0.0)
+    rstd = load_or(rstd_ptr, c, has_c, 0.0)
+    weight = load_or(weight_ptr, c, has_c, 1.0)
+    bias = load_or(bias_ptr, c, has_c, 0.0)
+    mean_product = load_or(dweight_ptr, c, has_c, 0.0) * share
+    mean_inner = load_or(dbias_ptr, c, has_c, 0.0) * share
+    offsets = start * channels + (r[:, None] * channels + c[None, :])
+    x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    inner = tl.load(inner_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    normal = (x - mean[None, :]) * rstd[None, :]
+    pre = preactivate(normal, weight[None, :], bias[None, :])
+    inner *= slope_of(pre, negative_slope, ACTIVATION)
+    centred = inner - mean_inner[None, :] - normal * mean_product[None, :]
+    dx = centred * (weight * rstd)[None, :]
+    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def planes_gradient(
+    inner_ptr,
+    x_ptr,
+    dx_ptr,
+    dweight_ptr,
+    dbias_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    planes,
+    channels,
+    size,
+    share,
+    negative_slope,
+    ACTIVATION: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+):
+    """As rows_gradient, on a tile [BLOCK_P planes, BLOCK_S values]."""
+    first = tl.program_id(0).to(tl.int64) * BLOCK_P
+    s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
+    p = tl.arange(0, BLOCK_P)
+    has_p = p < planes - first
+    inside = has_p[:, None] & (s < size)[None, :]
+    c = ((first + p) % channels).to(tl.int32)
+    mean = load_or(mean_ptr, c, has_p, 0.0)
+    rstd = load_or(rstd_ptr, c, has_p, 0.0)
+    weight = load_or(weight_ptr, c, has_p, 1.0)
+    bias = load_or(bias_ptr, c, has_p, 0.0)
+    mean_product = load_or(dweight_ptr, c, has_p, 0.0) * share
+    mean_inner = load_or(dbias_ptr, c, has_p, 0.0) * share
+    offsets = first * size + (p.to(tl.int64)[:, None] * size + s[None, :])
+    x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    inner = tl.load(inner_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    normal = (x - mean[:, None]) * rstd[:, None]
+    pre = preactivate(normal, weight[:, None], bias[:, None])
+    inner *= slope_of(pre, negative_slope, ACTIVATION)
+    centred = inner - mean_inner[:, None] - normal * mean_product[:, None]
+    dx = centred * (weight * rstd)[:, None]
+    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)

@@ -1,0 +1,86 @@
+"""torch's BatchNorm1d, 2d and 3d with an optional residual and activation in the same pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from bnfold.train.functional import batch_norm, checked_activation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch's base has no public name
+    """activation(bn(x) + residual); a torch BatchNorm in every other respect.
+
+    Args:
+        *args: As of torch's BatchNorm: num_features, eps, momentum, affine, …
+        activation: None, "relu", "leaky_relu", "silu" or "gelu".
+        negative_slope: Of "leaky_relu".
+        frozen: Normalise by the running statistics in training too, and leave them alone.
+        **kwargs: As of torch's BatchNorm.
+    """
+
+    # Of the class too: a module that torch made, or pickled, has no attributes of ours.
+    activation: str | None = None
+    negative_slope: float = 0.01
+    frozen: bool = False
+
+    def __init__(
+        self,
+        *args: Any,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+        frozen: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.activation = checked_activation(activation)
+        self.negative_slope = negative_slope
+        self.frozen = frozen
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Return activation(bn(x) + residual)."""
+        self._check_input_dim(x)  # type: ignore[no-untyped-call]  # torch's
+        has_statistics = self.running_mean is not None or self.running_var is not None
+        learning = self.training and not (self.frozen and has_statistics)
+        tracks = self.track_running_stats or not learning
+        return batch_norm(
+            x,
+            self.running_mean if tracks else None,
+            self.running_var if tracks else None,
+            self.weight,
+            self.bias,
+            training=learning or not has_statistics,
+            momentum=self.momentum,
+            eps=self.eps,
+            residual=residual,
+            activation=self.activation,
+            negative_slope=self.negative_slope,
+            num_batches_tracked=self.num_batches_tracked if learning and tracks else None,
+        )
+
+    def extra_repr(self) -> str:
+        """Return torch's description, and what differs from torch's."""
+        parts = [super().extra_repr()]  # type: ignore[no-untyped-call]  # torch's
+        if self.activation is not None:
+            parts.append(f"activation={self.activation!r}")
+        if self.activation == "leaky_relu":
+            parts.append(f"negative_slope={self.negative_slope}")
+        if self.frozen:
+            parts.append("frozen=True")
+        return ", ".join(parts)
+
+
+class BatchNorm1d(FusedBatchNorm, nn.BatchNorm1d):
+    """torch's BatchNorm1d, then + residual, then activation."""
+
+
+class BatchNorm2d(FusedBatchNorm, nn.BatchNorm2d):
+    """torch's BatchNorm2d, then + residual, then activation."""
+
+
+class BatchNorm3d(FusedBatchNorm, nn.BatchNorm3d):
+    """torch's BatchNorm3d, then + residual, then activation."""
