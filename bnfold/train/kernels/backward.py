@@ -195,6 +195,7 @@ def rows_gradient(
     bias_ptr,
     rows,
     channels,
+    steps,  # how many tiles below each other one program takes
     share,  # 1 / rows
     negative_slope,
     ACTIVATION: tl.constexpr,
@@ -202,26 +203,28 @@ def rows_gradient(
     BLOCK_C: tl.constexpr,
 ):
     """The gradient of x on a tile [BLOCK_R, BLOCK_C]."""
-    start = tl.program_id(0).to(tl.int64) * BLOCK_R
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     r = tl.arange(0, BLOCK_R)
     has_c = c < channels
-    inside = (r < rows - start)[:, None] & has_c[None, :]
     mean = load_or(mean_ptr, c, has_c, 0.0)
     rstd = load_or(rstd_ptr, c, has_c, 0.0)
     weight = load_or(weight_ptr, c, has_c, 1.0)
     bias = load_or(bias_ptr, c, has_c, 0.0)
     mean_product = load_or(dweight_ptr, c, has_c, 0.0) * share
     mean_inner = load_or(dbias_ptr, c, has_c, 0.0) * share
-    offsets = start * channels + (r[:, None] * channels + c[None, :])
-    x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-    inner = tl.load(inner_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-    normal = (x - mean[None, :]) * rstd[None, :]
-    pre = preactivate(normal, weight[None, :], bias[None, :])
-    inner *= slope_of(pre, negative_slope, ACTIVATION)
-    centred = inner - mean_inner[None, :] - normal * mean_product[None, :]
-    dx = centred * (weight * rstd)[None, :]
-    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+    first = tl.program_id(0).to(tl.int64) * steps * BLOCK_R
+    for step in range(steps):
+        start = first + step * BLOCK_R
+        inside = (r < rows - start)[:, None] & has_c[None, :]
+        offsets = start * channels + (r[:, None] * channels + c[None, :])
+        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        inner = tl.load(inner_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        normal = (x - mean[None, :]) * rstd[None, :]
+        pre = preactivate(normal, weight[None, :], bias[None, :])
+        inner *= slope_of(pre, negative_slope, ACTIVATION)
+        centred = inner - mean_inner[None, :] - normal * mean_product[None, :]
+        dx = centred * (weight * rstd)[None, :]
+        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit

@@ -153,36 +153,39 @@ def rows_normalise(
     bias_ptr,
     rows,
     channels,
+    steps,  # how many tiles below each other one program takes
     negative_slope,
     ACTIVATION: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """Y = activation(pre), and one bit per value that says on which side of zero pre lies."""
-    start = tl.program_id(0).to(tl.int64) * BLOCK_R
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     r = tl.arange(0, BLOCK_R)
     has_c = c < channels
-    has_r = r < rows - start
-    inside = has_r[:, None] & has_c[None, :]
     mean = load_or(mean_ptr, c, has_c, 0.0)
     rstd = load_or(rstd_ptr, c, has_c, 0.0)
     weight = load_or(weight_ptr, c, has_c, 1.0)
     bias = load_or(bias_ptr, c, has_c, 0.0)
-    offsets = start * channels + (r[:, None] * channels + c[None, :])
-    x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-    normal = (x - mean[None, :]) * rstd[None, :]
-    pre = preactivate(normal, weight[None, :], bias[None, :])
-    if residual_ptr is not None:
-        pre += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-    y = activate(pre, negative_slope, ACTIVATION)
-    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
-    if bits_ptr is not None:
-        length = (channels + 7) // 8
-        b = tl.program_id(1) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
-        at = start * length + (r[:, None] * length + b[None, :])
-        packed = pack(is_positive(pre), BLOCK_R, BLOCK_C)
-        tl.store(bits_ptr + at, packed, mask=has_r[:, None] & (b < length)[None, :])
+    first = tl.program_id(0).to(tl.int64) * steps * BLOCK_R
+    for step in range(steps):
+        start = first + step * BLOCK_R
+        has_r = r < rows - start
+        inside = has_r[:, None] & has_c[None, :]
+        offsets = start * channels + (r[:, None] * channels + c[None, :])
+        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        normal = (x - mean[None, :]) * rstd[None, :]
+        pre = preactivate(normal, weight[None, :], bias[None, :])
+        if residual_ptr is not None:
+            pre += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        y = activate(pre, negative_slope, ACTIVATION)
+        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
+        if bits_ptr is not None:
+            length = (channels + 7) // 8
+            b = tl.program_id(1) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
+            at = start * length + (r[:, None] * length + b[None, :])
+            packed = pack(is_positive(pre), BLOCK_R, BLOCK_C)
+            tl.store(bits_ptr + at, packed, mask=has_r[:, None] & (b < length)[None, :])
 
 
 @triton.jit

@@ -21,6 +21,7 @@ from bnfold.train.kernels.tiles import (
     launch_of,
     power_of_two,
     split_of,
+    steps_of,
     tile_of,
 )
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 INTERPRETED_CAPABILITY = 90  # what the interpreter, which is no device, is taken for
 INTERPRETED_PROCESSORS = 1
+# No multiply-add but the explicit one: forward and backward then agree on every sign.
+ROUNDED = {"enable_fp_fusion": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +120,17 @@ def statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         if isinstance(layout, Rows):
             forward_kernels.rows_statistics[grid](
                 x, parts, layout.rows, channels, split.steps,
-                BLOCK_R=tile.lines, BLOCK_C=tile.length, num_warps=tile.warps,
+                BLOCK_R=tile.lines, BLOCK_C=tile.length, num_warps=tile.warps, **ROUNDED,
             )  # fmt: skip
         else:
             forward_kernels.planes_statistics[grid](
                 x, parts, layout.images, channels, layout.size, split.steps,
                 -(-layout.size // tile.length),
-                BLOCK_N=tile.lines, BLOCK_S=tile.length, num_warps=tile.warps,
+                BLOCK_N=tile.lines, BLOCK_S=tile.length, num_warps=tile.warps, **ROUNDED,
             )  # fmt: skip
         forward_kernels.finish_statistics[held](
             x, parts, mean, rstd, var, channels, pivot_stride(layout), split.splits, eps,
-            **blocks, num_warps=4,
+            **blocks, num_warps=4, **ROUNDED,
         )  # fmt: skip
     return mean, rstd, var
 
@@ -149,12 +152,13 @@ def normalise(
     tile, layout = plan.tile("normalise"), plan.layout
     residual = None if residual is None else laid_out_like(residual, x)
     y = torch.empty_like(x)
-    meta = {"ACTIVATION": activation.name, "num_warps": tile.warps}
+    meta = {"ACTIVATION": activation.name, "num_warps": tile.warps, **ROUNDED}
     pointers = (x, residual, y, bits, *affine.buffers())
     with on_device_of(x):
         if isinstance(layout, Rows):
-            forward_kernels.rows_normalise[rows_grid(layout, tile)](
-                *pointers, layout.rows, layout.channels, activation.negative_slope,
+            grid, steps = rows_grid(plan, layout, "normalise")
+            forward_kernels.rows_normalise[grid](
+                *pointers, layout.rows, layout.channels, steps, activation.negative_slope,
                 BLOCK_R=tile.lines, BLOCK_C=tile.length, **meta,
             )  # fmt: skip
         else:
@@ -165,9 +169,12 @@ def normalise(
     return y
 
 
-def rows_grid(layout: Rows, tile: Tile) -> tuple[int, int]:
-    """One program for each tile of a matrix; the first axis may be the long one."""
-    return -(-layout.rows // tile.lines), -(-layout.channels // tile.length)
+def rows_grid(plan: Plan, layout: Rows, kernel: Kernel) -> tuple[tuple[int, int], int]:
+    """Return the grid over a matrix, long axis first, and how many tiles a program takes."""
+    tile = plan.tile(kernel)
+    downwards, across = -(-layout.rows // tile.lines), -(-layout.channels // tile.length)
+    steps = steps_of(plan.launch(kernel), downwards * across, plan.processors)
+    return (-(-downwards // steps), across), steps
 
 
 def planes_grid(layout: Planes, tile: Tile) -> tuple[int, int]:
@@ -241,7 +248,7 @@ def sums(
     pointers = (dy, x, residual, packed, inner, parts, *affine.buffers())
     grid = (split.channel_blocks, split.splits)
     held, blocks = finish_grid(channels, split.splits)
-    meta = {"ACTIVATION": activation.name, "num_warps": tile.warps}
+    meta = {"ACTIVATION": activation.name, "num_warps": tile.warps, **ROUNDED}
     with on_device_of(x):
         if isinstance(layout, Rows):
             backward_kernels.rows_sums[grid](
@@ -255,7 +262,7 @@ def sums(
                 BLOCK_N=tile.lines, BLOCK_S=tile.length, **meta,
             )  # fmt: skip
         backward_kernels.finish_sums[held](
-            parts, dweight, dbias, channels, split.splits, **blocks, num_warps=4
+            parts, dweight, dbias, channels, split.splits, **blocks, num_warps=4, **ROUNDED
         )
     return dweight, dbias
 
@@ -273,12 +280,13 @@ def gradient(
     tile, layout = plan.tile("gradient"), plan.layout
     dx = torch.empty_like(x)
     pointers = (inner, x, dx, *of_affine, *affine.buffers())
-    meta = {"ACTIVATION": activation, "num_warps": tile.warps}
+    meta = {"ACTIVATION": activation, "num_warps": tile.warps, **ROUNDED}
     share = 1.0 / layout.per_channel
     with on_device_of(x):
         if isinstance(layout, Rows):
-            backward_kernels.rows_gradient[rows_grid(layout, tile)](
-                *pointers, layout.rows, layout.channels, share, negative_slope,
+            grid, steps = rows_grid(plan, layout, "gradient")
+            backward_kernels.rows_gradient[grid](
+                *pointers, layout.rows, layout.channels, steps, share, negative_slope,
                 BLOCK_R=tile.lines, BLOCK_C=tile.length, **meta,
             )  # fmt: skip
         else:
@@ -303,5 +311,5 @@ def update_running(
         forward_kernels.update_running[(1,)](
             running_mean, running_var, num_batches_tracked, mean, var, mean.numel(),
             0.0 if momentum is None else momentum, count / (count - 1),
-            CUMULATIVE=momentum is None, BLOCK_C=1024, num_warps=4,
+            CUMULATIVE=momentum is None, BLOCK_C=1024, num_warps=4, **ROUNDED,
         )  # fmt: skip

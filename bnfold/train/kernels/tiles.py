@@ -25,6 +25,7 @@ class Launch:
     row_bytes: int  # of the contiguous side of a tile where rows are read
     warps: int
     programs: int  # per multiprocessor, where the work is split
+    steps: int = 4  # at most so many tiles per program, where there are enough programs anyway
 
     def length_of_rows(self, itemsize: int) -> int:
         """How many channels a tile spans."""
@@ -78,6 +79,11 @@ def tile_of(launch: Launch, layout: Layout, itemsize: int) -> Tile:
     length = max(MIN_LENGTH, min(longest, power_of_two(line)))
     lines = max(1, launch.elements // length)
     return Tile(min(lines, max(1, power_of_two(lines_of(layout)))), length, launch.warps)
+
+
+def steps_of(launch: Launch, tiles: int, processors: int) -> int:
+    """Return how many tiles a program takes; it loads the vectors of its channels once."""
+    return max(1, min(launch.steps, tiles // (processors * launch.programs)))
 
 
 def lines_of(layout: Layout) -> int:

@@ -1,0 +1,227 @@
+"""What the Triton kernels compile to, without a GPU: registers, spills, width of access.
+
+    python -m benchmarks.kernel_registers [--capability 80,90,100] [--out TABLE.md]
+
+Triton compiles ahead of time for any NVIDIA target and brings the disassembler. A kernel that
+spills, or reads its tensors in pieces of less than 128 bits, is slow on every device: this is
+what can be known of speed where there is no device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from bnfold.train.kernels import backward, forward
+from bnfold.train.kernels.tiles import Kernel, launch_of
+
+DISASSEMBLER = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+CAPABILITIES = (80, 90, 100)
+ITEMSIZE = {"fp16": 2, "bf16": 2, "fp32": 4}
+VECTORS = dict.fromkeys(("mean_ptr", "rstd_ptr", "weight_ptr", "bias_ptr"), "*fp32")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kernel with one choice of types, activation and absent buffers."""
+
+    function: Any
+    kernel: Kernel
+    storage: str
+    tensors: tuple[str, ...]  # pointers of the storage type that are there
+    reads: int  # how many of them are read
+    writes: int  # and written
+    activation: str | None = None
+    has_bits: bool = False
+
+    @property
+    def by_rows(self) -> bool:
+        """It reads channels_last, or planes."""
+        return self.function.__name__.startswith("rows")
+
+    @property
+    def title(self) -> str:
+        """What it is, in one line."""
+        extras = [self.storage, self.activation or "no activation"]
+        extras += ["residual"] if "residual_ptr" in self.tensors else []
+        extras += ["bits"] if self.has_bits else []
+        return f"{self.function.__name__} ({', '.join(extras)})"
+
+    def tile(self, capability: int) -> tuple[int, int]:
+        """Lines and length of the tile that a large tensor gets."""
+        launch = launch_of(self.kernel, capability)
+        if not self.by_rows:
+            return 1, launch.elements
+        length = launch.length_of_rows(ITEMSIZE[self.storage])
+        return launch.elements // length, length
+
+    def wide(self, capability: int) -> tuple[int, int]:
+        """128-bit loads and stores that its tensors need per thread and tile."""
+        launch = launch_of(self.kernel, capability)
+        bytes_per_thread = launch.elements * ITEMSIZE[self.storage] // (32 * launch.warps)
+        pieces = bytes_per_thread // 16
+        return self.reads * pieces, self.writes * pieces
+
+    def arguments(self, capability: int) -> dict[str, Any]:
+        """Types of what is passed, and values of what is a constant."""
+        lines, length = self.tile(capability)
+        constants = {
+            "ACTIVATION": self.activation, "BLOCK_R": lines, "BLOCK_N": lines,
+            "BLOCK_P": lines, "BLOCK_C": length, "BLOCK_S": length,
+        }  # fmt: skip
+        known = VECTORS | {"parts_ptr": "*fp32", "dweight_ptr": "*fp32", "dbias_ptr": "*fp32"}
+        known |= dict.fromkeys(self.tensors, f"*{self.storage}")
+        known |= {"bits_ptr": "*u8"} if self.has_bits else {}
+        known |= dict.fromkeys(("negative_slope", "share"), "fp32")
+        return {
+            name: constants.get(name)
+            if name in constants or (name.endswith("_ptr") and name not in known)
+            else known.get(name, "i32")
+            for name in self.function.arg_names
+        }
+
+
+def variants() -> Iterator[Variant]:
+    """Yield what a ResNet and its likes run: both layouts, with and without a residual."""
+    for storage in ("bf16", "fp32"):
+        for layout in ("rows", "planes"):
+            statistics = getattr(forward, f"{layout}_statistics")
+            normalise = getattr(forward, f"{layout}_normalise")
+            sums = getattr(backward, f"{layout}_sums")
+            gradient = getattr(backward, f"{layout}_gradient")
+            xy, grads = ("x_ptr", "y_ptr"), ("dy_ptr", "x_ptr")
+            with_residual = (*xy, "residual_ptr")
+            of_x = ("inner_ptr", "x_ptr", "dx_ptr")
+            yield Variant(statistics, "statistics", storage, ("x_ptr",), 1, 0)
+            yield Variant(
+                normalise, "normalise", storage, with_residual, 2, 1, "relu", has_bits=True
+            )
+            yield Variant(
+                sums, "sums", storage, (*grads, "inner_ptr"), 2, 1, "relu", has_bits=True
+            )
+            yield Variant(gradient, "gradient", storage, of_x, 2, 1, "relu")
+            if storage == "bf16":
+                yield Variant(sums, "sums", storage, grads, 2, 0, "relu")
+                yield Variant(gradient, "gradient", storage, of_x, 2, 1)
+                yield Variant(normalise, "normalise", storage, xy, 1, 1, "relu")
+                silu = (*grads, "inner_ptr", "residual_ptr")
+                yield Variant(normalise, "normalise", storage, with_residual, 2, 1, "silu")
+                yield Variant(sums, "sums", storage, silu, 3, 1, "silu")
+                yield Variant(sums, "sums", storage, grads, 2, 0, "gelu")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one compiled kernel needs."""
+
+    registers: int
+    stack_bytes: int
+    spills: int  # loads and stores of local memory
+    wide_loads: int
+    wide_stores: int
+    shared_bytes: int
+
+
+def compile_ahead(variant: Variant, capability: int) -> Usage:
+    """Compile for a compute capability and read what came out."""
+    arguments = variant.arguments(capability)
+    signature = {
+        name: value if is_type(value) else "constexpr" for name, value in arguments.items()
+    }
+    names = list(arguments)
+    divisible = [n for n, kind in signature.items() if kind[0] == "*" or n in aligned(variant)]
+    source = ASTSource(
+        fn=variant.function,
+        signature=signature,
+        constexprs={n: v for n, v in arguments.items() if not is_type(v)},
+        attrs={(names.index(n),): [["tt.divisibility", 16]] for n in divisible},
+    )
+    options = {"num_warps": launch_of(variant.kernel, capability).warps}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of defaults that change with triton's versions
+        compiled = triton.compile(
+            source,
+            target=GPUTarget("cuda", capability, 32),
+            options={**options, "enable_fp_fusion": False},
+        )
+    return usage_of(compiled.asm["cubin"], compiled.metadata.shared)
+
+
+def is_type(value: object) -> bool:
+    """True for the name of a type; constants are numbers, None and names of activations."""
+    return isinstance(value, str) and (value[0] == "*" or value in ("i32", "fp32"))
+
+
+def aligned(variant: Variant) -> tuple[str, ...]:
+    """The size that decides whether lines of a tensor start at multiples of 16 values."""
+    return ("channels",) if variant.by_rows else ("size",)
+
+
+def usage_of(cubin: bytes, shared_bytes: int) -> Usage:
+    """Read a compiled kernel with the disassembler that triton brings."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text, resources = (
+            subprocess.run(
+                [str(DISASSEMBLER), flag, file.name],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for flag in ("-sass", "-res-usage")
+        )
+    found = re.search(r"REG:(\d+) STACK:(\d+)", resources)
+    if found is None:
+        raise RuntimeError(f"cuobjdump shows no registers: {resources!r}")
+    return Usage(
+        registers=int(found[1]),
+        stack_bytes=int(found[2]),
+        spills=len(re.findall(r"\b(?:LDL|STL)\b", text)),
+        wide_loads=len(re.findall(r"LDG\S*\.128", text)),
+        wide_stores=len(re.findall(r"STG\S*\.128", text)),
+        shared_bytes=shared_bytes,
+    )
+
+
+def table(capabilities: tuple[int, ...]) -> str:
+    """Return a Markdown table: registers of each kernel for each capability."""
+    head = ["kernel", *(f"sm_{c} registers" for c in capabilities), "spills", "128-bit"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for variant in variants():
+        used = [compile_ahead(variant, c) for c in capabilities]
+        spills = sum(u.spills + u.stack_bytes for u in used)
+        wide = f"{used[0].wide_loads} loads, {used[0].wide_stores} stores"
+        cells = [variant.title, *(str(u.registers) for u in used), str(spills), wide]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Print the table, or write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--capability", default=",".join(map(str, CAPABILITIES)))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    capabilities = tuple(int(c) for c in options.capability.split(","))
+    text = f"Triton {triton.__version__}, compiled ahead of time; no GPU was used.\n\n"
+    text += table(capabilities)
+    if options.out:
+        options.out.write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

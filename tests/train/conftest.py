@@ -1,0 +1,33 @@
+"""Tests of the training side: skipped without torch; kernels run where a GPU or triton is.
+
+`TRITON_INTERPRET=1 pytest tests/train` runs the kernels on the CPU; `test_in_interpreter.py`
+does just that in a process of its own, because triton must know before kernels are imported.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+ON_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+@pytest.fixture(params=["cpu", ON_GPU] if INTERPRETED else [ON_GPU])
+def kernels(request: pytest.FixtureRequest) -> str:
+    """A device on which the kernels run."""
+    pytest.importorskip("triton")
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return request.param
+
+
+@pytest.fixture(params=["cpu", ON_GPU])
+def device(request: pytest.FixtureRequest) -> str:
+    """Any device; on a GPU, and in the interpreter, kernels do the work."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return request.param

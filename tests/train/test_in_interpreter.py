@@ -1,0 +1,32 @@
+"""The kernels' tests on this machine's CPU: triton's interpreter, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SUITE = ("test_kernels.py", "test_modules.py")
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="already inside")
+@pytest.mark.parametrize("name", SUITE)
+def test_suite_passes_in_the_interpreter(name):
+    pytest.importorskip("triton", reason="triton is not installed: no kernels to interpret")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
+            str(HERE / name),
+        ],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        cwd=HERE.parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout

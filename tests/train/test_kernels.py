@@ -1,0 +1,162 @@
+"""The kernels are the formula, within the rounding of the type."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from hypothesis import HealthCheck, given, settings  # noqa: E402  # after the skip
+
+from bnfold.train import autograd, functional  # noqa: E402  # after the skip
+from bnfold.train.kernels import reference  # noqa: E402  # after the skip
+from tests.train.bounds import expect  # noqa: E402  # after the skip
+from tests.train.steps import Step, small_tiles, steps  # noqa: E402  # after the skip
+
+# numpy warns where a GPU goes on: exp(−pre) overflows to infinity, whose reciprocal is right,
+# and lanes outside the tensor, which nothing stores, may be out of the storage type's range.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+
+few = settings(max_examples=25, suppress_health_check=list(HealthCheck))
+LARGE = Step(
+    shape=(9, 70, 5, 5),
+    dtype=torch.bfloat16,
+    channels_last=True,
+    activation="relu",
+    has_residual=True,
+    affine="both",
+    offset=3.0,
+    momentum=0.1,
+    seed=3,
+    tile_elements=128,
+    programs=8,
+)
+
+
+def train(step: Step, device: str):
+    """Run a step on the kernels: output, gradients by name, running statistics, counter."""
+    x, weight, bias, residual = step.make(device)
+    named = {"dx": x, "dweight": weight, "dbias": bias, "dresidual": residual}
+    named = {name: t.requires_grad_() for name, t in named.items() if t is not None}
+    mean = torch.zeros(x.shape[1], device=device)
+    var = torch.ones(x.shape[1], device=device)
+    counter = torch.tensor(4, device=device)
+    with small_tiles(step):
+        y = functional.fused(
+            x, mean, var, counter, weight, bias, residual, step.momentum, 1e-5, step.kind
+        )
+        grads = torch.autograd.grad(y, list(named.values()), step.gradient(device))
+    return y.detach(), dict(zip(named, grads, strict=True)), (mean, var), counter
+
+
+@few
+@given(step=steps())
+def test_a_step_is_the_formula(kernels, step):
+    check(kernels, step)
+
+
+def check(device, step):
+    y, grads, (mean, var), counter = train(step, device)
+    x, weight, bias, residual = step.make(device)
+    truth = expect(x, weight, bias, residual, step.gradient(device), 1e-5, step.kind)
+    truth.y.assert_holds(y, "y")
+    for name, grad in grads.items():
+        getattr(truth, name).assert_holds(grad, name)
+    assert y.stride() == x.stride()
+    assert grads["dx"].dtype == x.dtype
+    assert int(counter) == 5
+    share = 0.2 if step.momentum is None else step.momentum
+    for running, start, batch in ((mean, 0.0, truth.mean), (var, 1.0, truth.unbiased_var)):
+        blended = (1 - share) * start + share * batch.value
+        bound = share * batch.bound + 4 * 2.0**-24 * blended.abs() + 2.0**-24
+        dataclasses.replace(batch, value=blended, bound=bound).assert_holds(running, "running")
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_many_splits_and_many_tiles_are_the_formula(kernels, dtype, channels_last):
+    check(kernels, dataclasses.replace(LARGE, dtype=dtype, channels_last=channels_last))
+
+
+@few
+@given(step=steps())
+def test_a_step_is_the_same_bit_for_bit(kernels, step):
+    first, second = train(step, kernels), train(step, kernels)
+    assert torch.equal(first[0], second[0])
+    for name, grad in first[1].items():
+        assert torch.equal(grad, second[1][name]), name
+
+
+@few
+@given(step=steps())
+def test_the_output_can_be_rebuilt_bit_for_bit(kernels, step):
+    x, weight, bias, residual = step.make(kernels)
+    name, slope = step.activation or "", step.kind.negative_slope
+    with small_tiles(step):
+        y, mean, rstd, _, _ = autograd.normalise(x, weight, bias, residual, 1e-5, name, slope)
+        again = autograd.normalise_again(x, mean, rstd, weight, bias, residual, name, slope)
+    assert torch.equal(y, again)
+
+
+@few
+@given(step=steps())
+def test_backward_masks_exactly_what_forward_clipped(kernels, step):
+    step = dataclasses.replace(step, activation="relu", dtype=torch.float32)
+    x, weight, bias, residual = step.make(kernels)
+    bias = torch.zeros(x.shape[1], device=kernels, requires_grad=True)
+    with small_tiles(step):
+        y, _, _, _, bits = autograd.normalise(x, weight, bias, residual, 1e-5, "relu", 0.0)
+        (dbias,) = torch.autograd.grad(y, bias, torch.ones_like(y))
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    assert torch.equal(dbias, (y > 0).sum(axes).float())
+    if residual is not None:
+        assert torch.equal(reference.unpack_signs(bits, x), y > 0)
+
+
+def test_a_constant_channel_has_no_variance_at_all(kernels):
+    x = torch.full((4, 3, 5, 5), 12345.678, device=kernels)
+    y, mean, _, var, _ = autograd.normalise(x, None, None, None, 1e-5, "", 0.0)
+    assert not bool(var.any())
+    assert not bool(y.any())
+    assert torch.equal(mean, x[0, :, 0, 0])
+
+
+def test_nan_passes_and_stays_in_its_channel(kernels):
+    x = torch.randn(4, 3, 5, 5, device=kernels)
+    x[1, 1, 2, 2] = torch.nan
+    y, *_ = autograd.normalise(x, None, None, None, 1e-5, "relu", 0.0)
+    assert bool(y[:, 1].isnan().all())
+    assert not bool(y[:, [0, 2]].isnan().any())
+
+
+@pytest.mark.parametrize("activation", ["", "relu", "silu"])
+@pytest.mark.parametrize("has_residual", [False, True])
+def test_operators_keep_the_rules_of_torch(kernels, activation, has_residual):
+    x = torch.randn(4, 3, 2, 2, device=kernels, requires_grad=True)
+    weight = torch.randn(3, device=kernels, requires_grad=True)
+    residual = torch.randn_like(x).requires_grad_() if has_residual else None
+    arguments = (x, weight, None, residual, 1e-5, activation, 0.0)
+    torch.library.opcheck(autograd.normalise, arguments)
+    mean, var = torch.zeros(3, device=kernels), torch.ones(3, device=kernels)
+    counter = torch.tensor(0, device=kernels)
+    torch.library.opcheck(
+        autograd.update_running, (mean, var, counter, mean + 1, var, 8, None)
+    )
+
+
+@pytest.mark.gpu
+def test_more_than_two_to_the_31_values():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if torch.cuda.get_device_properties(0).total_memory < 40 << 30:
+        pytest.skip("needs a device with 40 GiB")
+    x = torch.zeros(2**25 + 8, 64, 1, 1, device="cuda", dtype=torch.bfloat16)
+    x[-4:] = 2.0
+    for tensor in (x, x.reshape(4, 64, -1)):
+        y, mean, *_ = autograd.normalise(tensor, None, None, None, 1e-5, "", 0.0)
+        assert torch.isfinite(mean).all()
+        assert bool((y.flatten()[-4:] > 100).all())
+        del y
