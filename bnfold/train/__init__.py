@@ -1,6 +1,16 @@
 """BatchNorm for training: torch's modules, with activation and residual in the same pass."""
 
 from bnfold.train.functional import batch_norm
+from bnfold.train.memory import SavedBytes, recompute, saved_bytes
 from bnfold.train.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, FusedBatchNorm
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "FusedBatchNorm", "batch_norm"]
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "FusedBatchNorm",
+    "SavedBytes",
+    "batch_norm",
+    "recompute",
+    "saved_bytes",
+]

@@ -10,14 +10,16 @@ BatchNormalization, which folds.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from bnfold.train import autograd
+from bnfold.train import autograd, memory
 from bnfold.train.kernels.layout import laid_out
 from bnfold.train.kernels.reference import ACTIVATIONS, Activation
 
@@ -67,7 +69,7 @@ def batch_norm(
         y = nn.functional.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
         return kind(y if residual is None else y + residual)
     _refuse_single_values(x)
-    run = fused if _can_fuse(x) else plain
+    run = fused if _can_fuse(x) else plain_recomputed if memory.recomputing() else plain
     return run(
         x, running_mean, running_var, num_batches_tracked, weight, bias, residual, momentum,
         eps, kind,
@@ -126,6 +128,33 @@ def plain(
     return activation(y if residual is None else y + residual)
 
 
+def plain_recomputed(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    num_batches_tracked: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    momentum: float | None,
+    eps: float,
+    activation: Activation,
+) -> Tensor:
+    """As `plain`, but save x alone, and let the output be rebuilt."""
+    buffers = (running_mean, running_var, num_batches_tracked)
+    turns = itertools.count()
+
+    def normalise(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+        # A batch counts once: whoever computes it again updates copies.
+        repeated = next(turns) > 0
+        mean, var, counter = (b.clone() if repeated and b is not None else b for b in buffers)
+        return plain(x, mean, var, counter, weight, bias, residual, momentum, eps, activation)
+
+    y: Tensor = checkpoint(normalise, x, weight, bias, residual, use_reentrant=False)
+    build = partial(normalise, x.detach(), weight, bias, residual)  # type: ignore[arg-type]  # absent ones pass through
+    return memory.remember(y, build, x, residual, weight, bias)
+
+
 def fused(
     x: Tensor,
     running_mean: Tensor | None,
@@ -142,10 +171,16 @@ def fused(
     x = laid_out(x)
     inside = residual is None or (residual.shape == x.shape and residual.dtype == x.dtype)
     name = activation.name or ""
-    y, mean, _, var, _ = autograd.normalise(
+    y, mean, rstd, var, _ = autograd.normalise(
         x, weight, bias, residual if inside else None, eps, name if inside else "",
         activation.negative_slope,
     )  # fmt: skip
+    if memory.recomputing() and inside:
+        build = partial(
+            autograd.normalise_again, x.detach(), mean, rstd, weight, bias, residual, name,
+            activation.negative_slope,
+        )  # fmt: skip
+        memory.remember(y, build, x, residual, weight, bias, mean, rstd)
     count = x.numel() // x.shape[1]
     if running_mean is not None and running_var is not None:
         keeps_nothing = momentum is None and num_batches_tracked is None

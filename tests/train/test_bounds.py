@@ -1,4 +1,4 @@
-"""The judge of the kernels is itself judged: what is slightly wrong must be convicted by name."""
+"""The judge of the kernels is itself judged: what is slightly wrong is convicted by name."""
 
 from __future__ import annotations
 

@@ -1,0 +1,113 @@
+"""Recomputed outputs: fewer bytes, the same bits."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402  # after the skip
+
+from bnfold import train  # noqa: E402  # after the skip
+
+# numpy warns about lanes outside the tensor, which nothing stores.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+
+
+class Block(nn.Module):
+    """A bottleneck, as in a residual network."""
+
+    def __init__(self, activation="relu"):
+        super().__init__()
+        self.conv1 = nn.Conv2d(8, 8, 1, bias=False)
+        self.bn1 = train.BatchNorm2d(8, activation=activation)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.bn2 = train.BatchNorm2d(8, activation=activation)
+        self.conv3 = nn.Conv2d(8, 8, 1, bias=False)
+        self.bn3 = train.BatchNorm2d(8, activation=activation)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x))))
+        return self.bn3(self.conv3(y), x)
+
+
+def net(device, activation="relu"):
+    torch.manual_seed(0)
+    model = nn.Sequential(Block(activation), Block(activation), nn.Conv2d(8, 4, 1))
+    return model.to(device), torch.randn(2, 8, 8, 8).to(device)
+
+
+def train_step(model, x):
+    y = model(x)
+    model.zero_grad()
+    return y
+
+
+def results(model, y):
+    y.square().mean().backward()
+    return [y.detach(), *(p.grad for p in model.parameters()), *model.buffers()]
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "silu"])
+def test_recomputed_gradients_are_the_same_bits(device, activation):
+    model, x = net(device, activation)
+    other = copy.deepcopy(model)
+    kept = results(model, train_step(model, x))
+    with train.recompute():
+        y = train_step(other, x)
+    again = results(other, y)
+    for first, second in zip(kept, again, strict=True):
+        assert torch.equal(first, second)
+
+
+def test_recomputing_saves_bytes_of_every_inner_layer(device):
+    model, x = net(device)
+    size = x.numel() * 4
+    kept = train.saved_bytes(model, x)
+    with train.recompute():
+        less = train.saved_bytes(model, x)
+    # x; then what each of six layers normalises, and six outputs, all read by convolutions.
+    small = 8 * size // 32 + 4096  # signs, one bit per value; vectors of eight channels
+    assert 13 * size <= kept.total_bytes <= 13 * size + small
+    # Outputs stay that are a residual (the first block's); five of thirteen go.
+    assert 8 * size <= less.total_bytes <= 8 * size + small
+    assert "0.bn1" in kept.layers
+    assert "in all" in str(less)
+
+
+def test_saved_bytes_leaves_the_model_as_it_was(device):
+    model, x = net(device)
+    before = [b.clone() for b in model.buffers()]
+    train.saved_bytes(model, x)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_an_output_modified_in_place_is_kept(device):
+    torch.manual_seed(0)
+    bn, conv = train.BatchNorm2d(4).to(device), nn.Conv2d(4, 4, 1).to(device)
+    x = torch.randn(2, 4, 5, 5, device=device)
+    grads = []
+    for _ in range(2):
+        with train.recompute():
+            y = conv(bn(x).add_(1))
+        conv.zero_grad()
+        y.square().mean().backward()
+        grads.append(conv.weight.grad)
+        y = conv(bn(x) + 1)
+        conv.zero_grad()
+        y.square().mean().backward()
+        grads.append(conv.weight.grad)
+    assert torch.equal(grads[0], grads[1])
+
+
+def test_a_weight_modified_before_backward_is_an_error(device):
+    model, x = net(device)
+    with train.recompute():
+        y = model(x)
+    with torch.no_grad():
+        model[1].bn1.weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified"):
+        y.sum().backward()
