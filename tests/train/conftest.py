@@ -10,24 +10,26 @@ import os
 
 import pytest
 
-torch = pytest.importorskip("torch")
-
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ON_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+def available(device: str) -> str:
+    """Return the device, or skip."""
+    torch = pytest.importorskip("torch")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return device
 
 
 @pytest.fixture(params=["cpu", ON_GPU] if INTERPRETED else [ON_GPU])
 def kernels(request: pytest.FixtureRequest) -> str:
     """A device on which the kernels run."""
     pytest.importorskip("triton")
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return request.param
+    return available(request.param)
 
 
 @pytest.fixture(params=["cpu", ON_GPU])
 def device(request: pytest.FixtureRequest) -> str:
     """Any device; on a GPU, and in the interpreter, kernels do the work."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return request.param
+    return available(request.param)

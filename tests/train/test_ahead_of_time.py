@@ -11,11 +11,25 @@ pytest.importorskip("triton", reason="triton is not installed: nothing to compil
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter does not compile", allow_module_level=True)
 
+import triton  # after the skip
+from triton.backends.compiler import GPUTarget  # after the skip
+from triton.compiler import ASTSource  # after the skip
+
 from benchmarks import kernel_registers  # after the skip
+from bnfold.train.kernels import backward, forward  # after the skip
 
 if not kernel_registers.DISASSEMBLER.exists():
     pytest.skip("this triton brings no cuobjdump", allow_module_level=True)
 
+SIZES = ("rows", "channels", "images", "size", "planes", "steps", "blocks", "splits")
+CONSTANTS = {"BLOCK_R": 64, "BLOCK_N": 64, "BLOCK_P": 64, "SPLITS": 8, "CUMULATIVE": True}
+CONSTANTS |= {"ACTIVATION": "relu", "BLOCK_C": 16, "BLOCK_S": 16}
+KERNELS = [
+    kernel
+    for module in (forward, backward)
+    for kernel in vars(module).values()
+    if isinstance(kernel, triton.JITFunction) and kernel.__module__ == module.__name__
+]
 VARIANTS = list(kernel_registers.variants())
 
 
@@ -30,3 +44,31 @@ def test_kernels_fit_registers_and_use_wide_access(capability):
         if used.wide_loads < loads or used.wide_stores < stores:
             faults.append(f"{variant.title}: {loads} loads, {stores} stores needed: {used}")
     assert not faults, "\n".join(faults)
+
+
+def type_of(name, size):
+    """The type of an argument; a size of 1 is a constant to triton, a huge one has 64 bits."""
+    if name == "counter_ptr":
+        return "*i64"
+    if name == "bits_ptr":
+        return "*u8"
+    if name.endswith("_ptr"):
+        return "*fp16" if name[:-4] in ("x", "y", "dy", "dx", "residual", "inner") else "*fp32"
+    if name in SIZES or name == "pivot_stride":
+        return size
+    return "fp32"
+
+
+@pytest.mark.parametrize("size", ["constexpr", "i64"])
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.__name__)
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")  # launches set it
+def test_kernels_compile_for_sizes_of_one_and_for_huge_ones(kernel, size):
+    signature = {
+        name: "constexpr" if name in CONSTANTS else type_of(name, size)
+        for name in kernel.arg_names
+    }
+    constants = {
+        n: CONSTANTS.get(n, 1) for n, kind in signature.items() if kind == "constexpr"
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    triton.compile(source, target=GPUTarget("cuda", 90, 32))

@@ -285,3 +285,18 @@ def test_training_gives_the_same_loss_curve(device):
             curve.append(float(loss.detach()))
         losses.append(curve)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_distributed_data_parallel_trains_alike(device, tmp_path):
+    if not torch.distributed.is_available():
+        pytest.skip("this torch has no torch.distributed")
+    model, x = net(device)
+    other = copy.deepcopy(model)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
+    try:
+        parallel = nn.parallel.DistributedDataParallel(other)
+        assert_same(step(model, model, x), step(parallel, other, x))
+    finally:
+        torch.distributed.destroy_process_group()

@@ -77,10 +77,9 @@ def planes_statistics(
     split = tl.program_id(1)
     n = tl.arange(0, BLOCK_N)
     s = tl.arange(0, BLOCK_S)
-    stride = channels.to(tl.int64) * size
     plane = x_ptr + c.to(tl.int64) * size
     pivot = tl.load(plane).to(tl.float32)
-    offsets = n.to(tl.int64)[:, None] * stride + s[None, :]
+    offsets = n.to(tl.int64)[:, None] * channels * size + s[None, :]
     count = 0.0
     mean = 0.0
     m2 = 0.0
@@ -91,7 +90,7 @@ def planes_statistics(
         left_n = tl.minimum(tl.maximum(images - first_n, 0), BLOCK_N)
         left_s = tl.minimum(size - first_s, BLOCK_S)
         inside = (n < left_n)[:, None] & (s < left_s)[None, :]
-        base = plane + first_n.to(tl.int64) * stride + first_s
+        base = plane + first_n.to(tl.int64) * channels * size + first_s
         x = tl.load(base + offsets, mask=inside, other=0.0)
         shifted = tl.where(inside, x.to(tl.float32) - pivot, 0.0)
         tile_count = (left_n * left_s).to(tl.float32)
