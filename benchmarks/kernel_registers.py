@@ -81,9 +81,10 @@ class Variant:
             "BLOCK_P": lines, "BLOCK_C": length, "BLOCK_S": length,
         }  # fmt: skip
         known = VECTORS | {"parts_ptr": "*fp32", "dweight_ptr": "*fp32", "dbias_ptr": "*fp32"}
+        known |= {"var_ptr": "*fp32"}
         known |= dict.fromkeys(self.tensors, f"*{self.storage}")
         known |= {"bits_ptr": "*u8"} if self.has_bits else {}
-        known |= dict.fromkeys(("negative_slope", "share"), "fp32")
+        known |= dict.fromkeys(("negative_slope", "share", "eps"), "fp32")
         return {
             name: constants.get(name)
             if name in constants or (name.endswith("_ptr") and name not in known)
@@ -104,6 +105,15 @@ def variants() -> Iterator[Variant]:
             with_residual = (*xy, "residual_ptr")
             of_x = ("inner_ptr", "x_ptr", "dx_ptr")
             yield Variant(statistics, "statistics", storage, ("x_ptr",), 1, 0)
+            if layout == "rows":
+                in_one, back_in_one = forward.rows_alone, backward.rows_backward_alone
+                yield Variant(
+                    in_one, "normalise", storage, with_residual, 2, 1, "relu", has_bits=True
+                )
+                all_of_x = (*grads, "inner_ptr", "dx_ptr")
+                yield Variant(
+                    back_in_one, "sums", storage, all_of_x, 4, 2, "relu", has_bits=True
+                )
             yield Variant(
                 normalise, "normalise", storage, with_residual, 2, 1, "relu", has_bits=True
             )

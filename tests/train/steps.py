@@ -33,6 +33,7 @@ class Step:
     seed: int
     tile_elements: int
     programs: int
+    alone: int
 
     @property
     def kind(self) -> Activation:
@@ -71,7 +72,7 @@ class Step:
 @contextmanager
 def small_tiles(step: Step) -> Iterator[None]:
     """Let a tiny tensor need many tiles and many splits, as a large one does."""
-    launch = tiles.Launch(step.tile_elements, 64, 4, step.programs, steps=2)
+    launch = tiles.Launch(step.tile_elements, 64, 4, step.programs, steps=2, alone=step.alone)
     kernels = ("statistics", "normalise", "sums", "gradient")
     with mock.patch.dict(tiles.TABLE, {80: dict.fromkeys(kernels, launch)}, clear=True):
         yield
@@ -96,4 +97,5 @@ def steps(draw: st.DrawFn) -> Step:
         seed=draw(st.integers(0, 999)),
         tile_elements=draw(st.sampled_from((64, 256, 2048))),
         programs=draw(st.sampled_from((1, 16))),
+        alone=draw(st.sampled_from((0, 99))),
     )

@@ -28,7 +28,9 @@ KERNELS = [
     kernel
     for module in (forward, backward)
     for kernel in vars(module).values()
-    if isinstance(kernel, triton.JITFunction) and kernel.__module__ == module.__name__
+    if isinstance(kernel, triton.JITFunction)
+    and kernel.__module__ == module.__name__
+    and "first" not in kernel.arg_names  # a part that kernels call
 ]
 VARIANTS = list(kernel_registers.variants())
 

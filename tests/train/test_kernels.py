@@ -33,6 +33,7 @@ LARGE = Step(
     seed=3,
     tile_elements=128,
     programs=8,
+    alone=0,
 )
 
 
@@ -79,6 +80,15 @@ def check(device, step):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_many_splits_and_many_tiles_are_the_formula(kernels, dtype, channels_last):
     check(kernels, dataclasses.replace(LARGE, dtype=dtype, channels_last=channels_last))
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", None])
+@pytest.mark.parametrize("has_residual", [False, True])
+def test_one_launch_is_the_formula(kernels, activation, has_residual):
+    alone = dataclasses.replace(
+        LARGE, activation=activation, has_residual=has_residual, alone=99
+    )
+    check(kernels, alone)
 
 
 @few

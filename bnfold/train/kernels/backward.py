@@ -23,37 +23,31 @@ from bnfold.train.kernels.elementwise import (
 
 
 @triton.jit
-def rows_sums(
+def rows_add_up(
     dy_ptr,
     x_ptr,
     residual_ptr,
     bits_ptr,
     inner_ptr,
-    parts_ptr,  # [2, splits, channels]: sums of inner, of inner · normal
-    mean_ptr,
-    rstd_ptr,
-    weight_ptr,
-    bias_ptr,
+    mean,
+    rstd,
+    weight,
+    bias,
+    first,  # row
     rows,
     channels,
     steps,
+    c,
+    b,  # bytes of packed signs
+    has_c,
     negative_slope,
     ACTIVATION: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Sums of one block of channels over one split of the rows."""
-    split = tl.program_id(1)
-    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    """Add up inner and inner · normal over tiles below each other; store inner if asked."""
     r = tl.arange(0, BLOCK_R)
-    b = tl.program_id(0) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
     length = (channels + 7) // 8
-    has_c = c < channels
-    mean = load_or(mean_ptr, c, has_c, 0.0)
-    rstd = load_or(rstd_ptr, c, has_c, 0.0)
-    weight = load_or(weight_ptr, c, has_c, 1.0)
-    bias = load_or(bias_ptr, c, has_c, 0.0)
-    first = split.to(tl.int64) * steps * BLOCK_R
     sum_inner = tl.zeros((BLOCK_C,), tl.float32)
     sum_product = tl.zeros((BLOCK_C,), tl.float32)
     for step in range(steps):
@@ -83,6 +77,43 @@ def rows_sums(
         inner = tl.where(inside, inner, 0.0)
         sum_inner += tl.sum(inner, 0)
         sum_product += tl.sum(tl.where(inside, inner * normal, 0.0), 0)
+    return sum_inner, sum_product
+
+
+@triton.jit
+def rows_sums(
+    dy_ptr,
+    x_ptr,
+    residual_ptr,
+    bits_ptr,
+    inner_ptr,
+    parts_ptr,  # [2, splits, channels]: sums of inner, of inner · normal
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    rows,
+    channels,
+    steps,
+    negative_slope,
+    ACTIVATION: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Sums of one block of channels over one split of the rows."""
+    split = tl.program_id(1)
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    b = tl.program_id(0) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
+    has_c = c < channels
+    mean = load_or(mean_ptr, c, has_c, 0.0)
+    rstd = load_or(rstd_ptr, c, has_c, 0.0)
+    weight = load_or(weight_ptr, c, has_c, 1.0)
+    bias = load_or(bias_ptr, c, has_c, 0.0)
+    first = split.to(tl.int64) * steps * BLOCK_R
+    sum_inner, sum_product = rows_add_up(
+        dy_ptr, x_ptr, residual_ptr, bits_ptr, inner_ptr, mean, rstd, weight, bias, first,
+        rows, channels, steps, c, b, has_c, negative_slope, ACTIVATION, BLOCK_R, BLOCK_C,
+    )  # fmt: skip
     part = parts_ptr + split * channels + c
     tl.store(part, sum_inner, mask=has_c)
     tl.store(part + tl.num_programs(1) * channels, sum_product, mask=has_c)
@@ -183,8 +214,45 @@ def finish_sums(
 
 
 @triton.jit
-def rows_gradient(
+def rows_differentiate(
     inner_ptr,  # dy, unless the activation has been applied to it
+    x_ptr,
+    dx_ptr,
+    mean_inner,
+    mean_product,
+    mean,
+    rstd,
+    weight,
+    bias,
+    first,  # row
+    rows,
+    channels,
+    steps,
+    c,
+    has_c,
+    negative_slope,
+    ACTIVATION: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """Write the gradient of x on tiles below each other."""
+    r = tl.arange(0, BLOCK_R)
+    for step in range(steps):
+        start = first + step * BLOCK_R
+        inside = (r < rows - start)[:, None] & has_c[None, :]
+        offsets = start * channels + (r[:, None] * channels + c[None, :])
+        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        inner = tl.load(inner_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        normal = (x - mean[None, :]) * rstd[None, :]
+        pre = preactivate(normal, weight[None, :], bias[None, :])
+        inner *= slope_of(pre, negative_slope, ACTIVATION)
+        centred = inner - mean_inner[None, :] - normal * mean_product[None, :]
+        dx = centred * (weight * rstd)[None, :]
+        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def rows_gradient(
+    inner_ptr,
     x_ptr,
     dx_ptr,
     dweight_ptr,
@@ -202,9 +270,8 @@ def rows_gradient(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The gradient of x on a tile [BLOCK_R, BLOCK_C]."""
+    """The gradient of x from known sums."""
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    r = tl.arange(0, BLOCK_R)
     has_c = c < channels
     mean = load_or(mean_ptr, c, has_c, 0.0)
     rstd = load_or(rstd_ptr, c, has_c, 0.0)
@@ -213,18 +280,62 @@ def rows_gradient(
     mean_product = load_or(dweight_ptr, c, has_c, 0.0) * share
     mean_inner = load_or(dbias_ptr, c, has_c, 0.0) * share
     first = tl.program_id(0).to(tl.int64) * steps * BLOCK_R
-    for step in range(steps):
-        start = first + step * BLOCK_R
-        inside = (r < rows - start)[:, None] & has_c[None, :]
-        offsets = start * channels + (r[:, None] * channels + c[None, :])
-        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-        inner = tl.load(inner_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-        normal = (x - mean[None, :]) * rstd[None, :]
-        pre = preactivate(normal, weight[None, :], bias[None, :])
-        inner *= slope_of(pre, negative_slope, ACTIVATION)
-        centred = inner - mean_inner[None, :] - normal * mean_product[None, :]
-        dx = centred * (weight * rstd)[None, :]
-        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+    rows_differentiate(
+        inner_ptr, x_ptr, dx_ptr, mean_inner, mean_product, mean, rstd, weight, bias, first,
+        rows, channels, steps, c, has_c, negative_slope, ACTIVATION, BLOCK_R,
+    )  # fmt: skip
+
+
+@triton.jit
+def rows_backward_alone(
+    dy_ptr,
+    x_ptr,
+    residual_ptr,
+    bits_ptr,
+    inner_ptr,
+    dx_ptr,
+    dweight_ptr,
+    dbias_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    rows,
+    channels,
+    steps,
+    share,
+    negative_slope,
+    ACTIVATION: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """The whole backward in one launch: a program has all rows of its channels."""
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    b = tl.program_id(0) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
+    has_c = c < channels
+    mean = load_or(mean_ptr, c, has_c, 0.0)
+    rstd = load_or(rstd_ptr, c, has_c, 0.0)
+    weight = load_or(weight_ptr, c, has_c, 1.0)
+    bias = load_or(bias_ptr, c, has_c, 0.0)
+    first = tl.program_id(0).to(tl.int64) * 0
+    sum_inner, sum_product = rows_add_up(
+        dy_ptr, x_ptr, residual_ptr, bits_ptr, inner_ptr, mean, rstd, weight, bias, first,
+        rows, channels, steps, c, b, has_c, negative_slope, ACTIVATION, BLOCK_R, BLOCK_C,
+    )  # fmt: skip
+    tl.store(dbias_ptr + c, sum_inner, mask=has_c)
+    tl.store(dweight_ptr + c, sum_product, mask=has_c)
+    if inner_ptr is not None:
+        tl.debug_barrier()  # another thread may read what this one has stored
+        rows_differentiate(
+            inner_ptr, x_ptr, dx_ptr, sum_inner * share, sum_product * share, mean, rstd,
+            weight, bias, first, rows, channels, steps, c, has_c, negative_slope, None,
+            BLOCK_R,
+        )  # fmt: skip
+    else:
+        rows_differentiate(
+            dy_ptr, x_ptr, dx_ptr, sum_inner * share, sum_product * share, mean, rstd, weight,
+            bias, first, rows, channels, steps, c, has_c, negative_slope, ACTIVATION, BLOCK_R,
+        )  # fmt: skip
 
 
 @triton.jit

@@ -22,23 +22,21 @@ from bnfold.train.kernels.elementwise import (
 
 
 @triton.jit
-def rows_statistics(
+def rows_moments(
     x_ptr,
-    parts_ptr,  # [3, splits, channels]: count, mean − pivot, squared deviations
+    pivot,
+    first,  # row
     rows,
     channels,
     steps,
+    c,
+    has_c,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Moments of one block of channels over one split of the rows."""
-    split = tl.program_id(1)
-    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    """Count, mean − pivot and squared deviations of `steps` tiles below each other."""
     r = tl.arange(0, BLOCK_R)
-    has_c = c < channels
-    pivot = tl.load(x_ptr + c, mask=has_c, other=0.0).to(tl.float32)
     offsets = r[:, None] * channels + c[None, :]
-    first = split.to(tl.int64) * steps * BLOCK_R
     count = 0.0
     mean = tl.zeros((BLOCK_C,), tl.float32)
     m2 = tl.zeros((BLOCK_C,), tl.float32)
@@ -53,6 +51,28 @@ def rows_statistics(
         apart = tl.where(inside, shifted - tile_mean[None, :], 0.0)
         tile_m2 = tl.sum(apart * apart, 0)
         count, mean, m2 = merge(count, mean, m2, tile_count, tile_mean, tile_m2)
+    return count, mean, m2
+
+
+@triton.jit
+def rows_statistics(
+    x_ptr,
+    parts_ptr,  # [3, splits, channels]: count, mean − pivot, squared deviations
+    rows,
+    channels,
+    steps,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Moments of one block of channels over one split of the rows."""
+    split = tl.program_id(1)
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    has_c = c < channels
+    pivot = tl.load(x_ptr + c, mask=has_c, other=0.0).to(tl.float32)
+    first = split.to(tl.int64) * steps * BLOCK_R
+    count, mean, m2 = rows_moments(
+        x_ptr, pivot, first, rows, channels, steps, c, has_c, BLOCK_R, BLOCK_C
+    )
     part = parts_ptr + split * channels + c
     stride = tl.num_programs(1) * channels
     tl.store(part, tl.zeros((BLOCK_C,), tl.float32) + count, mask=has_c)
@@ -141,6 +161,49 @@ def finish_statistics(
 
 
 @triton.jit
+def rows_write(
+    x_ptr,
+    residual_ptr,
+    y_ptr,
+    bits_ptr,
+    mean,
+    rstd,
+    weight,
+    bias,
+    first,  # row
+    rows,
+    channels,
+    steps,
+    c,
+    b,  # bytes of packed signs
+    has_c,
+    negative_slope,
+    ACTIVATION: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Write activation(pre), and on which side of zero pre lies, on tiles below each other."""
+    r = tl.arange(0, BLOCK_R)
+    length = (channels + 7) // 8
+    for step in range(steps):
+        start = first + step * BLOCK_R
+        has_r = r < rows - start
+        inside = has_r[:, None] & has_c[None, :]
+        offsets = start * channels + (r[:, None] * channels + c[None, :])
+        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        normal = (x - mean[None, :]) * rstd[None, :]
+        pre = preactivate(normal, weight[None, :], bias[None, :])
+        if residual_ptr is not None:
+            pre += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        y = activate(pre, negative_slope, ACTIVATION)
+        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
+        if bits_ptr is not None:
+            at = start * length + (r[:, None] * length + b[None, :])
+            packed = pack(is_positive(pre), BLOCK_R, BLOCK_C)
+            tl.store(bits_ptr + at, packed, mask=has_r[:, None] & (b < length)[None, :])
+
+
+@triton.jit
 def rows_normalise(
     x_ptr,
     residual_ptr,
@@ -158,33 +221,62 @@ def rows_normalise(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Y = activation(pre), and one bit per value that says on which side of zero pre lies."""
+    """Normalise with known statistics."""
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    r = tl.arange(0, BLOCK_R)
+    b = tl.program_id(1) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
     has_c = c < channels
     mean = load_or(mean_ptr, c, has_c, 0.0)
     rstd = load_or(rstd_ptr, c, has_c, 0.0)
     weight = load_or(weight_ptr, c, has_c, 1.0)
     bias = load_or(bias_ptr, c, has_c, 0.0)
     first = tl.program_id(0).to(tl.int64) * steps * BLOCK_R
-    for step in range(steps):
-        start = first + step * BLOCK_R
-        has_r = r < rows - start
-        inside = has_r[:, None] & has_c[None, :]
-        offsets = start * channels + (r[:, None] * channels + c[None, :])
-        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-        normal = (x - mean[None, :]) * rstd[None, :]
-        pre = preactivate(normal, weight[None, :], bias[None, :])
-        if residual_ptr is not None:
-            pre += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-        y = activate(pre, negative_slope, ACTIVATION)
-        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
-        if bits_ptr is not None:
-            length = (channels + 7) // 8
-            b = tl.program_id(1) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
-            at = start * length + (r[:, None] * length + b[None, :])
-            packed = pack(is_positive(pre), BLOCK_R, BLOCK_C)
-            tl.store(bits_ptr + at, packed, mask=has_r[:, None] & (b < length)[None, :])
+    rows_write(
+        x_ptr, residual_ptr, y_ptr, bits_ptr, mean, rstd, weight, bias, first, rows, channels,
+        steps, c, b, has_c, negative_slope, ACTIVATION, BLOCK_R, BLOCK_C,
+    )  # fmt: skip
+
+
+@triton.jit
+def rows_alone(
+    x_ptr,
+    residual_ptr,
+    y_ptr,
+    bits_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    var_ptr,
+    rows,
+    channels,
+    steps,
+    negative_slope,
+    eps,
+    ACTIVATION: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """The whole forward in one launch: a program has all rows of its channels."""
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    b = tl.program_id(0) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
+    has_c = c < channels
+    pivot = tl.load(x_ptr + c, mask=has_c, other=0.0).to(tl.float32)
+    first = tl.program_id(0).to(tl.int64) * 0
+    count, mean, m2 = rows_moments(
+        x_ptr, pivot, first, rows, channels, steps, c, has_c, BLOCK_R, BLOCK_C
+    )
+    var = m2 / tl.maximum(count, 1.0)
+    rstd = tl.div_rn(1.0, tl.sqrt_rn(var + eps))
+    mean += pivot
+    tl.store(mean_ptr + c, mean, mask=has_c)
+    tl.store(rstd_ptr + c, rstd, mask=has_c)
+    tl.store(var_ptr + c, var, mask=has_c)
+    weight = load_or(weight_ptr, c, has_c, 1.0)
+    bias = load_or(bias_ptr, c, has_c, 0.0)
+    rows_write(
+        x_ptr, residual_ptr, y_ptr, bits_ptr, mean, rstd, weight, bias, first, rows, channels,
+        steps, c, b, has_c, negative_slope, ACTIVATION, BLOCK_R, BLOCK_C,
+    )  # fmt: skip
 
 
 @triton.jit

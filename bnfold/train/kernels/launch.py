@@ -70,6 +70,13 @@ class Plan:
         wanted = self.processors * self.launch(kernel).programs
         return split_of(self.tile(kernel), self.layout, wanted)
 
+    def tiles_alone(self, kernel: Kernel) -> int:
+        """Return how many tiles a single program per block of channels takes, or 0."""
+        if not isinstance(self.layout, Rows):
+            return 0
+        tiles = -(-self.layout.rows // self.tile(kernel).lines)
+        return tiles if tiles <= self.launch(kernel).alone else 0
+
 
 def plan_of(x: Tensor) -> Plan:
     """Return how kernels read x, or say why they cannot."""
@@ -192,10 +199,37 @@ def forward(
     activation: Activation,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return y, mean, 1 / √(var + eps), biased variance and packed signs (or nothing)."""
-    mean, rstd, var = statistics(x, eps)
     bits = empty_bits(x, residual, activation)
+    if plan_of(x).tiles_alone("normalise"):
+        return forward_alone(x, weight, bias, residual, eps, activation, bits)
+    mean, rstd, var = statistics(x, eps)
     affine = Affine(mean, rstd, weight, bias)
     y = normalise(x, affine, residual, activation, bits if bits.numel() else None)
+    return y, mean, rstd, var, bits
+
+
+def forward_alone(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    activation: Activation,
+    bits: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `forward`, in one launch, for a matrix of few rows."""
+    plan = plan_of(x)
+    tile, channels = plan.tile("normalise"), plan.layout.channels
+    mean, rstd, var = vectors(x, channels, 3)
+    residual = None if residual is None else laid_out_like(residual, x)
+    y = torch.empty_like(x)
+    pointers = (x, residual, y, bits if bits.numel() else None, mean, rstd, weight, bias, var)
+    with on_device_of(x):
+        forward_kernels.rows_alone[(-(-channels // tile.length),)](
+            *pointers, plan.layout.per_channel, channels, plan.tiles_alone("normalise"),
+            activation.negative_slope, eps, ACTIVATION=activation.name, BLOCK_R=tile.lines,
+            BLOCK_C=tile.length, num_warps=tile.warps, **ROUNDED,
+        )  # fmt: skip
     return y, mean, rstd, var, bits
 
 
@@ -220,11 +254,39 @@ def backward(
     """Return the gradients of x, weight, bias and, where it is stored, of the residual."""
     dy = laid_out_like(dy, x)
     inner = torch.empty_like(x) if store_inner else None
+    if plan_of(x).tiles_alone("sums"):
+        return backward_alone(dy, x, affine, residual, bits, activation, inner)
     dweight, dbias = sums(dy, x, affine, residual, bits, activation, inner)
     known = dy if inner is None else inner
     left = activation.name if inner is None else None
     slope = activation.negative_slope
     dx = gradient(known, x, affine, (dweight, dbias), left, slope)
+    return dx, dweight, dbias, dx.new_empty(0) if inner is None else inner
+
+
+def backward_alone(
+    dy: Tensor,
+    x: Tensor,
+    affine: Affine,
+    residual: Tensor | None,
+    bits: Tensor,
+    activation: Activation,
+    inner: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `backward`, in one launch, for a matrix of few rows."""
+    plan = plan_of(x)
+    tile, layout = plan.tile("sums"), plan.layout
+    dx = torch.empty_like(x)
+    dweight, dbias = vectors(x, layout.channels, 2)
+    residual = None if residual is None else laid_out_like(residual, x)
+    packed = bits if bits.numel() else None
+    pointers = (dy, x, residual, packed, inner, dx, dweight, dbias, *affine.buffers())
+    with on_device_of(x):
+        backward_kernels.rows_backward_alone[(-(-layout.channels // tile.length),)](
+            *pointers, layout.per_channel, layout.channels, plan.tiles_alone("sums"),
+            1.0 / layout.per_channel, activation.negative_slope, ACTIVATION=activation.name,
+            BLOCK_R=tile.lines, BLOCK_C=tile.length, num_warps=tile.warps, **ROUNDED,
+        )  # fmt: skip
     return dx, dweight, dbias, dx.new_empty(0) if inner is None else inner
 
 

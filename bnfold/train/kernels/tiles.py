@@ -26,6 +26,7 @@ class Launch:
     warps: int
     programs: int  # per multiprocessor, where the work is split
     steps: int = 4  # at most so many tiles per program, where there are enough programs anyway
+    alone: int = 16  # up to so many tiles one program does all there is to do, in one launch
 
     def length_of_rows(self, itemsize: int) -> int:
         """How many channels a tile spans."""
