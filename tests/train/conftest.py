@@ -19,6 +19,9 @@ def available(device: str) -> str:
     torch = pytest.importorskip("torch")
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    # The convolutions around our layers are to compute the same twice, and in float32.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
     return device
 
 

@@ -28,6 +28,7 @@ def test_suite_passes_in_the_interpreter(name):
         capture_output=True,
         text=True,
         check=False,
+        timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
