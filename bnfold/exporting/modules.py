@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -119,13 +119,26 @@ def as_it_is(model: nn.Module) -> nn.Module:
 def _with_plain_weights(module: nn.Module) -> None:
     """Put the value of every computed weight in the place of its formula."""
     if parametrize.is_parametrized(module):
-        for name in list(module.parametrizations):  # type: ignore[arg-type]  # a ModuleDict
-            parametrize.remove_parametrizations(module, name)
+        _without_formulas(module)
     hooks = module._forward_pre_hooks  # noqa: SLF001  where the older weight norms live
     for key, hook in list(hooks.items()):
         if type(hook).__module__ in _OLD_NORMS:
             hook.remove(module)  # type: ignore[attr-defined]  # both classes have it
             del hooks[key]
+
+
+def _without_formulas(module: nn.Module) -> None:
+    """Undo parametrisations, keeping what they give.
+
+    `remove_parametrizations` would take the property off the class, which the user's module
+    shares.
+    """
+    names = list(cast("nn.ModuleDict", module.parametrizations))
+    values = {name: getattr(module, name).detach().clone() for name in names}
+    module.__class__ = type(module).__bases__[0]
+    del module.parametrizations
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 _OLD_NORMS: Final = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
