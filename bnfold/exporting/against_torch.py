@@ -39,6 +39,8 @@ from bnfold.runtime import Arrays, Job, Level, run_all, write_arrays
 
 _NO_KERNEL: Final = ("NOT_IMPLEMENTED", "Could not find an implementation")
 _BLIND: Final = "no output reacted to its inputs or to rounding noise: equality says nothing"
+_RANDOM: Final = "the module gives something else for the same input: there is chance in it"
+_THREADS: Final = 1000
 _MOST_LETTERS: Final = 400
 _LEVELS: Final = (Level.DISABLED, Level.ALL)
 """As the file says, and as the runtime does by its default."""
@@ -56,6 +58,7 @@ class Witness:
         reference: The same in float64.
         noise: With every number nudged, one entry per draw.
         coarsest: Largest unit roundoff among the numbers of module and inputs.
+        is_random: Whether the module gives something else for the same input.
     """
 
     example: Example
@@ -65,6 +68,7 @@ class Witness:
     reference: Runs
     noise: tuple[Runs, ...]
     coarsest: float
+    is_random: bool
 
 
 def heard(
@@ -84,15 +88,27 @@ def heard(
         seed: Of the noise.
     """
     nudged = (run_nudged(model, example, sets, draw) for draw in first_draws(seed))
+    outputs = tuple(run(model, example, tensors) for tensors in sets)
+    again = run(model, example, sets[0])
     return Witness(
         example,
         tuple(names),
         tuple(sets),
-        tuple(run(model, example, tensors) for tensors in sets),
+        outputs,
         run_wide(model, example, sets),
         tuple(one for one in nudged if not one.stopped),
         coarsest(model, example.tensors),
+        not all(_is_the_same(*pair) for pair in zip(outputs[0], again, strict=True)),
     )
+
+
+def _is_the_same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether two runs agree, but for what the order of threads may do to a sum."""
+    far = deviation(one, other)
+    if far is None or not is_float(one):
+        return far is not None and not far.flipped
+    scale = scale_of(one)
+    return far.largest <= _THREADS * scale.floor * scale.largest and not far.flipped
 
 
 def judged(witness: Witness, path: Path, folder: Path) -> VerifyReport:
@@ -182,7 +198,9 @@ def _report(
         warnings = (*warnings, f"{witness.reference.stopped}; judged by rounding noise alone")
     wrong = [_told(check) for check in checks if not check.passed]
     verdict = Verdict.FAILED if wrong else Verdict.PASSED
-    if not wrong and all(_is_blind(witness, place) for place in range(len(witness.names))):
+    if witness.is_random:
+        wrong, verdict = [_RANDOM], Verdict.NOT_JUDGED
+    elif not wrong and all(_is_blind(witness, place) for place in range(len(witness.names))):
         wrong, verdict = [_BLIND], Verdict.NOT_JUDGED
     return VerifyReport(
         verdict,

@@ -1,8 +1,9 @@
-"""On which inputs an export is verified: the user's own, drawn ones like it, other sizes."""
+"""On which inputs an export is verified: the user's own, some like it, other sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from bnfold.exporting.axes import Axes
 from bnfold.exporting.examples import Example
 from bnfold.exporting.modules import call
 
-_DRAWN = 2
+_DRAWN: Final = 2
 
 
 def first_call(model: nn.Module, example: Example) -> object:
@@ -48,7 +49,7 @@ def calls_to_try(
     """
     generator = torch.Generator().manual_seed(seed)
     shapes = [tuple(one.shape) for one in example.tensors]
-    sets = [example.tensors]
+    sets = [example.tensors, tuple(_negated(one) for one in example.tensors)]
     sets += [_drawn(example, shapes, generator) for _ in range(_DRAWN)]
     if not axes.symbols:
         return sets, ()
@@ -69,6 +70,11 @@ def calls_to_try(
     return sets, tuple(
         f"the module itself does not run at {said} ({why})" for said, why in failed.items()
     )
+
+
+def _negated(tensor: Tensor) -> Tensor:
+    """The other sign takes the other way where a module decides by its data."""
+    return -tensor if tensor.is_floating_point() else tensor
 
 
 def _one_by_one(now: Mapping[str, int], others: Mapping[str, int]) -> list[dict[str, int]]:

@@ -14,24 +14,28 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 from torch.onnx import TrainingMode
 from torch.utils import _pytree as pytree
 
 from bnfold.errors import ModelError
 from bnfold.exporting.axes import Axes
 from bnfold.exporting.examples import Example, tensors_in
-from bnfold.exporting.tidy import forget_the_machine, optimized
+from bnfold.exporting.tidy import forget_the_machine, name_interface, optimized
 
 _OPSET_OF_TORCHSCRIPT: Final = 18
 _INSIDE_BYTES: Final = 1_900_000_000
-_LOUD: Final = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+_LOUD: Final = (
+    *("torch.onnx", "torch.export", "torch._export", "torch.fx", "torch._dynamo"),
+    *("onnxscript", "onnx_ir"),
+)
 _MOST_WORDS: Final = 300
 
 
@@ -70,15 +74,18 @@ class _Flat(nn.Module):
         return tensors_in(self.model(*args, **kwargs))
 
 
-def written(request: Request, exporter: str, path: Path) -> onnx.ModelProto:
-    """Write the module to ``path`` and return it, weights left in a file beside if large.
+def written(request: Request, exporter: str, path: Path) -> tuple[str, ...]:
+    """Write the module to ``path``, with a file of weights beside it if they are large.
+
+    Returns:
+        Warnings of what tracing cannot see.
 
     Raises:
         ModelError: If the exporter cannot, or what it wrote is no valid model.
     """
     export = _by_dynamo if exporter == "dynamo" else _by_torchscript
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet() as remarks, torch.no_grad():
             export(request, path)
     except Exception as error:
         other = "torchscript" if exporter == "dynamo" else "dynamo"
@@ -92,7 +99,12 @@ def written(request: Request, exporter: str, path: Path) -> onnx.ModelProto:
     forget_the_machine(proto)
     path.write_bytes(proto.SerializeToString())
     check_valid(path, f"the file of torch's {exporter} exporter")
-    return proto
+    traced = [one for one in remarks if issubclass(one.category, TracerWarning)]
+    return tuple(dict.fromkeys(_first_sentence(str(one.message)) for one in traced))
+
+
+def _first_sentence(text: str) -> str:
+    return f"the tracer says: {' '.join(text.split()).partition('. ')[0]}"
 
 
 def check_valid(path: Path, what: str) -> None:
@@ -112,6 +124,7 @@ def check_valid(path: Path, what: str) -> None:
 
 
 def _by_dynamo(request: Request, path: Path) -> None:
+    request = _without_free_names(request)
     example = request.example
     program = torch.onnx.export(
         request.model,
@@ -129,10 +142,21 @@ def _by_dynamo(request: Request, path: Path) -> None:
         message = "it wrote nothing"
         raise RuntimeError(message)
     optimized(program.model)
+    name_interface(program.model, example.names, request.axes.by_tensor)
     weights = program.model.graph.initializers.values()
     tensors = (value.const_value for value in weights)
     size_bytes = sum(tensor.nbytes for tensor in tensors if tensor is not None)
     program.save(str(path), external_data=size_bytes > _INSIDE_BYTES)
+
+
+def _without_free_names(request: Request) -> Request:
+    """Give a module that takes ``**kwargs`` its tensors by position: open sizes need that."""
+    kinds = {one.kind for one in inspect.signature(request.model.forward).parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        return request
+    example = request.example
+    flat = Example(example.tensors, {}, example.names, spelled=True)
+    return replace(request, model=_Flat(request.model, example).eval(), example=flat)
 
 
 def _dynamic_shapes(request: Request) -> Any:
@@ -176,16 +200,16 @@ def _by_torchscript(request: Request, path: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporters' remarks on their own future and on packages they miss to them."""
+def _quiet() -> Iterator[list[warnings.WarningMessage]]:
+    """Keep back what exporters say of their own future and of packages that they miss."""
     loggers = [logging.getLogger(name) for name in _LOUD]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        with warnings.catch_warnings(record=True) as remarks:
+            warnings.simplefilter("always")
+            yield remarks
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -23,8 +23,10 @@ _DIFFERENT: Final = (
     nn.modules.dropout._DropoutNd,  # noqa: SLF001  torch has no public name for it
     nn.modules.instancenorm._InstanceNorm,  # noqa: SLF001  torch has no public name for it
     nn.RReLU,
+    nn.RNNBase,
+    nn.MultiheadAttention,
 )
-"""Modules known to compute something else in train mode: named first."""
+"""Modules of torch that compute something else in train mode."""
 
 
 class _PlainBatchNorm(_BatchNorm):
@@ -54,12 +56,19 @@ def module_in(model: object) -> nn.Module:
 
 
 def check_eval_mode(model: nn.Module) -> None:
-    """Refuse a model of which any part is in train mode, and name the parts.
+    """Refuse a model of which any part that can tell is in train mode, and name the parts.
+
+    Modules of torch that compute the same in both modes are passed over: quantisation leaves
+    them in train mode.
 
     Raises:
         ModelError: If one is.
     """
-    training = [(name, one) for name, one in model.named_modules() if one.training]
+    training = [
+        (name, one)
+        for name, one in model.named_modules()
+        if one.training and (one is model or _can_tell(one))
+    ]
     if not training:
         return
     training.sort(key=lambda pair: not isinstance(pair[1], _DIFFERENT))
@@ -73,6 +82,10 @@ def check_eval_mode(model: nn.Module) -> None:
         " the one that was trained for",
         remedy="call model.eval() before, or pass eval_mode=True (--eval)",
     )
+
+
+def _can_tell(module: nn.Module) -> bool:
+    return isinstance(module, _DIFFERENT) or not type(module).__module__.startswith("torch.")
 
 
 def about_statistics(model: nn.Module) -> tuple[str, ...]:

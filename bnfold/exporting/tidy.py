@@ -7,7 +7,8 @@ runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import onnx
@@ -15,6 +16,7 @@ import onnx_ir as ir
 
 _HIDDEN: Final = "bnfold.hidden"
 _KEPT: Final = "BatchNormalization"
+_WORD: Final = re.compile(r"[A-Za-z_]\w*")
 
 
 class _Annotated(Protocol):
@@ -80,6 +82,43 @@ def drop_zero_biases(model: ir.Model) -> None:
     for node in _nodes(model):
         if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2]):
             node.resize_inputs(2)
+
+
+def name_interface(
+    model: ir.Model, names: Sequence[str], axes: Sequence[Mapping[int, str]]
+) -> None:
+    """Give inputs and open sizes the names they were to have.
+
+    The dynamo exporter renames an input that is returned as it is, and mixes up open sizes
+    where an argument is no tensor (torch 2.13).
+
+    Args:
+        model: The model.
+        names: Of its inputs.
+        axes: From every open axis of an input to its name.
+    """
+    if len(model.graph.inputs) != len(names):
+        return
+    symbols: dict[str, str] = {}
+    for value, name, open_axes in zip(model.graph.inputs, names, axes, strict=True):
+        value.name = name
+        for axis, symbol in open_axes.items():
+            dim = None if value.shape is None else value.shape[axis]
+            if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
+                symbols[dim.value] = symbol
+    values = [*model.graph.inputs, *(out for node in _nodes(model) for out in node.outputs)]
+    for value in values:
+        if value.shape is not None and not value.shape.frozen:
+            _rename_sizes(value.shape, symbols)
+
+
+def _rename_sizes(shape: ir.Shape, symbols: Mapping[str, str]) -> None:
+    """Rename symbols in sizes, also in those that are expressions."""
+    for axis, dim in enumerate(shape):
+        if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
+            fresh = _WORD.sub(lambda word: symbols.get(word[0], word[0]), dim.value)
+            if fresh != dim.value:
+                shape[axis] = fresh
 
 
 def _is_zeros(value: ir.Value | None) -> bool:

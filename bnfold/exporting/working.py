@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ def carried_out(
     """
     subject = _subject(model, args, kwargs, wishes)
     wishes.tell(f"exporting ({wishes.exporter})")
-    exported = _exported(subject, wishes, folder / "exported.onnx")
+    exported = folder / "exported.onnx"
+    remarks = _exported(subject, wishes, exported)
     original, final = load(exported), exported
     result: FoldResult | None = None
     pictures: tuple[Picture, ...] = ()
@@ -113,6 +114,7 @@ def carried_out(
         result.save(final)
         check_valid(final, "the folded model")
         pictures = tuple(pictures_of(original, result.model, result.report.steps))
+    subject = replace(subject, warnings=(*subject.warnings, *remarks))
     verification = _verified(subject, wishes, final, folder) if wishes.verify else None
     report = _report(subject, wishes, load(final), result, verification)
     if wishes.unfolded is not None:
@@ -141,7 +143,8 @@ def _subject(
     return Subject(user, copy, example, axes, names, tuple(sets), warnings)
 
 
-def _exported(subject: Subject, wishes: Wishes, path: Path) -> Path:
+def _exported(subject: Subject, wishes: Wishes, path: Path) -> tuple[str, ...]:
+    """Write the model as it is before the fold; return warnings."""
     request = Request(
         to_export(subject.user),
         traceable(subject.example, subject.axes),
@@ -150,9 +153,9 @@ def _exported(subject: Subject, wishes: Wishes, path: Path) -> Path:
         wishes.opset,
         _open_outputs(subject) if subject.axes.symbols else (),
     )
-    written(request, wishes.exporter, path)
+    remarks = written(request, wishes.exporter, path)
     _check_open(subject, path)
-    return path
+    return remarks
 
 
 def _open_outputs(subject: Subject) -> tuple[Mapping[int, str], ...]:
@@ -194,11 +197,13 @@ def _verified(subject: Subject, wishes: Wishes, path: Path, folder: Path) -> Ver
     witness = heard(subject.model, subject.example, names, sets, wishes.seed)
     report = judged(witness, path, folder)
     if report.verdict is Verdict.FAILED:
-        checked = "; the fold itself was checked: the exporter's own file is off"
+        checked = "the fold itself was checked: the exporter's own file is off"
         raise CheckFailedError(
             "the exported model computes something else than the module; nothing is written",
             where=str(wishes.path),
-            why=report.why + (checked if wishes.fold else ""),
+            why="; ".join(
+                (report.why, *([checked] if wishes.fold else []), *subject.warnings)
+            ),
             remedy="try the other exporter; look for what depends on the data or is random",
         )
     return report
