@@ -261,6 +261,66 @@ def test_without_a_float64_reference_noise_decides(tmp_path):
     assert "rounding noise alone" in result.report.verification.warnings[0]
 
 
+class Branching(nn.Module):
+    def forward(self, x):
+        return 2 * x if x.sum() > 0 else 3 * x
+
+
+def test_a_branch_that_tracing_fixed_is_convicted_and_the_tracer_is_quoted(tmp_path):
+    with pytest.raises(CheckFailedError) as caught:
+        bnfold.export(
+            Branching().eval(), nets.image(), tmp_path / "o.onnx", exporter="torchscript"
+        )
+    assert "the tracer says" in caught.value.why
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_chance_is_not_judged(tmp_path):
+    class Chance(nn.Module):
+        def forward(self, x):
+            return x + torch.rand_like(x)
+
+    result = bnfold.export(
+        Chance().eval(), nets.image(), tmp_path / "o.onnx", exporter="torchscript"
+    )
+    assert result.report.verification.verdict is Verdict.NOT_JUDGED
+    assert "chance" in result.report.verification.why
+
+
+def test_an_input_that_is_returned_keeps_its_name(tmp_path):
+    class Through(nn.Module):
+        def forward(self, x, scale=2.0):
+            return x, x * scale
+
+    out = tmp_path / "o.onnx"
+    result = bnfold.export(Through().eval(), (nets.image(), 3.0), out, dynamic_batch=True)
+    assert [port.name for port in result.report.inputs] == ["x"]
+    assert [port.shape[0] for port in result.report.outputs] == ["batch", "batch"]
+    assert result.report.verification.passed
+
+
+def test_buffers_that_evaluation_writes_are_copies(tmp_path):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x):
+            self.calls += 1
+            return 2 * x
+
+    net = Counting().eval()
+    bnfold.export(net, nets.image(), tmp_path / "o.onnx", exporter="torchscript", verify=False)
+    assert net.calls.item() == 0
+
+
+def test_what_an_exporter_cannot_write_is_said_in_a_sentence(tmp_path):
+    with pytest.raises(ModelError, match="dynamo exporter cannot write") as caught:
+        bnfold.export(Branching().eval(), nets.image(), tmp_path / "o.onnx", verify=False)
+    assert "data-dependent" in caught.value.why
+    assert "torchscript" in caught.value.remedy
+
+
 def test_half_precision(tmp_path):
     net = nets.conv_bn().half()
     result = bnfold.export(net, nets.image().half(), tmp_path / "o.onnx")
