@@ -73,9 +73,15 @@ class _Choices(TypedDict):
     help="Which of torch's exporters writes the graph.",
 )
 @click.option("--opset", type=int, help="Version of ONNX's operators.")
-@click.option("--input-name", "input_names", multiple=True, help="Name inputs (repeatable).")
 @click.option(
-    "--output-name", "output_names", multiple=True, help="Name outputs (repeatable)."
+    "--input-name", "input_names", multiple=True, metavar="NAME", help="Name inputs, in order."
+)
+@click.option(
+    "--output-name",
+    "output_names",
+    multiple=True,
+    metavar="NAME",
+    help="Name outputs, in order.",
 )
 @click.option(
     "--eval",
@@ -156,10 +162,11 @@ def _exported(
 ) -> ExportResult:
     from bnfold.exporting.examples import drawn_arguments
     from bnfold.exporting.from_torch import export
-    from bnfold.exporting.sources import load_weights, source_named
+    from bnfold.exporting.sources import current_folder_first, load_weights, source_named
     from bnfold.report.progress import progress
 
-    with progress() as tell:
+    # A module may import its neighbours as late as in its forward.
+    with current_folder_first(), progress() as tell:
         tell("making the module")
         source = source_named(target)
         if weights is not None:

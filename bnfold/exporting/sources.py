@@ -50,7 +50,7 @@ def source_named(word: str) -> Source:
             remedy="write module:callable, such as nets:resnet; modules beside the current"
             " folder are found",
         )
-    with _current_folder_first():
+    with current_folder_first():
         try:
             found = _imported(word)
             made = found if isinstance(found, nn.Module) else found()
@@ -73,8 +73,8 @@ def _imported(word: str) -> Any:
 
 
 @contextmanager
-def _current_folder_first() -> Iterator[None]:
-    """Find modules beside the current folder, also those that a callable imports."""
+def current_folder_first() -> Iterator[None]:
+    """Find modules beside the current folder for a while, as a shell's user expects."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
