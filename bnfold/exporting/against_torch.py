@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bnfold.errors import ModelError
 from bnfold.evidence.compare import Deviation, deviation, is_float, scale_of
 from bnfold.evidence.judge import Trial, judge
-from bnfold.evidence.noise import first_draws
+from bnfold.evidence.noise import Draw, first_draws, further_draws
 from bnfold.evidence.verification.against import Exhibit, errors_of
 from bnfold.evidence.verification.metrics import metrics_of
 from bnfold.exporting.examples import Example
@@ -51,6 +51,7 @@ class Witness:
     """What the module computes, and everything its outputs are measured by.
 
     Attributes:
+        model: The module.
         example: The call, with the places of the tensors.
         names: Of the outputs.
         sets: The inputs, one entry for each call.
@@ -61,6 +62,7 @@ class Witness:
         is_random: Whether the module gives something else for the same input.
     """
 
+    model: nn.Module
     example: Example
     names: tuple[str, ...]
     sets: tuple[tuple[Tensor, ...], ...]
@@ -87,19 +89,29 @@ def heard(
         sets: The inputs; the module runs on all of them.
         seed: Of the noise.
     """
-    nudged = (run_nudged(model, example, sets, draw) for draw in first_draws(seed))
     outputs = tuple(run(model, example, tensors) for tensors in sets)
     again = run(model, example, sets[0])
     return Witness(
+        model,
         example,
         tuple(names),
         tuple(sets),
         outputs,
         run_wide(model, example, sets),
-        tuple(one for one in nudged if not one.stopped),
+        _noise(model, example, sets, first_draws(seed)),
         coarsest(model, example.tensors),
         not all(_is_the_same(*pair) for pair in zip(outputs[0], again, strict=True)),
     )
+
+
+def _noise(
+    model: nn.Module,
+    example: Example,
+    sets: Sequence[tuple[Tensor, ...]],
+    draws: Sequence[Draw],
+) -> tuple[Runs, ...]:
+    nudged = (run_nudged(model, example, sets, draw) for draw in draws)
+    return tuple(one for one in nudged if not one.stopped)
 
 
 def _is_the_same(one: NDArray[Any], other: NDArray[Any]) -> bool:
@@ -111,13 +123,16 @@ def _is_the_same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return far.largest <= _THREADS * scale.floor * scale.largest and not far.flipped
 
 
-def judged(witness: Witness, path: Path, folder: Path) -> VerifyReport:
+def judged(witness: Witness, path: Path, folder: Path, seed: int) -> VerifyReport:
     """Run an exported model on the same inputs and judge it.
+
+    More noise is drawn before it is convicted: few draws may happen to be quiet.
 
     Args:
         witness: What the module computes.
         path: The model.
         folder: For inputs and outputs.
+        seed: Of the noise that is drawn before it is convicted.
 
     Raises:
         MissingDependencyError: If ONNX Runtime is not installed.
@@ -137,7 +152,13 @@ def judged(witness: Witness, path: Path, folder: Path) -> VerifyReport:
             return VerifyReport(Verdict.FAILED, cases=_cases(witness), why=why)
     if not found:
         return VerifyReport(Verdict.NOT_JUDGED, cases=_cases(witness), why=warnings[0])
-    return _report(witness, found, tuple(warnings))
+    report = _report(witness, found, tuple(warnings))
+    if report.verdict is Verdict.FAILED:
+        more = _noise(witness.model, witness.example, witness.sets, further_draws(seed))
+        report = _report(
+            replace(witness, noise=(*witness.noise, *more)), found, tuple(warnings)
+        )
+    return report
 
 
 def _made(folder: Path) -> Path:

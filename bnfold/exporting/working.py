@@ -195,7 +195,7 @@ def _verified(subject: Subject, wishes: Wishes, path: Path, folder: Path) -> Ver
     wishes.tell(f"verifying against torch on {len(subject.sets)} inputs")
     names, sets = subject.outputs, subject.sets
     witness = heard(subject.model, subject.example, names, sets, wishes.seed)
-    report = judged(witness, path, folder)
+    report = judged(witness, path, folder, wishes.seed)
     if report.verdict is Verdict.FAILED:
         checked = "the fold itself was checked: the exporter's own file is off"
         raise CheckFailedError(
