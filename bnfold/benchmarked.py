@@ -482,5 +482,6 @@ def _check_ran(measured: Measured, shown: str) -> None:
         "nothing could be timed",
         where=shown,
         why="; ".join(f"{name}: {why}" for name, why in failures[0].items()),
-        remedy="the arms run alone and not together: choose fewer --arms, or a smaller batch",
+        remedy="with details each arm runs alone first, which shows whose fault it is; if all"
+        " run alone, choose fewer --arms or a smaller batch",
     )
