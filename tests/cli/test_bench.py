@@ -104,7 +104,6 @@ def test_markdown_goes_to_stdout_for_a_dash(call, model):
         (["--prefer-nhwc"], "no such option"),
         (["--shape", "z=1"], "the model's inputs are 'x'"),
         (["--shape", "x=1x4x8x8"], "this shape cannot be used"),
-        (["--shape", "x=1x3x8x8", "--batch", "2"], "the batch size is fixed at 1"),
         (["--turbo"], "No such option"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -183,7 +182,7 @@ def test_a_missing_runtime_exits_with_4(call, model, monkeypatch):
 @pytest.fixture
 def hurried(monkeypatch):
     """Without --max-time an interval is insisted on; let that take seconds, not a minute."""
-    monkeypatch.setattr("bnfold.benchmarked._SECONDS_PER_BATCH", 1.0)
+    monkeypatch.setattr("bnfold.benchmarked.call._SECONDS_PER_BATCH", 1.0)
 
 
 @pytest.mark.slow

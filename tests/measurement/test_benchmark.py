@@ -239,6 +239,11 @@ def test_float16_converts_models_and_the_users_inputs(quick):
     assert any("float16 in float32, with casts" in said for said in report.warnings)
 
 
+def test_a_shape_says_the_sizes_and_the_batch_the_first_axis(quick):
+    report = quick(conv_bn(), shapes="x=1x3x8x8", batch=(2, 5))
+    assert [case.shapes["x"] for case in report.cases] == [(2, 3, 8, 8), (5, 3, 8, 8)]
+
+
 def test_sizes_that_the_model_leaves_open_can_be_given(quick):
     report = quick(oddities.spatial(), arms=("original",), shapes="x=2x3x9x7")
     assert report.cases[0].shapes == {"x": (2, 3, 9, 7)}
