@@ -187,9 +187,11 @@ def _table(table: Table) -> list[str]:
 
 
 def _details(summary: str, lines: Sequence[str]) -> list[str]:
+    """Return lines behind a click; GitHub reads them as Markdown behind an empty line only."""
     if not lines:
         return []
-    return ["", "<details>", f"<summary>{summary}</summary>", *lines, "", "</details>"]
+    opened = lines if lines[0] == "" else ["", *lines]
+    return ["", "<details>", f"<summary>{summary}</summary>", *opened, "", "</details>"]
 
 
 def escaped(text: str) -> str:
