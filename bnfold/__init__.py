@@ -9,20 +9,25 @@ if TYPE_CHECKING:
     from bnfold import errors, passes
     from bnfold.benchmarked import benchmark
     from bnfold.checked import fold
+    from bnfold.exporting.from_torch import export
+    from bnfold.exporting.result import ExportResult
     from bnfold.folding.api import FoldResult
-    from bnfold.records import BenchReport, FoldReport, Refusal, VerifyReport
+    from bnfold.records import BenchReport, ExportReport, FoldReport, Refusal, VerifyReport
     from bnfold.verified import verify
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BenchReport",
+    "ExportReport",
+    "ExportResult",
     "FoldReport",
     "FoldResult",
     "Refusal",
     "VerifyReport",
     "benchmark",
     "errors",
+    "export",
     "fold",
     "passes",
     "verify",
@@ -31,6 +36,9 @@ __all__ = [
 _HOMES = {
     "benchmark": "bnfold.benchmarked",
     "BenchReport": "bnfold.records",
+    "export": "bnfold.exporting.from_torch",
+    "ExportReport": "bnfold.records",
+    "ExportResult": "bnfold.exporting.result",
     "fold": "bnfold.checked",
     "FoldResult": "bnfold.folding.api",
     "FoldReport": "bnfold.records",

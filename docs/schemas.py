@@ -21,9 +21,11 @@ from typing import Any, Final
 
 from bnfold.report.documents import (
     BENCH_SCHEMA,
+    EXPORT_SCHEMA,
     FOLD_SCHEMA,
     VERIFY_SCHEMA,
     BenchDocument,
+    ExportDocument,
     FoldDocument,
     VerifyDocument,
 )
@@ -34,6 +36,7 @@ DOCUMENTS: Final[Mapping[str, tuple[str, type]]] = {
     "fold-report.json": (FOLD_SCHEMA, FoldDocument),
     "verify-report.json": (VERIFY_SCHEMA, VerifyDocument),
     "bench-report.json": (BENCH_SCHEMA, BenchDocument),
+    "export-report.json": (EXPORT_SCHEMA, ExportDocument),
 }
 _NUMBER: Final = {
     "description": "A number, or a word for what JSON has no number for.",

@@ -10,23 +10,18 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 import onnx
 import torch
 from torch import Tensor, nn
 from torch.onnx import TrainingMode
 
+from bnfold.exporting.tidy import forget_the_machine
 from models.recipes import RECIPES, build, example
 
 _OPSET_OF_TORCHSCRIPT: Final = 18
-
-
-class _Annotated(Protocol):
-    """A part of a model that can carry notes for people."""
-
-    def ClearField(self, name: str) -> None: ...  # noqa: N802 - protobuf's own spelling
 
 
 def _by_torchscript(net: nn.Module, inputs: Tensor, **settings: object) -> onnx.ModelProto:
@@ -83,22 +78,6 @@ def export(net: nn.Module, inputs: Tensor, setting: str) -> onnx.ModelProto:
     forget_the_machine(model)
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def forget_the_machine(model: onnx.ModelProto) -> None:
-    """Remove the notes in which exporters name source files of the machine they ran on."""
-    for part in _annotated_parts(model):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-
-
-def _annotated_parts(model: onnx.ModelProto) -> Iterable[_Annotated]:
-    """Yield the model and everything in its main graph and functions that can carry notes."""
-    graph = model.graph
-    yield from (model, graph, *graph.node, *graph.input, *graph.output)
-    yield from (*graph.value_info, *graph.initializer)
-    for function in model.functions:
-        yield from (function, *function.node, *function.value_info)
 
 
 def count_kept(name: str, setting: str) -> int:

@@ -13,8 +13,8 @@ from types import FrameType
 from typing import Any, Final
 
 from benchmarks import arms
-from benchmarks.gpu import nets, planner
-from benchmarks.gpu.planner import Past, Task
+from benchmarks.gpu import nets, planner, rows
+from benchmarks.gpu.planner import Pass, Past, Task
 from benchmarks.gpu.record import Context, said, tell
 
 SECTION: Final = "inference"
@@ -35,18 +35,16 @@ def prepare(context: Context) -> nets.Exports:
 def run(context: Context) -> None:
     """Measure as much as there is time for, the most telling first."""
     part = context.results(SECTION)
-    part |= {"nets": {}, "rows": _resumed(context), "not_reached": []}
+    earlier = context.record.document.pop("resumed_rows", [])
+    part |= {"nets": {}, "rows": rows.worth_keeping(earlier), "not_reached": []}
     files = _files(context, part)
     passes = planner.DRY_PASSES if context.options.dry_run else planner.PASSES
-    done = frozenset(row["key"] for row in part["rows"])
-    part["not_reached"] = [task.key for task in planner.plan(list(files), passes, done)]
-    _measure_all(context, part, planner.plan(list(files), passes, done), files)
+    _measure_all(context, part, passes, files)
 
 
-def _resumed(context: Context) -> list[dict[str, Any]]:
-    """What an earlier run has measured, where it was to be gone on with."""
-    earlier = context.record.document.pop("resumed_rows", [])
-    return [row for row in earlier if row["outcome"] == "measured"]
+def _least(context: Context) -> int:
+    """With how many processes a case counts as measured; a dry run takes any."""
+    return 1 if context.options.dry_run else planner.NEEDED_PROCESSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def _files(context: Context, part: dict[str, Any]) -> dict[str, Files]:
             why = "" if net in found else str(entry["outcome"])
         part["nets"][net] = {"exporter": nets.exporter_of(net), "error": why, **told}
         if why:
-            part["rows"].append(_row(net, why))
+            part["rows"].append(rows.of_net(net, why))
     context.record.save()
     return found
 
@@ -92,79 +90,93 @@ def _folded(net: str, cache: Path) -> tuple[Files, dict[str, Any]]:
     return Files(original, folded), told
 
 
-def _row(net: str, why: str, task: Task | None = None) -> dict[str, Any]:
-    """A row of the results: what was asked, and so far nothing but a reason."""
-    how = task.how if task else None
-    return {
-        "key": task.key if task else net,
-        "net": net,
-        "batch": how.batch if how else None,
-        "dtype": how.dtype if how else "",
-        "cuda_graph": bool(how and how.cuda_graph),
-        "arms": list(how.arms) if how else [],
-        "outcome": "failed",
-        "why": why,
-        "share_s": None,
-        "elapsed_s": None,
-        "document": None,
-    }
-
-
 def _measure_all(
-    context: Context, part: dict[str, Any], tasks: Sequence[Task], files: dict[str, Files]
+    context: Context, part: dict[str, Any], passes: Sequence[Pass], files: dict[str, Files]
 ) -> None:
     """Work through the plan; what had too little time for an interval comes once more."""
-    past: list[Past] = []
-    queue, again = list(tasks), set()
+    past, again = rows.pasts(part["rows"]), set[str]()
+    keys = [key for task in planner.plan(list(files), passes) for key in task.case_keys]
+    known = _take_stock(context, part, keys)
+    queue = planner.plan(list(files), passes, known)
     while queue:
         task = queue.pop(0)
-        share = _share_s(context, task, len(queue) + 1, past)
-        if share is None:
+        row = _measured(context, part, [task, *queue], past, files[task.net])
+        _take_stock(context, part, keys)
+        if row is None:
             continue
-        row = _row(task.net, "", task)
-        part["rows"].append(row)
-        with context.record.step(task.key) as entry:
-            _measure(context, row, files[task.net], task, share)
-            entry["outcome"] = _outcome_line(row)
-        if row["outcome"] != "measured":
+        past += rows.pasts([row])
+        if task.key in again:
             continue
-        count = planner.processes_of(row["document"])
-        past.append(Past(task.net, row["elapsed_s"], count))
-        _settle(part, row)
-        if _is_too_short(context, count) and task.key not in again:
-            again.add(task.key)
-            queue = planner.put_off(queue, task)
+        for one in rows.once_more(row, task, _least(context)):
+            again.add(one.key)
+            queue = planner.put_off(queue, one)
+    tell(f"{len(keys) - len(part['not_reached'])} of {len(keys)} planned cases are measured")
 
 
-def _share_s(context: Context, task: Task, left: int, past: Sequence[Past]) -> float | None:
-    dry = context.options.dry_run
-    needed = _DRY_S if dry else planner.needed_s(task.net, past, _FIRST_S)
-    share = planner.share_s(context.left_s, left, needed, _LONGEST_S)
+def _take_stock(
+    context: Context, part: dict[str, Any], planned: Sequence[str]
+) -> frozenset[str]:
+    """Return the keys of what is measured, and note what of the plan is not."""
+    known = rows.done(part["rows"], _least(context))
+    missing = [key for key in planned if key not in known]
+    part |= {"planned": len(planned), "not_reached": missing}
+    return known
+
+
+def _measured(
+    context: Context,
+    part: dict[str, Any],
+    queue: Sequence[Task],
+    past: Sequence[Past],
+    files: Files,
+) -> rows.Row | None:
+    """Measure the first of the queue and return its row; None where time is too short."""
+    task = queue[0]
+    details = _takes_details(context, part, queue, past)
+    share = _share_s(context, queue, past, details=details)
     if share is None:
-        tell(f"{task.key}: not reached, {context.left_s:.0f} s left, {needed:.0f} s needed")
-    return share
+        return None
+    row = rows.of_task(task, details=details)
+    part["rows"].append(row)
+    with context.record.step(task.key) as entry:
+        try:
+            _measure(context, row, files, task, share)
+        finally:
+            entry["outcome"] = _outcome_line(row)
+            rows.settle(part["rows"], row)
+    return row
 
 
-def _is_too_short(context: Context, processes: int) -> bool:
-    return not context.options.dry_run and processes < planner.NEEDED_PROCESSES
+def _takes_details(
+    context: Context, part: dict[str, Any], queue: Sequence[Task], past: Sequence[Past]
+) -> bool:
+    """Whether to look at what runs: once for each network and type, if there is time."""
+    task, *others = queue
+    if not task.how.details or rows.looked_at(part["rows"], task):
+        return False
+    if context.options.dry_run:
+        return True
+    return planner.affords_details(task, others, context.left_s, past)
 
 
-def _settle(part: dict[str, Any], row: dict[str, Any]) -> None:
-    """A measured row stands for its task, in place of an earlier one that was too short."""
-    part["rows"] = [one for one in part["rows"] if one is row or one["key"] != row["key"]]
-    part["not_reached"] = [key for key in part["not_reached"] if key != row["key"]]
+def _share_s(
+    context: Context, queue: Sequence[Task], past: Sequence[Past], *, details: bool
+) -> float | None:
+    task = queue[0]
+    needed = planner.needed_s(task, past, _FIRST_S, details=details)
+    if context.options.dry_run:
+        needed = _DRY_S
+    return planner.share_s(context.left_s, len(queue), needed, _LONGEST_S)
 
 
-def _measure(
-    context: Context, row: dict[str, Any], files: Files, task: Task, share: float
-) -> None:
+def _measure(context: Context, row: rows.Row, files: Files, task: Task, share: float) -> None:
     """Fill the row; Ctrl-C fills it with what there is, and goes on to the caller."""
     begun = context.record.clock()
     row["share_s"] = round(share, 1)
     limit = min(_BEYOND * share + _GRACE_S, max(context.left_s, 0) + _GRACE_S)
     with _alarm(limit) as alarm:
         try:
-            document = _benchmark(context, files, task, share)
+            document = _benchmark(context, files, task, share, details=row["details"])
         except KeyboardInterrupt:
             if not alarm.rang:
                 row["why"] = "interrupted"
@@ -173,15 +185,21 @@ def _measure(
             return
         except Exception as error:  # noqa: BLE001  one network's failure is its row
             row["why"] = said(error)
+            if type(error).__name__ == "UsageError":
+                row["outcome"] = rows.REFUSED
             return
         finally:
             row["elapsed_s"] = round(context.record.clock() - begun, 1)
-    _fill(row, document, context)
+    rows.fill(row, document)
+    if context.options.samples:
+        context.record.keep_samples(row["key"], document)
     if arms.was_interrupted(document) and not alarm.rang:
         raise KeyboardInterrupt
 
 
-def _benchmark(context: Context, files: Files, task: Task, share: float) -> dict[str, Any]:
+def _benchmark(
+    context: Context, files: Files, task: Task, share: float, *, details: bool
+) -> dict[str, Any]:
     bnfold = importlib.import_module("bnfold")
     to_json = importlib.import_module("bnfold.report.to_json")
     report = bnfold.benchmark(
@@ -189,32 +207,26 @@ def _benchmark(context: Context, files: Files, task: Task, share: float) -> dict
         files.folded,
         arms=task.how.arms,
         provider=context.options.provider,
-        batch=task.how.batch,
+        batch=task.how.batches,
         threads=1 if context.options.dry_run else 0,
         dtype=task.how.dtype,
         cuda_graph=task.how.cuda_graph,
         max_time_s=share,
+        details=details,
     )
     document: dict[str, Any] = to_json.bench_document(report)
     return document
 
 
-def _fill(row: dict[str, Any], document: dict[str, Any], context: Context) -> None:
-    """Put a document into a row, and say how it ended."""
-    cases = document["cases"]
-    failures = [f"{arm}: {why}" for case in cases for arm, why in case["failures"].items()]
-    timed = bool(cases) and bool(cases[0]["latencies"])
-    row["outcome"] = "measured" if timed else "failed"
-    row["why"] = "; ".join(failures) or ("" if timed else "ended before anything was timed")
-    row["document"] = arms.without_samples(document)
-    if context.options.samples:
-        context.record.keep_samples(row["key"], document)
-
-
-def _outcome_line(row: dict[str, Any]) -> str:
-    if row["outcome"] != "measured":
-        return f"failed: {row['why']}"
-    return f"folded / original {arms.ratio_cell(row['document']['cases'][0], 'folded')}"
+def _outcome_line(row: rows.Row) -> str:
+    """Say in a line what came out, at every batch size."""
+    told = [
+        f"batch {case['batch']} {arms.ratio_cell(case, 'folded')}"
+        for case in (row["document"] or {"cases": ()})["cases"]
+        if case["latencies"]
+    ]
+    found = [f"folded / original: {', '.join(told)}"] if told else []
+    return "; ".join([*found, *([f"{row['outcome']}: {row['why']}"] if row["why"] else [])])
 
 
 @dataclass(slots=True)

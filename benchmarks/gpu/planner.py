@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 NEEDED_PROCESSES: Final = 6
 """With fewer, `bnfold.benchmark` gives no interval."""
-_BESIDE: Final = 3
-"""What starts and looks cost at the beginning of a benchmark, in processes that measure."""
+_SAMPLES_S: Final = 0.6
+"""What each process is to take samples of one batch size for."""
+_MARGIN: Final = 1.1
 _LATEST: Final = 5
+_FAR_TOO_SHORT: Final = 0.7
 
 ALL_ARMS: Final = ("original", "folded", "unfused")
 FEW_ARMS: Final = ("original", "folded")
@@ -22,57 +25,90 @@ class Pass:
     """One way of measuring, for all networks in turn.
 
     Attributes:
-        batch: The batch size.
+        batches: The batch sizes, measured in the same processes.
         dtype: ``"model"`` for the file as it is, in float32, or ``"float16"``.
         cuda_graph: Whether a captured CUDA graph is replayed.
         arms: The arms beside the null run.
+        details: Whether to look at what runs, where that is not known of a network yet.
     """
 
-    batch: int
+    batches: tuple[int, ...]
     dtype: str = "model"
     cuda_graph: bool = False
     arms: tuple[str, ...] = FEW_ARMS
+    details: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One measurement: a network in one way."""
+    """One measurement: a network in one way, at several batch sizes."""
 
     net: str
     how: Pass
 
     @property
     def key(self) -> str:
-        """A name by which results of several runs can be told apart."""
-        graph = " graph" if self.how.cuda_graph else ""
-        return f"{self.net} batch {self.how.batch} {self.how.dtype}{graph}"
+        """A name by which it can be told from others."""
+        return _key(self, ",".join(map(str, self.how.batches)))
+
+    @property
+    def case_keys(self) -> tuple[str, ...]:
+        """The names of its cases, by which results of several runs can be told apart."""
+        return tuple(_key(self, str(batch)) for batch in self.how.batches)
+
+    def at(self, batches: Sequence[int]) -> Task:
+        """The same at other batch sizes."""
+        return replace(self, how=replace(self.how, batches=tuple(batches)))
+
+    def shares_pass(self, other: Task) -> bool:
+        """Whether another is measured in the same way, batch sizes aside."""
+        mine = (self.how.dtype, self.how.cuda_graph)
+        return mine == (other.how.dtype, other.how.cuda_graph)
+
+
+def _key(task: Task, batches: str) -> str:
+    graph = " graph" if task.how.cuda_graph else ""
+    return f"{task.net} batch {batches} {task.how.dtype}{graph}"
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a measurement took: all of it, in how many processes that measured."""
+    """What a measurement took.
 
-    net: str
-    elapsed_s: float
+    Attributes:
+        task: What was measured.
+        details: Whether processes for starts and looks were part of it.
+        processes: How many processes measured.
+        elapsed_s: All of it.
+        timed_s: Of that the timed calls.
+    """
+
+    task: Task
+    details: bool
     processes: int
+    elapsed_s: float
+    timed_s: float
 
 
 PASSES: Final = (
-    Pass(1, arms=ALL_ARMS),
-    Pass(32, arms=ALL_ARMS),
-    Pass(32, "float16"),
-    Pass(1, cuda_graph=True),
-    Pass(1, "float16", cuda_graph=True),
-    Pass(8),
-    Pass(1, "float16"),
-    Pass(8, "float16"),
-    Pass(32, cuda_graph=True),
-    Pass(32, "float16", cuda_graph=True),
-    Pass(8, cuda_graph=True),
-    Pass(8, "float16", cuda_graph=True),
+    Pass((1, 32), details=True),
+    Pass((1, 32), "float16"),
+    Pass((1, 8, 32), cuda_graph=True),
+    Pass((1, 8, 32), "float16", cuda_graph=True),
+    Pass((8,), arms=ALL_ARMS, details=True),
+    Pass((8,), "float16", details=True),
 )
-"""The most telling first: what time is too short for is what would have told least."""
-DRY_PASSES: Final = (Pass(1, arms=ALL_ARMS), Pass(4, "float16"))
+"""The most telling first: what time is too short for is what would have told least.
+
+A batch size more in the same processes costs a third of a task of its own, so only the first
+two passes, which are to reach every network early, leave batch 8 for the end. Details cost
+half a task; float16 changes kernels, and hardly what is left to run. A CUDA graph replays the
+same nodes, and the runtime's profiler does not see them.
+"""
+DRY_PASSES: Final = (
+    Pass((1, 4), arms=ALL_ARMS, details=True),
+    Pass((1, 4), "float16"),
+)
 
 
 def plan(
@@ -83,29 +119,67 @@ def plan(
     Args:
         nets: The networks.
         passes: The ways of measuring.
-        done: Keys of what an earlier run has measured already.
+        done: Keys of cases that are measured already; a task is left with the others.
     """
-    tasks = [Task(net, how) for how in passes for net in nets]
-    return [task for task in tasks if task.key not in done]
+    tasks = []
+    for task in (Task(net, how) for how in passes for net in nets):
+        cases = zip(task.how.batches, task.case_keys, strict=True)
+        lacking = [batch for batch, key in cases if key not in done]
+        if lacking:
+            tasks.append(task.at(lacking))
+    return tasks
 
 
-def needed_s(net: str, past: Sequence[Past], first_s: float) -> float:
-    """Return how long a measurement must take to end with an interval.
+def needed_s(task: Task, past: Sequence[Past], first_s: float, *, details: bool) -> float:
+    """Return how long a measurement must take to end with intervals.
 
     Args:
-        net: The network.
+        task: The measurement.
         past: What measurements took so far, in order.
         first_s: What to take where nothing is known.
+        details: Whether it looks at what runs, too.
     """
     known = [one for one in past if one.processes > 0]
-    own = [one for one in known if one.net == net]
+    own = [one for one in known if one.task.net == task.net]
     latest = (own or known)[-_LATEST:]
     if not latest:
         return first_s
-    return 1.1 * statistics.median(
-        one.elapsed_s * (NEEDED_PROCESSES + _BESIDE) / (one.processes + _BESIDE)
+    unit_s = statistics.median(
+        (one.elapsed_s - one.timed_s) / _work(one.task.how, one.processes, details=one.details)
         for one in latest
     )
+    samples_s = NEEDED_PROCESSES * len(task.how.batches) * _SAMPLES_S
+    return _MARGIN * unit_s * _work(task.how, NEEDED_PROCESSES, details=details) + samples_s
+
+
+def _work(how: Pass, processes: int, *, details: bool) -> float:
+    """What is done beside samples; the unit is a process that opens one session.
+
+    One that measures costs half a unit more for each batch size. Details are a process for
+    each arm at each batch size, and one that looks at what runs of it.
+    """
+    measuring = processes * (1 + len(how.batches) / 2)
+    return measuring + details * len(how.arms) * (len(how.batches) + 1)
+
+
+def affords_details(
+    task: Task, queue: Sequence[Task], left_s: float, past: Sequence[Past]
+) -> bool:
+    """Whether looking at what runs does not cost another network its turn in this pass.
+
+    Where time is far too short for the whole pass it is done, too: what is measured is then
+    measured whole, and the rest is for another run.
+
+    Args:
+        task: The measurement.
+        queue: What comes after it.
+        left_s: What is left of the time.
+        past: What measurements took so far; without any, it is tried.
+    """
+    whole = [task, *itertools.takewhile(task.shares_pass, queue)]
+    plain_s = sum(needed_s(one, past, 0.0, details=False) for one in whole)
+    more_s = needed_s(task, past, 0.0, details=True) - needed_s(task, past, 0.0, details=False)
+    return left_s >= plain_s + more_s or left_s < _FAR_TOO_SHORT * plain_s
 
 
 def share_s(left_s: float, tasks_left: int, needed: float, longest_s: float) -> float | None:
@@ -135,10 +209,6 @@ def section_s(left_s: float, weights: Sequence[float]) -> float:
 
 def put_off(queue: Sequence[Task], task: Task) -> list[Task]:
     """Return the queue with a task again, behind what is left of its own pass."""
-    at = next((i for i, one in enumerate(queue) if one.how != task.how), len(queue))
+    others = (i for i, one in enumerate(queue) if not one.shares_pass(task))
+    at = next(others, len(queue))
     return [*queue[:at], task, *queue[at:]]
-
-
-def processes_of(document: Mapping[str, Any]) -> int:
-    """Return how many processes measured, by a benchmark's document."""
-    return sum(len({one["process"] for one in case["series"]}) for case in document["cases"])

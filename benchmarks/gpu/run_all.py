@@ -31,7 +31,16 @@ if not __package__:
 
 from benchmarks import arms
 from benchmarks.gpu import machine, nets, planner
-from benchmarks.gpu.record import Context, Options, Record, begin, free_stem, said, tell
+from benchmarks.gpu.record import (
+    SCHEMA,
+    Context,
+    Options,
+    Record,
+    begin,
+    free_stem,
+    said,
+    tell,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +201,16 @@ def _earlier(options: Options, device: str) -> dict[str, Any]:
     """Read the measurements of an earlier run on the same kind of device.
 
     Raises:
-        ValueError: If it is of another device, or no result of this script.
+        ValueError: If it is of another device, or no result of this version of the script.
     """
     if options.resume is None:
         return {}
     document = json.loads(options.resume.read_text(encoding="utf-8"))
     if document.get("device") != device:
         message = f"{options.resume} is of {document.get('device')}, and this is {device}"
+        raise ValueError(message)
+    if document.get("schema") != SCHEMA:
+        message = f"{options.resume} has schema {document.get('schema')}, not {SCHEMA}"
         raise ValueError(message)
     rows = document["sections"].get("inference", {}).get("rows", [])
     kept = [{"from": str(options.resume), **row} for row in rows]

@@ -17,6 +17,7 @@ _COMMANDS: Final = {
     "verify": "Judge whether two models compute the same function.",
     "bench": "Measure what a fold buys on this machine.",
     "inspect": "List every map: where it would go, or what stops it.",
+    "export": "Write a torch module as ONNX, folded, and verified against torch.",
 }
 _UNUSABLE: Final = 3
 _INTERRUPTED: Final = 130

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import onnx
+
 from bnfold.errors import RequirementError, UsageError
 from bnfold.records import FoldReport, Stay, VerifyReport
 
 NO_STAYS: Final = "no-stays"
 VERIFIED: Final = "verified"
 _NONE_OF: Final = "no-"
-_OPERATORS: Final = {"batchnorm": "BatchNormalization"}
+_OPERATORS: Final = {"batchnorm": "batchnormalization"}
 _NAMED: Final = 5
 
 
@@ -47,10 +49,24 @@ def check_met(words: Sequence[str], report: FoldReport, check: VerifyReport | No
         elif word == NO_STAYS:
             _check_none(word, len(report.stays), report.stays)
         else:
-            asked = word.removeprefix(_NONE_OF)
-            kind = _OPERATORS.get(asked.lower(), asked)
-            stays = [stay for stay in report.stays if stay.rule == kind]
-            _check_none(word, report.counts_after.get(kind, 0), stays)
+            _check_operator(word, report)
+
+
+def _check_operator(word: str, report: FoldReport) -> None:
+    """None is left, in functions of the model neither: those count by what stays there."""
+    asked = word.removeprefix(_NONE_OF).lower()
+    kind = _OPERATORS.get(asked, asked)
+    known = {one.name for one in onnx.defs.get_all_schemas()}
+    if kind not in {one.lower() for one in (*known, *report.counts_before)}:
+        raise UsageError(
+            f"there is no operator {word.removeprefix(_NONE_OF)!r}",
+            where=f"--require {word}",
+            why="neither ONNX nor this model has one of that name, so it would always hold",
+            remedy="check the spelling: bnfold inspect lists the operators",
+        )
+    stays = [stay for stay in report.stays if stay.rule.lower() == kind]
+    counted = sum(n for name, n in report.counts_after.items() if name.lower() == kind)
+    _check_none(word, max(counted, len(stays)), stays)
 
 
 def _check_verified(check: VerifyReport | None) -> None:
@@ -59,7 +75,7 @@ def _check_verified(check: VerifyReport | None) -> None:
         raise RequirementError(
             "the fold is not verified; the model is not written",
             why=why,
-            remedy="install ONNX Runtime and leave --no-verify out",
+            remedy="install ONNX Runtime, and leave --no-verify and --dry-run out",
         )
 
 

@@ -43,17 +43,20 @@ def next_sampling_s(left_s: float, spent: Sequence[Spent], cases: int = 1) -> fl
     return min(max(left_s / wanted - beside_s, shortest_s), longest_s)
 
 
-def is_time_over(left_s: float, spent: Sequence[Spent], *, insist: bool) -> bool:
+def is_time_over(
+    left_s: float, spent: Sequence[Spent], cases: int = 1, *, insist: bool
+) -> bool:
     """Whether another process would last beyond the end.
 
     Args:
         left_s: What is left of the time.
         spent: What the processes so far took.
+        cases: How many cases the process would sample.
         insist: Go on until an interval is possible, whatever the time.
     """
     if insist and len(spent) < FEWEST_PROCESSES:
         return False
-    return left_s < (_beside(spent) + _SHORTEST_S if spent else 0.0)
+    return left_s < (_beside(spent) + cases * _SHORTEST_S if spent else 0.0)
 
 
 def _beside(spent: Sequence[Spent]) -> float:

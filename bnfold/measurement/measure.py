@@ -199,8 +199,10 @@ class Campaign:
                 ended = self._ending(states[index], told, index) or _UNDECIDED
                 states[index] = replace(states[index], ending=ended)
             _stop_if_interrupted(told)
-            over = is_time_over(until - self.clock(), spent, insist=self.goal.insist)
-            going = [] if over else [i for i in going if states[i].ending is _UNDECIDED]
+            going = [index for index in going if states[index].ending is _UNDECIDED]
+            left_s = until - self.clock()
+            if is_time_over(left_s, spent, len(going), insist=self.goal.insist):
+                break
 
     def _take_samples(
         self, going: Sequence[int], states: Sequence[Case], until: float, spent: list[Spent]

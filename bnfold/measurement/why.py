@@ -151,16 +151,25 @@ def doubts(
     settings: BenchSettings,
 ) -> tuple[str, ...]:
     """Say what the reader should know before believing the figures, each with a remedy."""
-    found: list[str] = []
+    by_words: dict[str, list[Case]] = {}
     for case in cases:
-        where = "" if case.batch is None else f"batch {case.batch}: "
-        found += [where + said for said in _of_case(case, settings)]
+        for said in _of_case(case, settings):
+            by_words.setdefault(said, []).append(case)
+    found = [_where(those) + said for said, those in by_words.items()]
     found += _of_graphs(graphs)
     found += _of_machine(machine)
     provider = arms[0].provider if arms else ""
     if settings.dtype == "float16" and provider.startswith("CPU"):
         found.append("the CPU provider computes float16 in float32, with casts: time a GPU")
     return tuple(found)
+
+
+def _where(cases: Sequence[Case]) -> str:
+    """The batch sizes of which the same is to be said."""
+    sizes = [str(case.batch) for case in cases if case.batch is not None]
+    more = len(sizes) - _NAMED
+    named = ", ".join(sizes[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"batch {named}: " if sizes else ""
 
 
 def _of_case(case: Case, settings: BenchSettings) -> Iterator[str]:

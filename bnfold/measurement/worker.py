@@ -31,6 +31,8 @@ from bnfold.runtime.plans import SessionPlan
 
 _PROFILED_S: Final = 2.0
 _MOST_PROFILED: Final = 20
+_DOZEN: Final = 12
+_LONGEST_DOZEN_NS: Final = 600_000_000
 
 
 class Journal:
@@ -146,9 +148,12 @@ def _said(error: Exception, plan: SessionPlan) -> str:
 def _warmed(
     case: int, arms: Mapping[str, Call], warm_s: float, journal: Journal
 ) -> dict[str, Warmth]:
-    most_ns = int(warm_s / len(arms) * 1e9)
+    """Warm every arm up; networks of many milliseconds get a dozen calls at least."""
     found = {}
     for name, call in arms.items():
+        share_ns = int(warm_s / len(arms) * 1e9)
+        dozen_ns = min(_DOZEN * time_one(call, time.perf_counter_ns), _LONGEST_DOZEN_NS)
+        most_ns = max(share_ns, dozen_ns)
         found[name] = warm = warm_up(call, time.perf_counter_ns, most_ns)
         journal.note(case=case, warmed=name, calls=warm.calls, settled=warm.settled)
     return found

@@ -83,7 +83,7 @@ def check_writable(path: str | Path) -> None:
         why = f"the folder {str(path.parent)!r} is not writable"
     if why:
         remedy = "name a file in a folder that exists and is writable"
-        raise OutputError("cannot write the model", where=str(path), why=why, remedy=remedy)
+        raise OutputError("cannot write the file", where=str(path), why=why, remedy=remedy)
 
 
 def _write(model: ir.Model, path: Path) -> None:

@@ -17,6 +17,7 @@ from bnfold.records.benchmarks import (
     Start,
     Turn,
 )
+from bnfold.records.exports import ExportReport, Port
 from bnfold.records.folds import (
     CONSTANT_INPUTS,
     INFERENCE,
@@ -66,6 +67,7 @@ __all__ = [
     "Comparison",
     "DeviceState",
     "Ending",
+    "ExportReport",
     "Finding",
     "FoldReport",
     "LabelReport",
@@ -77,6 +79,7 @@ __all__ = [
     "Patch",
     "Permissions",
     "Picture",
+    "Port",
     "ProofReport",
     "ReferenceErrors",
     "Refusal",

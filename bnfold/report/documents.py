@@ -13,6 +13,7 @@ from typing import Any, Final
 from bnfold.errors import UsageError
 from bnfold.records import (
     BenchReport,
+    ExportReport,
     FoldReport,
     Normalisation,
     Picture,
@@ -24,6 +25,7 @@ from bnfold.records import (
 FOLD_SCHEMA: Final = "bnfold/fold-report/2"
 VERIFY_SCHEMA: Final = "bnfold/verify-report/1"
 BENCH_SCHEMA: Final = "bnfold/bench-report/1"
+EXPORT_SCHEMA: Final = "bnfold/export-report/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +141,33 @@ class BenchDocument:
     fold: FoldDocument | None = None
 
 
-def kind_of(
-    document: Mapping[str, Any],
-) -> type[FoldDocument | VerifyDocument | BenchDocument]:
+@dataclass(frozen=True, slots=True)
+class ExportDocument:
+    """What `bnfold export` did, and what was found of the result.
+
+    Attributes:
+        schema: Name and version of this shape.
+        made: When it was made, and by what.
+        source: The module, as the user named it; empty if it was in memory.
+        model: Where the model was written.
+        report: How it was made and verified.
+        fold: What the fold did, with the comparison of the folded model with the exported
+            one; null if nothing was to be folded.
+    """
+
+    schema: str
+    made: Made
+    source: str
+    model: str
+    report: ExportReport = field(metadata={"flat": True, "without": ("fold", "check")})
+    fold: FoldDocument | None = None
+
+
+Document = FoldDocument | VerifyDocument | BenchDocument | ExportDocument
+"""Any of them."""
+
+
+def kind_of(document: Mapping[str, Any]) -> type[Document]:
     """Return the type of a document by the schema that it names.
 
     Raises:
@@ -157,8 +183,9 @@ def kind_of(
     return _KINDS[name]
 
 
-_KINDS: Final[Mapping[str, type[FoldDocument | VerifyDocument | BenchDocument]]] = {
+_KINDS: Final[Mapping[str, type[Document]]] = {
     FOLD_SCHEMA: FoldDocument,
     VERIFY_SCHEMA: VerifyDocument,
     BENCH_SCHEMA: BenchDocument,
+    EXPORT_SCHEMA: ExportDocument,
 }

@@ -11,9 +11,16 @@ from typing import Any, Final
 from bnfold.report.bench_page import bench_page
 from bnfold.report.blocks import Page, column_title, is_number_column, text_of
 from bnfold.report.canvas import require
-from bnfold.report.documents import BenchDocument, FoldDocument, VerifyDocument, kind_of
+from bnfold.report.documents import (
+    BenchDocument,
+    ExportDocument,
+    FoldDocument,
+    VerifyDocument,
+    kind_of,
+)
 from bnfold.report.drawing import DRAWING_CSS
 from bnfold.report.encoding import decode
+from bnfold.report.export_page import export_page
 from bnfold.report.fold_page import fold_page
 from bnfold.report.verify_page import verify_page
 
@@ -44,6 +51,8 @@ def _page(document: Mapping[str, Any]) -> Page:
             return fold_page(read)
         case VerifyDocument() as read:
             return verify_page(read)
+        case ExportDocument() as read:
+            return export_page(read)
 
 
 def _together(text: str) -> str:

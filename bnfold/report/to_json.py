@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from bnfold.records import BenchReport, FoldReport, Picture, VerifyReport
+from bnfold.records import BenchReport, ExportReport, FoldReport, Picture, VerifyReport
 from bnfold.report.documents import (
     BENCH_SCHEMA,
+    EXPORT_SCHEMA,
     FOLD_SCHEMA,
     VERIFY_SCHEMA,
     BenchDocument,
+    ExportDocument,
     FoldDocument,
     Made,
     Operators,
@@ -75,6 +77,23 @@ def bench_document(
     return _encoded(
         BenchDocument(BENCH_SCHEMA, _made(), command, report.complete, report, fold)
     )
+
+
+def export_document(
+    report: ExportReport, pictures: Sequence[Picture] = (), source: str = "", model: str = ""
+) -> dict[str, Any]:
+    """Return an export as a document.
+
+    Args:
+        report: How it was made, and what was found of it.
+        pictures: The graph around folds, before and after.
+        source: The module, as the user named it.
+        model: Where the model was written.
+    """
+    fold = None
+    if report.fold is not None:
+        fold = _fold(report.fold, report.check, pictures, source)
+    return _encoded(ExportDocument(EXPORT_SCHEMA, _made(), source, model, report, fold))
 
 
 def fold_to_json(

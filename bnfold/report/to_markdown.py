@@ -10,9 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bnfold.records import Verdict, VerifyReport
-from bnfold.report import bench_tables, fold_tables, verify_tables, words
+from bnfold.report import bench_tables, export_tables, fold_tables, verify_tables, words
 from bnfold.report.blocks import Table, column_title, is_number_column, shortened, text_of
-from bnfold.report.documents import BenchDocument, FoldDocument, VerifyDocument, kind_of
+from bnfold.report.documents import (
+    BenchDocument,
+    ExportDocument,
+    FoldDocument,
+    VerifyDocument,
+    kind_of,
+)
 from bnfold.report.encoding import decode
 
 _MARKS: Final = {"good": "✅", "bad": "❌", "warn": "⚠️", "quiet": "➖"}
@@ -30,6 +36,8 @@ def to_markdown(document: Mapping[str, Any]) -> str:
     kind = kind_of(document)
     if kind is BenchDocument:
         return bench_to_markdown(document)
+    if kind is ExportDocument:
+        return export_to_markdown(document)
     return fold_to_markdown(document) if kind is FoldDocument else verify_to_markdown(document)
 
 
@@ -83,6 +91,32 @@ def fold_to_markdown(document: Mapping[str, Any]) -> str:
     lines += _details("Every fold", _table(shortened(fold_tables.steps_table(report.steps))))
     if check is not None:
         lines += _details("The check", _check_lines(check))
+    return _joined(lines)
+
+
+def export_to_markdown(document: Mapping[str, Any]) -> str:
+    """Return an export in short.
+
+    Args:
+        document: As `export_document` makes it.
+    """
+    read = decode(ExportDocument, document)
+    report, found = read.report, read.report.verification
+    answer, tone = export_tables.export_answer(report)
+    said = [words.sentence(one) for one in export_tables.export_said(read)]
+    warnings = (*report.warnings, *(() if found is None else found.warnings))
+    lines = [
+        _verdict(answer, tone, read.source),
+        *_paragraphs(said),
+        *_table(export_tables.ports_table(report)),
+        *_warnings(warnings),
+    ]
+    if read.fold is not None:
+        fold = read.fold.report
+        lines += _table(fold_tables.operators_table(fold))
+        lines += _details("What stays, and why", _table(fold_tables.reasons_table(fold)))
+    if found is not None:
+        lines += _details("The error, against torch", _check_lines(found))
     return _joined(lines)
 
 
@@ -153,9 +187,11 @@ def _table(table: Table) -> list[str]:
 
 
 def _details(summary: str, lines: Sequence[str]) -> list[str]:
+    """Return lines behind a click; GitHub reads them as Markdown behind an empty line only."""
     if not lines:
         return []
-    return ["", "<details>", f"<summary>{summary}</summary>", *lines, "", "</details>"]
+    opened = lines if lines[0] == "" else ["", *lines]
+    return ["", "<details>", f"<summary>{summary}</summary>", *opened, "", "</details>"]
 
 
 def escaped(text: str) -> str:

@@ -13,18 +13,23 @@ def fold_to_text(
 ) -> str:
     """Return what was folded, what stayed and why, and what the check said."""
     lines = [f"{model}: {len(report.steps)} folds, {len(report.stays)} maps stay"]
-    lines += [f"  {line}" for line in _counts(report)]
-    lines += [f"  {line}" for line in _reasons(report)]
-    lines += [f"  warning: {warning}" for warning in report.warnings]
+    lines += [f"  {line}" for line in fold_lines(report, check)]
+    lines.append(f"  written: {written}" if written is not None else "  nothing written")
+    return "\n".join(lines)
+
+
+def fold_lines(report: FoldReport, check: VerifyReport | None) -> list[str]:
+    """Return how operators changed, what stopped maps, warnings, and what the check said."""
+    lines = [*_counts(report), *_reasons(report)]
+    lines += [f"warning: {warning}" for warning in report.warnings]
     if report.cloned_bytes:
         lines.append(
-            f"  grown by {report.cloned_bytes} bytes: weights that other nodes read, or that"
+            f"grown by {report.cloned_bytes} bytes: weights that other nodes read, or that"
             " nodes computed, were written anew"
         )
     nothing = check is None and not report.steps
-    lines.append(f"  check: {'nothing to check' if nothing else _check(check)}")
-    lines.append(f"  written: {written}" if written is not None else "  nothing written")
-    return "\n".join(lines)
+    lines.append(f"check: {'nothing to check' if nothing else _check(check)}")
+    return lines
 
 
 def _counts(report: FoldReport) -> list[str]:

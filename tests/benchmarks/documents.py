@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from bnfold.records import (
@@ -23,36 +24,22 @@ from bnfold.records import (
 from bnfold.report.to_json import bench_document
 
 _NAN = float("nan")
+_NAMES = ("original", "again", "folded", "unfused")
 
 
 def bench(
-    ratio: float = 0.8, ending: Ending = Ending.PRECISE, batch: int = 1, processes: int = 6
+    ratio: float = 0.8,
+    ending: Ending = Ending.PRECISE,
+    batches: Mapping[int, int] | None = None,
 ) -> BenchReport:
-    """A benchmark of three arms and a null run at one batch size."""
-    names = ("original", "again", "folded", "unfused")
+    """A benchmark of three arms and a null run; ``batches`` tells how many processes each had.
+
+    Where there was none, the case failed.
+    """
+    batches = batches or {1: 6}
     arms = tuple(
         Arm(name, name, "m.onnx", 100, "all", (), "CPUExecutionProvider", {}, name == "again")
-        for name in names
-    )
-    case = Case(
-        batch=batch,
-        shapes={"x": (batch, 3)},
-        latencies=tuple(Latency(name, 40, 2.0, 2.1, 2.2, 2.0, 500.0) for name in names),
-        comparisons=(
-            _comparison("again", 1.001, Speed.NO_DIFFERENCE),
-            _comparison("folded", ratio, Speed.FASTER),
-            Comparison(
-                "unfused", "original", 1.2, _NAN, _NAN, 0.95, Speed.NOT_MEASURED, _NAN, 2, 8
-            ),
-        ),
-        series=tuple(
-            Series(name, process, 5, settled=True, turns=(Turn(0, 0, (1000, 1001)),))
-            for process in range(processes)
-            for name in names
-        ),
-        ending=ending,
-        outputs_differ={"folded": 1e-7},
-        failures={},
+        for name in _NAMES
     )
     graphs = (
         RunGraph(
@@ -63,8 +50,15 @@ def bench(
     machine = Machine("Linux", "a CPU", 2, None, "", {"python": "3.12"}, 0.1, 0.1, None)
     return BenchReport(
         arms=arms,
-        cases=(case,),
-        starts=(_start("original", 20.0, batch), _start("folded", 10.0, batch)),
+        cases=tuple(
+            _case(batch, processes, ratio, ending) if processes else _failed(batch)
+            for batch, processes in batches.items()
+        ),
+        starts=tuple(
+            _start(arm, ms, batch)
+            for batch in batches
+            for arm, ms in (("original", 20.0), ("folded", 10.0))
+        ),
         graphs=graphs,
         why=(),
         machine=machine,
@@ -76,6 +70,34 @@ def bench(
 def document(**changed: Any) -> dict[str, Any]:
     """The same as a document."""
     return bench_document(bench(**changed))
+
+
+def _case(batch: int, processes: int, ratio: float, ending: Ending) -> Case:
+    return Case(
+        batch=batch,
+        shapes={"x": (batch, 3)},
+        latencies=tuple(Latency(name, 40, 2.0, 2.1, 2.2, 2.0, 500.0) for name in _NAMES),
+        comparisons=(
+            _comparison("again", 1.001, Speed.NO_DIFFERENCE),
+            _comparison("folded", ratio, Speed.FASTER),
+            Comparison(
+                "unfused", "original", 1.2, _NAN, _NAN, 0.95, Speed.NOT_MEASURED, _NAN, 2, 8
+            ),
+        ),
+        series=tuple(
+            Series(name, process, 5, settled=True, turns=(Turn(0, 0, (1000, 1001)),))
+            for process in range(processes)
+            for name in _NAMES
+        ),
+        ending=ending,
+        outputs_differ={"folded": 1e-7},
+        failures={},
+    )
+
+
+def _failed(batch: int) -> Case:
+    why = {"original": "out of memory"}
+    return Case(batch, {"x": (batch, 3)}, (), (), (), Ending.FAILED, {}, why)
 
 
 def _comparison(arm: str, ratio: float, verdict: Speed) -> Comparison:

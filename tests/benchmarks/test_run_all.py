@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.arms import ROOT
-from benchmarks.gpu import machine, nets, tables
+from benchmarks.gpu import machine, nets
 
 _SCRIPT = "benchmarks/gpu/run_all.py"
 _HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -49,7 +49,7 @@ def test_a_dry_run_writes_what_a_run_on_a_gpu_would(tmp_path):
     _nobody_mistakes_it(result, page)
     _the_head_says_what_it_rests_on(result)
     _the_sections_say_how_they_ended(result)
-    _every_row_has_what_the_table_shows(result, page)
+    _every_case_has_its_line_in_a_table(result, page)
     _a_network_that_is_not_there_is_a_row(result)
     if _HAS_TORCH:
         _a_network_of_torch_is_exported_and_folded(result)
@@ -62,7 +62,7 @@ def _nobody_mistakes_it(result: dict, page: Path) -> None:
 
 
 def _the_head_says_what_it_rests_on(result: dict) -> None:
-    assert result["schema"] == "bnfold/gpu-run/1"
+    assert result["schema"] == "bnfold/gpu-run/2"
     assert result["ended"] == "done"
     assert result["environment"]["versions"]["onnxruntime"]
     assert result["environment"]["cores"] >= 1
@@ -79,17 +79,20 @@ def _the_sections_say_how_they_ended(result: dict) -> None:
         assert sections["training"]["status"] == "missing"
 
 
-def _every_row_has_what_the_table_shows(result: dict, page: Path) -> None:
+def _every_case_has_its_line_in_a_table(result: dict, page: Path) -> None:
     part = result["sections"]["inference"]
     measured = [row for row in part["rows"] if row["outcome"] == "measured"]
     assert measured
     for row in measured:
         assert row["elapsed_s"] > 0
-        assert row["document"]["schema"] == "bnfold/bench-report/1"
-    for cells in tables.inference_rows(part):
-        assert len(cells) == len(tables.COLUMNS)
-    lines = page.read_text(encoding="utf-8").splitlines()
-    assert sum(line.startswith("| tiny_free | 1 |") for line in lines) == 1
+        assert [case["batch"] for case in row["document"]["cases"]] == row["batches"] == [1, 4]
+        assert bool(row["document"]["graphs"]) is row["details"]
+    first = measured[0]
+    assert (first["net"], first["dtype"], first["details"]) == ("tiny_free", "model", True)
+    float32 = page.read_text(encoding="utf-8").split("### float32")[1].split("\n#")[0]
+    for batch in (1, 4):
+        assert float32.count(f"| tiny_free | {batch} |") == 1
+    assert len(part["not_reached"]) == part["planned"] - 2 * len(measured)
 
 
 def _a_network_that_is_not_there_is_a_row(result: dict) -> None:
@@ -171,6 +174,14 @@ def test_results_of_another_device_are_not_gone_on_with(tmp_path):
     done = _run(_SCRIPT, "--dry-run", "--resume", str(other), "--out", str(tmp_path / "out"))
     assert done.returncode == 2
     assert "Imaginary GPU 9000" in done.stderr
+
+
+def test_results_of_another_version_are_not_gone_on_with(tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"device": machine.DRY, "schema": "bnfold/gpu-run/1"}))
+    done = _run(_SCRIPT, "--dry-run", "--resume", str(other), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "bnfold/gpu-run/1" in done.stderr
 
 
 def test_a_dry_run_takes_what_this_machine_can_make():

@@ -92,6 +92,24 @@ def test_a_benchmark_replays_a_cuda_graph(cuda):
     assert all(arm.provider_options["enable_cuda_graph"] == "1" for arm in found.arms)
 
 
+def test_a_benchmark_replays_a_cuda_graph_for_each_batch_size(cuda):
+    found = bnfold.benchmark(
+        conv_bn(),
+        arms=("original", "folded"),
+        provider=cuda,
+        batch=(1, 2, 5),
+        cuda_graph=True,
+        details=False,
+        max_time_s=_SHORT_S,
+    )
+    assert [case.batch for case in found.cases] == [1, 2, 5]
+    for case in found.cases:
+        assert case.failures == {}
+        assert {one.arm for one in case.latencies} == {"original", "again", "folded"}
+        assert max(case.outputs_differ.values()) < 1e-2
+    assert found.starts == found.graphs == ()
+
+
 def test_a_benchmark_in_float16(cuda):
     found = _measured(two_layers(), cuda, dtype="float16")
     _is_whole(found)

@@ -15,12 +15,15 @@ from tests.small import conv_bn, operators
 def test_public_names():
     assert bnfold.__all__ == [
         "BenchReport",
+        "ExportReport",
+        "ExportResult",
         "FoldReport",
         "FoldResult",
         "Refusal",
         "VerifyReport",
         "benchmark",
         "errors",
+        "export",
         "fold",
         "passes",
         "verify",
@@ -96,6 +99,31 @@ def test_signature_of_benchmark():
     }
     kinds = [parameter.kind for parameter in parameters.values()]
     assert all(kind is inspect.Parameter.KEYWORD_ONLY for kind in kinds[2:])
+
+
+def test_signature_of_export():
+    parameters = inspect.signature(bnfold.export).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == {
+        "model": inspect.Parameter.empty,
+        "args": inspect.Parameter.empty,
+        "path": inspect.Parameter.empty,
+        "kwargs": None,
+        "fold": True,
+        "verify": True,
+        "exporter": "dynamo",
+        "opset": None,
+        "dynamic": (),
+        "dynamic_batch": False,
+        "input_names": (),
+        "output_names": (),
+        "eval_mode": False,
+        "unfolded": None,
+        "certificate": False,
+        "seed": 0,
+        "progress": None,
+    }
+    kinds = [parameter.kind for parameter in parameters.values()]
+    assert all(kind is inspect.Parameter.KEYWORD_ONLY for kind in kinds[3:])
 
 
 def test_takes_a_path_a_proto_and_an_onnx_ir_model(tmp_path):

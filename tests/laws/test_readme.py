@@ -55,6 +55,25 @@ def test_the_examples_of_the_docs_run(page, tmp_path):
     assert (tmp_path / "folded.onnx").exists() == (page == "pipelines.md")
 
 
+def test_the_example_of_exporting_runs(tmp_path):
+    for needed in ("torch", "onnxscript", "onnxruntime"):
+        pytest.importorskip(needed)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "exporting.md").read_text(), re.DOTALL
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "passed" in done.stdout
+    assert (tmp_path / "net.onnx").exists()
+
+
 def test_every_option_named_exists():
     shown = "".join(
         subprocess.run(
@@ -63,7 +82,7 @@ def test_every_option_named_exists():
             text=True,
             check=True,
         ).stdout
-        for command in ("fold", "verify", "bench")
+        for command in ("fold", "verify", "bench", "export")
     )
     named = set(re.findall(r"`(--[a-z-]+)", README))
     assert named

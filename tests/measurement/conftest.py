@@ -8,4 +8,4 @@ import pytest
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --max-time an interval is insisted on; let that take seconds, not a minute."""
-    monkeypatch.setattr("bnfold.benchmarked._SECONDS_PER_BATCH", 1.0)
+    monkeypatch.setattr("bnfold.benchmarked.call._SECONDS_PER_BATCH", 1.0)

@@ -107,7 +107,7 @@ def test_too_little_time_is_no_verdict_and_a_warning(small):
         assert {one.verdict for one in case.comparisons} == {Speed.NOT_MEASURED}
         assert all(np.isnan(one.low) and np.isnan(one.high) for one in case.comparisons)
         assert {one.base for one in case.comparisons} == {"original"}
-    assert "batch 1: the time was too short for an interval: give more --max-time" in (
+    assert "batch 1, 2: the time was too short for an interval: give more --max-time" in (
         report.warnings
     )
     assert report.complete
@@ -201,6 +201,7 @@ def test_models_in_memory_and_files_are_taken_and_left_alone(quick, tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_external_data_is_folded_too(quick, tmp_path):
     data = tmp_path / "net.onnx"
     onnx.save(conv_bn(), data, save_as_external_data=True, location="w", size_threshold=0)
@@ -209,7 +210,7 @@ def test_external_data_is_folded_too(quick, tmp_path):
     assert report.graphs[1].file_nodes == {"Conv": 1, "Relu": 1}
 
 
-@pytest.mark.parametrize("value", [3.0, np.nan])
+@pytest.mark.parametrize("value", [pytest.param(3.0, marks=pytest.mark.slow), np.nan])
 def test_a_spoiled_fold_is_told(quick, value):
     report = quick(conv_bn(), oddities.spoiled(conv_bn(), value))
     assert report.cases[0].outputs_differ["folded"] > 0.01
@@ -236,6 +237,11 @@ def test_float16_converts_models_and_the_users_inputs(quick):
     assert report.settings.dtype == "float16"
     assert report.arms[0].size_bytes < len(conv_bn().SerializeToString())
     assert any("float16 in float32, with casts" in said for said in report.warnings)
+
+
+def test_a_shape_says_the_sizes_and_the_batch_the_first_axis(quick):
+    report = quick(conv_bn(), shapes="x=1x3x8x8", batch=(2, 5))
+    assert [case.shapes["x"] for case in report.cases] == [(2, 3, 8, 8), (5, 3, 8, 8)]
 
 
 def test_sizes_that_the_model_leaves_open_can_be_given(quick):
@@ -308,6 +314,23 @@ def test_a_folded_model_that_does_not_run_is_told_and_the_rest_measured(
     assert report.comparison("folded") is None
     assert [graph.arm for graph in report.graphs] == ["original"]
     assert any(said.startswith("batch 1: folded could not be run") for said in report.warnings)
+
+
+def test_without_details_nothing_but_times_is_measured(quick):
+    report = quick(oddities.negation(), oddities.foreign(), details=False)
+    assert (report.starts, report.graphs, report.why) == ((), (), ())
+    (case,) = report.cases
+    assert {one.arm for one in case.latencies} == {"original", "again"}
+    assert "nowhere.else:Wonder" in case.failures["folded"]
+
+
+@pytest.mark.slow
+def test_without_details_a_deadly_arm_still_has_an_answer(quick):
+    good, deadly = oddities.cube(deadly=False), oddities.cube(deadly=True)
+    with pytest.raises(ModelError, match="nothing could be timed") as error:
+        quick(good, deadly, details=False)
+    assert "signal 11 (SIGSEGV)" in error.value.why
+    assert "with details each arm runs alone" in error.value.remedy
 
 
 def test_arms_that_only_fail_together_are_not_called_a_bad_original(quick, monkeypatch):

@@ -26,6 +26,23 @@ def test_a_process_samples_neither_nothing_nor_for_ever(left_s, spent):
     assert 0.3 <= next_sampling_s(left_s, spent) <= 6
 
 
+@given(LEFT, spents(), st.integers(1, 9))
+def test_every_case_has_its_share(left_s, spent, cases):
+    assert 0.3 * cases <= next_sampling_s(left_s, spent, cases) <= 6 * cases
+    if is_time_over(left_s, spent, insist=False):
+        assert is_time_over(left_s, spent, cases, insist=False)
+    if spent and not is_time_over(left_s, spent, cases, insist=False):
+        beside_s = sum(one.whole_s - one.sampling_s for one in spent) / len(spent)
+        assert beside_s + 0.3 * cases <= left_s + 1e-6
+
+
+def test_the_shortest_process_samples_every_case_a_little():
+    spent = [Spent(2.0, 1.0)]
+    assert is_time_over(2.1, spent, 4, insist=False)
+    assert not is_time_over(2.3, spent, 4, insist=False)
+    assert not is_time_over(1.31, spent, insist=False)
+
+
 @given(LEFT)
 def test_the_first_process_is_short(left_s):
     assert next_sampling_s(left_s, []) <= 0.6

@@ -148,6 +148,13 @@ def test_one_slow_first_call_does_not_shorten_the_window():
     assert warmth.typical_ns == MS
 
 
+def test_windows_do_not_overlap_so_that_there_are_not_many_looks():
+    """Windows that slide would call it settled after 13 calls."""
+    clock = Clock()
+    warmth = warm_up(work(clock, *[20 * MS] * 5, 10 * MS), clock, 10**12)
+    assert warmth.calls == 15
+
+
 def test_falling_times_have_not_settled_before_they_stop_falling():
     clock = Clock()
     falling = [int(100 * MS * 0.97**k) for k in range(40)]

@@ -266,7 +266,7 @@ def logs_of(noise: Noise, rng: np.random.Generator, processes: int) -> np.ndarra
     return BETWEEN * between + WITHIN * within
 
 
-@pytest.mark.parametrize("processes", [6, 8, 12])
+@pytest.mark.parametrize("processes", [6, pytest.param(8, marks=pytest.mark.slow), 12])
 @pytest.mark.parametrize("noise", NOISES)
 def test_intervals_hold_about_as_often_as_they_claim(noise, processes):
     rng = np.random.default_rng(processes)
@@ -307,7 +307,7 @@ def verdicts(
     ]
 
 
-@pytest.mark.parametrize("processes", [6, 10])
+@pytest.mark.parametrize("processes", [6, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_copy_is_rarely_called_a_difference(noise, processes):
     """The arm has two witnesses; of the null run itself only the interval is asked."""

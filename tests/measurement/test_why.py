@@ -238,6 +238,16 @@ def test_what_went_wrong_in_a_case_is_said_with_its_batch_size(told, words):
     assert found == f"batch 8: {alone}"
 
 
+def test_the_same_doubt_at_several_batch_sizes_is_said_once():
+    late = [case(batch=size, ending=Ending.INTERRUPTED) for size in (1, 2, 3, 4, 5)]
+    other = case(batch=9, failures={"folded": "no kernel"})
+    assert said([*late, other]) == (
+        "batch 1, 2, 3 and 2 more: interrupted: these figures are what there was by then",
+        "batch 9: folded could not be run: no kernel",
+    )
+    assert said(late[:2])[0].startswith("batch 1, 2: interrupted")
+
+
 def test_warm_ups_that_did_not_settle_are_told_when_they_are_many():
     def calm(settled):
         return Series("folded", 0, 10, settled=settled, turns=())

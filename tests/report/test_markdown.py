@@ -37,6 +37,8 @@ def check_tables(text):
         cells = len(re.findall(r"(?<!\\)\|", line)) - 1
         width = width or cells
         assert cells == width, line
+    for behind in re.findall(r"</summary>\n(.*)\n", text):
+        assert behind == "", "Markdown behind a summary needs an empty line first"
 
 
 @pytest.mark.parametrize("report", BENCHES)

@@ -80,8 +80,16 @@ def evaluate(model: ir.Model, sets: Sequence[Arrays], seconds: float) -> Referen
 
 
 @dataclass(frozen=True, slots=True)
-class _Exhibit:
-    """One output on one set of inputs: in float64, of both models, and its noise."""
+class Exhibit:
+    """One output on one set of inputs.
+
+    Attributes:
+        trial: Its size and noise; the errors of the original and of the accused.
+        reference: What the original computes in float64.
+        original: What it computes in its own types.
+        folded: What the accused computes.
+        samples: How many samples the output holds.
+    """
 
     trial: Trial
     reference: NDArray[Any]
@@ -123,9 +131,17 @@ def reference_errors(
     its new weights once, which the original in float64 does not.
     """
     exhibits = list(_exhibits(court, hearing, readings, references, place))
-    if not exhibits:
-        return None
-    check = judge("", [exhibit.trial for exhibit in exhibits], readings.coarsest)
+    return errors_of(exhibits, readings.coarsest) if exhibits else None
+
+
+def errors_of(exhibits: Sequence[Exhibit], coarsest: float) -> ReferenceErrors:
+    """Weigh both errors on what was seen of one output.
+
+    Args:
+        exhibits: One for each set of inputs; at least one.
+        coarsest: Largest unit roundoff among the numbers that the original stores or reads.
+    """
+    check = judge("", [exhibit.trial for exhibit in exhibits], coarsest)
     ratio, excess = _intervals(exhibits)
     before, after = (
         [one.squares(one.original) for one in exhibits],
@@ -151,7 +167,7 @@ def reference_errors(
 
 def _exhibits(
     court: Court, hearing: Hearing, readings: Readings, references: References, place: int
-) -> Iterator[_Exhibit]:
+) -> Iterator[Exhibit]:
     for index, known in enumerate(references.outputs):
         before = by_place(court.models.original, court.reference[index]).get(place)
         after = by_place(court.models.folded, hearing.runs[index]).get(place)
@@ -167,7 +183,7 @@ def _exhibits(
             scale = readings.reference[index][place].scale
             samples = _samples(court.sets[index], before)
             trial = Trial(scale, seen, (own,), far)
-            yield _Exhibit(trial, reference, before, after, samples)
+            yield Exhibit(trial, reference, before, after, samples)
 
 
 def _alike(reference: Any, found: NDArray[Any]) -> bool:
@@ -199,7 +215,7 @@ def _gap(reference: NDArray[Any], found: NDArray[Any]) -> Vector:
     return far
 
 
-def _intervals(exhibits: Sequence[_Exhibit]) -> tuple[Interval, Interval]:
+def _intervals(exhibits: Sequence[Exhibit]) -> tuple[Interval, Interval]:
     """The ratio of errors, and that of error to allowance; every input counts alike."""
     above, own, allowed = [], [], []
     for one in exhibits:
@@ -215,7 +231,7 @@ def _intervals(exhibits: Sequence[_Exhibit]) -> tuple[Interval, Interval]:
     )
 
 
-def _channels(exhibits: Sequence[_Exhibit]) -> Iterator[tuple[float, float]]:
+def _channels(exhibits: Sequence[Exhibit]) -> Iterator[tuple[float, float]]:
     counts = {one.by_channel(one.original).size for one in exhibits}
     if len(counts) != 1:
         return
