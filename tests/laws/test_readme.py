@@ -20,57 +20,47 @@ def test_the_table_of_rules_is_up_to_date():
     assert updated(README) == README, "run python -m docs.rule_table"
 
 
-@pytest.mark.parametrize("code", PYTHON)
-def test_the_examples_run(code, tmp_path):
-    (tmp_path / "models").symlink_to(ROOT / "models")
+def run(code, folder):
+    """Run an example in a folder of its own, beside the models; return what it printed."""
+    (folder / "models").symlink_to(ROOT / "models")
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
     )
     assert done.returncode == 0, done.stderr
-    assert "BatchNormalization" in done.stdout
+    return done.stdout
+
+
+def example_of(page):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    return code
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_the_examples_run(code, tmp_path):
+    assert "BatchNormalization" in run(code, tmp_path)
     assert (tmp_path / "folded.onnx").exists()
 
 
-@pytest.mark.parametrize("page", ["measuring.md", "pipelines.md"])
-def test_the_examples_of_the_docs_run(page, tmp_path):
+def test_the_example_of_measuring_runs(tmp_path):
     pytest.importorskip("onnxruntime")
-    (tmp_path / "models").symlink_to(ROOT / "models")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-    )
-    assert done.returncode == 0, done.stderr
-    said = "nodes of the original" if page == "measuring.md" else ""
-    assert said in done.stdout
-    assert (tmp_path / "folded.onnx").exists() == (page == "pipelines.md")
+    assert "nodes of the original" in run(example_of("measuring.md"), tmp_path)
+
+
+def test_the_example_of_pipelines_runs(tmp_path):
+    pytest.importorskip("onnxruntime")
+    run(example_of("pipelines.md"), tmp_path)
+    assert (tmp_path / "folded.onnx").exists()
 
 
 def test_the_example_of_exporting_runs(tmp_path):
     for needed in ("torch", "onnxscript", "onnxruntime"):
         pytest.importorskip(needed)
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "exporting.md").read_text(), re.DOTALL
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "passed" in done.stdout
+    assert "passed" in run(example_of("exporting.md"), tmp_path)
     assert (tmp_path / "net.onnx").exists()
 
 
