@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib.util
 import os
 import re
 import signal
@@ -18,6 +19,8 @@ from benchmarks.gpu.record import Context
 
 SECTION: Final = "tests"
 FOLDER: Final = "tests/gpu"
+DRAWN: Final = "tests/train"
+"""Tests of the kernels; they draw shapes, so they need hypothesis, which may be absent."""
 _LINE: Final = re.compile(
     r"^(?P<test>tests/\S+::\S.*?) (?P<outcome>PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)\b"
 )
@@ -37,10 +40,17 @@ def run(context: Context) -> None:
         text = output.read().decode("utf-8", "replace")
     found = collected(text) if collect else outcomes(text)
     part["tests"] = found
+    part["folders"] = folders()
     part["counts"] = dict(collections.Counter(found.values()))
     part["exit_code"] = code
     part["output"] = text[-_TAIL:]
     part["verdict"] = verdict(found, code)
+
+
+def folders() -> list[str]:
+    """Name the folders whose tests can run here, the quick ones first."""
+    drawn = [DRAWN] if importlib.util.find_spec("hypothesis") else []
+    return [FOLDER, *drawn]
 
 
 def outcomes(text: str) -> dict[str, str]:
@@ -76,11 +86,22 @@ def verdict(found: dict[str, str], code: int | None) -> str:
 def _pytest(output: Any, limit_s: float, *, collect: bool) -> int | None:
     """Run pytest; None when it had to be ended.
 
-    The folder's own settings only (``--confcutdir``): what other tests need may not be there.
+    Without hypothesis, the folder's own settings only (``--confcutdir``): those of all tests
+    need it.
     Warnings of versions that the project is not pinned to are no errors here.
     """
     how = ["--collect-only", "-q"] if collect else ["-v", "--tb=short"]
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", FOLDER, f"--confcutdir={FOLDER}"]
+    chosen = folders()
+    settings = FOLDER if chosen == [FOLDER] else "tests"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        *chosen,
+        f"--confcutdir={settings}",
+    ]
     process = subprocess.Popen(
         [*command, *how, "-W", "default", "-p", "no:cacheprovider", "--color=no"],
         cwd=ROOT,

@@ -42,7 +42,8 @@ def _tests(part: Mapping[str, Any]) -> Iterator[str]:
         return
     counts = ", ".join(f"{count} {outcome}" for outcome, count in part["counts"].items())
     yield f"## GPU tests: {part['verdict']}"
-    yield f"{counts or 'none'} (`pytest -m gpu tests/gpu`, exit code {part['exit_code']})."
+    where = " ".join(part["folders"])
+    yield f"{counts or 'none'} (`pytest -m gpu {where}`, exit code {part['exit_code']})."
     bad = [name for name, outcome in part["tests"].items() if outcome in ("failed", "error")]
     yield "\n".join(f"- {name}" for name in bad)
 
