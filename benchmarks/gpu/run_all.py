@@ -67,6 +67,7 @@ SECTIONS: Final = {
 _RESULTS: Final = Path("benchmarks/results")
 _MINUTES: Final = 10.0
 _DRY_MINUTES: Final = 0.6
+_WITHOUT_RUNTIME: Final = "or leave inference out: --only training --only tests"
 _BAD, _USAGE, _UNABLE, _INTERRUPTED = 1, 2, 4, 130
 
 
@@ -84,14 +85,18 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         tell(f"error: cannot resume: {error}")
         return _USAGE
-    lacking = _lacking_provider(options.provider)
+    lacking = _lacking_provider(options.provider) if "inference" in _chosen(options) else ""
     if lacking:
-        return _refuse(lacking)
+        return _refuse(lacking, _WITHOUT_RUNTIME)
     command = " ".join(["python", "benchmarks/gpu/run_all.py", *(argv or sys.argv[1:])])
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     stem = free_stem(options.out, f"{day}-{machine.slug(device)}")
     record = Record(begin(options, device, command) | earlier, stem)
     return _run(record, options)
+
+
+def _chosen(options: Options) -> dict[str, Section]:
+    return {name: SECTIONS[name] for name in options.only or SECTIONS}
 
 
 def _refuse(why: str, remedy: str = "") -> int:
@@ -131,7 +136,7 @@ def _last_reading(record: Record) -> None:
 
 def _run_sections(record: Record, options: Options) -> None:
     until = record.begun_s + 60 * options.minutes
-    chosen = {name: SECTIONS[name] for name in options.only or SECTIONS}
+    chosen = _chosen(options)
     modules = _loaded(record, chosen)
     contexts = {name: Context(options, record, until) for name in modules}
     for name, module in modules.items():
@@ -200,6 +205,8 @@ def _lacking_provider(provider: str) -> str:
 def _earlier(options: Options, device: str) -> dict[str, Any]:
     """Read the measurements of an earlier run on the same kind of device.
 
+    Sections that are not run again stay as they were; the others are given their rows.
+
     Raises:
         ValueError: If it is of another device, or no result of this version of the script.
     """
@@ -212,9 +219,14 @@ def _earlier(options: Options, device: str) -> dict[str, Any]:
     if document.get("schema") != SCHEMA:
         message = f"{options.resume} has schema {document.get('schema')}, not {SCHEMA}"
         raise ValueError(message)
-    rows = document["sections"].get("inference", {}).get("rows", [])
-    kept = [{"from": str(options.resume), **row} for row in rows]
-    return {"resumed_rows": kept, "resumed_from": str(options.resume)}
+    name, chosen = str(options.resume), _chosen(options)
+    kept = {
+        section: [{"from": name, **row} for row in part.get("rows", [])]
+        for section, part in document["sections"].items()
+        if section in chosen
+    }
+    others = {one: part for one, part in document["sections"].items() if one not in chosen}
+    return {"resumed_rows": kept, "resumed_from": name, "sections": others}
 
 
 def _options(argv: list[str] | None) -> Options:
