@@ -1,11 +1,11 @@
 """Two ways to time work on a device: as called from Python, and with the CPU out of the way.
 
-*Called*: one call on an idle device, between two events. While the CPU prepares the next launch
-the device waits, and that is in it: what a user sees who runs nothing else.
+*Called*: one call on an idle device, between two events. While the CPU prepares the next
+launch the device waits, and that is in it: what a user sees who runs nothing else.
 
 *Queued*: several calls wait behind a kernel that sleeps until all of them are launched, so the
-device runs one after the other: what the kernels take. If the sleep ended too soon the sample is
-taken again behind a longer one; what still was too soon is counted.
+device runs one after the other: what the kernels take. If the sleep ended too soon the sample
+is taken again behind a longer one; what still was too soon is counted.
 """
 
 from __future__ import annotations

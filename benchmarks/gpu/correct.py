@@ -1,15 +1,15 @@
 """How far a layer is from float64, in units of what rounding alone may do.
 
 A fast kernel that is wrong must not look good, so every timed case is checked, on all of its
-values, channel by channel. One unit is half a unit in the last place of the storage type at the
-exact result, plus what float32 loses on the way: eight roundings of the terms that are added.
-Where the sign that an activation turns on is within that loss, both sides of it are right.
+values, channel by channel. One unit is half a unit in the last place of the storage type at
+the exact result, plus what float32 loses on the way: eight roundings of the terms that are
+added. Where the sign that an activation turns on is within that loss, both sides are right.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 LIMIT: Final = 4.0
 """More units than this are an error of the kernel, not of rounding."""
+BEYOND: Final = 1e30
 _CHUNK: Final = 2**25  # values in float64 at a time
 _LOST: Final = 8 * 2.0**-24
 _NOT_ZERO: Final = 1e-300
@@ -28,7 +29,7 @@ _MOMENTUM: Final = 0.1  # of torch's BatchNorm, and of ours
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What went into a training step of a layer, and what came out; or some of its channels."""
+    """What went into a training step of a layer and what came out, or some channels of it."""
 
     x: Tensor
     residual: Tensor | None
@@ -45,7 +46,7 @@ class Step:
 
     def channels(self, part: slice) -> Step:
         """Return some of the channels in float64."""
-        found = {}
+        found: dict[str, Any] = {}
         for name in self.__slots__:
             tensor: Tensor | None = getattr(self, name)
             if tensor is not None:
@@ -60,18 +61,11 @@ def poison(like: Tensor, count: int) -> None:
     del held
 
 
-def taken(
-    module: nn.Module,
-    layer: Callable[..., Tensor],
-    x: Tensor,
-    residual: Tensor | None,
-    dy: Tensor,
-) -> Step:
-    """Run one step of a fresh module of ours.
+def taken(module: nn.Module, x: Tensor, residual: Tensor | None, dy: Tensor) -> Step:
+    """Run the first step of a module of ours.
 
     Args:
-        module: Whose parameters and running statistics are looked at.
-        layer: What is called: the module, or it compiled.
+        module: The module.
         x: Input.
         residual: Added, or None.
         dy: Gradient of the output.
@@ -79,17 +73,26 @@ def taken(
     bn: Any = module
     inputs = [one for one in (x, residual) if one is not None]
     poison(x.detach(), 4)
-    y = layer(x, residual)
+    y = bn(x, residual)
     grads = torch.autograd.grad(y, [*inputs, bn.weight, bn.bias], dy)
-    dx, dresidual = grads[0], grads[1] if residual is not None else None
-    state = (bn.running_mean, bn.running_var)
-    detached = (None if one is None else one.detach() for one in (x, residual, dy))
-    affine = (bn.weight.detach(), bn.bias.detach())
-    return Step(*detached, *affine, y.detach(), dx, dresidual, *grads[-2:], *state)  # type: ignore[arg-type]
+    return Step(
+        x=x.detach(),
+        residual=None if residual is None else residual.detach(),
+        dy=dy,
+        weight=bn.weight.detach(),
+        bias=bn.bias.detach(),
+        y=y.detach(),
+        dx=grads[0],
+        dresidual=None if residual is None else grads[1],
+        dweight=grads[-2],
+        dbias=grads[-1],
+        running_mean=bn.running_mean,
+        running_var=bn.running_var,
+    )
 
 
 def errors(step: Step, activation: str | None) -> dict[str, float]:
-    """Return the largest error of each result, in units; NaN counts as infinitely wrong."""
+    """Return the largest error of each result, in units; NaN counts as `BEYOND`."""
     worst: dict[str, float] = {}
     kind = torch.finfo(step.x.dtype)
     for part in _parts(step.x):
@@ -202,4 +205,4 @@ def _wide(vector: Tensor) -> Tensor:
 
 def _worst(away: Tensor, unit: Tensor) -> float:
     found = float((away.abs() / (unit + _NOT_ZERO)).max())
-    return math.inf if math.isnan(found) else found
+    return min(found, BEYOND) if not math.isnan(found) else BEYOND

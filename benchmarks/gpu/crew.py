@@ -24,7 +24,9 @@ from typing import IO, Any, Final
 
 from benchmarks.arms import ROOT
 
+COMMAND: Final = [sys.executable, "-m", "benchmarks.gpu.worker"]
 _START_S: Final = 120.0
+_JOIN_S: Final = 5.0
 _TAIL: Final = 400
 _MOST_LOSSES: Final = 3
 
@@ -49,13 +51,31 @@ class Worker:
     process: subprocess.Popen[str]
     said: IO[str]
     answers: queue.Queue[str] = field(default_factory=queue.Queue)
+    listener: threading.Thread = field(init=False)
 
-    def listen(self) -> None:
+    def __post_init__(self) -> None:
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+
+    def _listen(self) -> None:
         """Pass on every line; an empty one when there are no more."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.answers.put(line)
         self.answers.put("")
+
+    def ask(self, asked: Mapping[str, Any]) -> None:
+        """Send a task.
+
+        Raises:
+            WorkerLostError: If the process has ended.
+        """
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(asked) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise WorkerLostError("start", "its process has ended") from None
 
     def answer(self, until_s: float, arm: str) -> dict[str, Any]:
         """Return the next answer.
@@ -82,7 +102,11 @@ class Worker:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self.said.close()
+        self.listener.join(_JOIN_S)
+        for pipe in (self.process.stdin, self.process.stdout, self.said):
+            if pipe is not None:
+                with suppress(OSError):  # what was not sent is not wanted any more
+                    pipe.close()
 
 
 class Crew:
@@ -110,18 +134,20 @@ class Crew:
             self._worker.end()
             self._worker = None
 
-    def do(self, task: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+    def do(self, task: Mapping[str, Any], attempt_s: float, limit_s: float) -> dict[str, Any]:
         """Return the row of a task, without the arms that cost a worker.
 
         Args:
             task: As `training_plan.described` gives it.
-            limit_s: How long it may take, all attempts together.
+            attempt_s: How long one attempt may take.
+            limit_s: How long all of them may take.
         """
         lacking: dict[str, str] = {}
         until_s = time.monotonic() + limit_s
         for _ in range(_MOST_LOSSES):
             try:
-                return self._ask({"task": task, "lacking": lacking}, until_s)
+                attempt_until_s = min(until_s, time.monotonic() + attempt_s)
+                return self._ask({"task": task, "lacking": lacking}, attempt_until_s)
             except WorkerLostError as lost:
                 self.retire()
                 self.lost += 1
@@ -133,13 +159,8 @@ class Crew:
 
     def _ask(self, asked: Mapping[str, Any], until_s: float) -> dict[str, Any]:
         worker = self._worker or self._start()
-        assert worker.process.stdin is not None
-        try:
-            worker.process.stdin.write(json.dumps(asked) + "\n")
-            worker.process.stdin.flush()
-        except BrokenPipeError:
-            raise WorkerLostError("", "its process has ended") from None
-        arm = ""
+        worker.ask(asked)
+        arm = "start"
         while True:
             found = worker.answer(until_s, arm)
             if "row" in found:
@@ -150,7 +171,7 @@ class Crew:
     def _start(self) -> Worker:
         said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # the worker's, to its end
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gpu.worker", self.device],
+            [*COMMAND, self.device],
             cwd=ROOT,
             env=self._variables(),
             stdin=subprocess.PIPE,
@@ -161,13 +182,12 @@ class Crew:
             start_new_session=True,
         )
         worker = self._worker = Worker(process, said)
-        threading.Thread(target=worker.listen, daemon=True).start()
         self.ready = worker.answer(time.monotonic() + _START_S, "start")["ready"]
         return worker
 
     def _variables(self) -> dict[str, str]:
-        others = os.environ.get("PYTHONPATH", "")
-        found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), others)))}
+        folders = (str(ROOT), os.environ.get("PYTHONPATH", ""))
+        found = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
         if self.device == "cpu" and importlib.util.find_spec("triton") is not None:
             found["TRITON_INTERPRET"] = "1"
         return found

@@ -113,7 +113,9 @@ class Arm:
                 yield partial(getattr(self, part), at)
 
 
-def measure(layer: Layer, device: str, lacking: dict[str, str], doing: Doing) -> dict[str, Any]:
+def measure(
+    layer: Layer, device: str, lacking: dict[str, str], doing: Doing
+) -> dict[str, Any]:
     """Return what was measured of a layer.
 
     Args:
@@ -133,23 +135,19 @@ def measure(layer: Layer, device: str, lacking: dict[str, str], doing: Doing) ->
     if "ours" in layer.arms and "ours" not in failures:
         doing("ours")
         row |= _checked(layer, device, inputs[0], failures)
-    arms, row["ready_s"] = [], {}
+    arms, row["ready_s"], row["absent"] = [], {}, {}
     # A compiler counts the shapes that it met, and after eight of them compiles no more.
     torch.compiler.reset()
     for name in layer.arms:
         if name not in failures:
             doing(name)
             with _noting(row["ready_s"], name):
-                arms += _ready(name, layer, inputs, row["calls"], clock, failures)
+                arms += _ready(name, layer, inputs, clock, row, failures)
     clock.too_soon = 0
     doing("turns")
     samples = _sampled(arms, clock, inputs[0].x.device, failures)
-    row["peak_bytes"] = {
-        arm.name: clocks.peak_bytes(partial(arm.step, arm.some(1)[0]))
-        for arm in arms
-        if arm.name in samples
-    }
-    row |= {"backend": backend(layer, device, inputs[0].x), "too_soon": clock.too_soon}
+    row |= {"too_soon": clock.too_soon, "peak_bytes": _peaks(arms, failures)}
+    row["backend"] = backend(layer, inputs[0].x)
     return row | {"failures": failures} | summary(layer, row["bytes"], samples)
 
 
@@ -181,7 +179,7 @@ def _checked(
     """Compare ours with float64."""
     try:
         module = rivals.build("ours", layer, device)
-        step = correct.taken(module, module, at.x, at.residual, at.dy)
+        step = correct.taken(module, at.x, at.residual, at.dy)
         found = correct.errors(step, layer.activation)
     except Exception as error:  # noqa: BLE001  a failure of ours is no failure of the others
         fail("ours", error, failures)
@@ -200,16 +198,22 @@ def _ready(
     name: str,
     layer: Layer,
     inputs: list[Inputs],
-    calls: int,
     clock: clocks.Clock,
+    row: dict[str, Any],
     failures: dict[str, str],
 ) -> list[Arm]:
-    """Build an arm and run it, so that nothing is left to be compiled; none if it fails."""
+    """Build an arm and run it, so that nothing is left to be compiled; none if it fails.
+
+    What is not to be had here is absent, and no failure.
+    """
     try:
         module = rivals.build(name, layer, inputs[0].x.device.type)
-        arm = Arm(name, module, inputs, calls, clock)
+        arm = Arm(name, module, inputs, row["calls"], clock)
         for _ in range(_WARM_UP if clock.is_devices else 1):
             arm.sample()
+    except AbsentError as error:
+        row["absent"][name] = str(error)
+        return []
     except Exception as error:  # noqa: BLE001  one arm's failure is its own
         fail(name, error, failures)
         return []
@@ -217,14 +221,11 @@ def _ready(
 
 
 def fail(name: str, error: Exception, failures: dict[str, str]) -> None:
-    """Note why an arm failed, and give its memory back; what is not to be had is no failure.
+    """Note why an arm failed, and give its memory back.
 
     Raises:
         DeviceLostError: If the device answers nothing any more.
     """
-    if isinstance(error, AbsentError):
-        failures[name] = str(error)
-        return
     failures[name] = said(error)[:_LONGEST]
     error.__traceback__ = None  # it holds the tensors of every frame
     gc.collect()
@@ -258,14 +259,27 @@ def _sampled(
         )
 
 
-def backend(layer: Layer, device: str, x: Tensor) -> str:
+def _peaks(arms: list[Arm], failures: dict[str, str]) -> dict[str, int | None]:
+    """Return how much memory a step of each arm takes."""
+    found = {}
+    for arm in arms:
+        if arm.name not in failures:
+            try:
+                found[arm.name] = clocks.peak_bytes(partial(arm.step, arm.some(1)[0]))
+            except Exception as error:  # noqa: BLE001  one arm's failure is its own
+                fail(arm.name, error, failures)
+    return found
+
+
+def backend(layer: Layer, x: Tensor) -> str:
     """Return whose kernels torch picks for its BatchNorm here, by its own word."""
-    bn: Any = rivals.build("eager", layer, device)
-    bn = bn.bn
-    with torch.no_grad():
-        *_, index = torch._batch_norm_impl_index(  # noqa: SLF001  # what batch_norm itself calls
-            x, bn.weight, bn.bias, bn.running_mean, bn.running_var, True, 0.1, 1e-5, True
-        )
+    vectors = [torch.ones(layer.channels, device=x.device) for _ in range(4)]
+    choose = torch._batch_norm_impl_index  # noqa: SLF001  # what batch_norm itself calls
+    try:
+        with torch.no_grad():
+            *_, index = choose(x, *vectors, True, 0.1, 1e-5, True)  # noqa: FBT003  # as it takes them
+    except Exception as error:  # noqa: BLE001  what is not known costs no figure
+        return f"unknown: {said(error)}"[:_LONGEST]
     return {0: "native", 1: "cudnn", 2: "miopen"}.get(int(index), str(index))
 
 
@@ -297,7 +311,7 @@ def summary(layer: Layer, size: int, samples: dict[str, turns.Samples]) -> dict[
 def _of_copy(
     layer: Layer, size: int, copied: list[float], samples: turns.Samples, part: str
 ) -> dict[str, float | None]:
-    """The time that the fewest passes would take at a copy's bandwidth, over the time taken."""
+    """The time of the fewest passes at a copy's bandwidth, over the time taken."""
     moved = layer.passes[part] * size
     floors_ms = [moved / bandwidth * 1e3 for bandwidth in copied]
     return turns.ratio(floors_ms, samples[f"{part} queued"])

@@ -17,7 +17,7 @@ from typing import Any, Final
 from benchmarks.arms import write_whole
 from benchmarks.gpu import tables
 
-SCHEMA: Final = "bnfold/gpu-run/2"
+SCHEMA: Final = "bnfold/gpu-run/3"
 _ENDINGS: Final = (".json", ".md", ".samples.jsonl.gz")
 
 

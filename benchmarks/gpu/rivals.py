@@ -53,7 +53,7 @@ class Apex(nn.Module):
 
 
 class InPlace(nn.Module):
-    """InPlaceABN, which overwrites its input; in place of ReLU, which it lacks, a leaky one."""
+    """InPlaceABN, which overwrites its input; it has a leaky ReLU where others have ReLU."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def build(arm: str, layer: Layer, device: str) -> nn.Module:
 def compiled(module: nn.Module, device: str) -> nn.Module:
     """Compile for the shapes of the first call, in one graph.
 
-    On a CPU, where there is nothing to win, its front alone: it captures, and generates nothing.
+    On a CPU, where there is nothing to win, only its front runs, which generates no code.
     """
     backend = "inductor" if device == "cuda" else "aot_eager"
     made: nn.Module = torch.compile(module, fullgraph=True, dynamic=False, backend=backend)

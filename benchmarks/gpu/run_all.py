@@ -155,6 +155,8 @@ def _run_sections(record: Record, options: Options) -> None:
             part |= {"status": "done"}
         if part["status"] == "failed":
             part["why"] = entry["outcome"]
+    if not any(record.document.get("resumed_rows", {}).values()):
+        record.document.pop("resumed_rows", None)
 
 
 def _loaded(record: Record, chosen: dict[str, Section]) -> dict[str, ModuleType]:

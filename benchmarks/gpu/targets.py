@@ -1,7 +1,7 @@
 """Which targets of the kernels a run meets: pure functions of its document.
 
 A row meets a target when its whole interval does. Kernels are judged by time with the CPU out
-of the way; what a single call from Python makes of it stands beside, with a verdict of its own.
+of the way; a single call from Python stands beside, with a verdict of its own.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _judged(
     found = [_of_row(target, task, rows.get(task.key), document) for task in tasks]
     counts = collections.Counter(one["verdict"] for one in found)
     called = collections.Counter(one["called"]["verdict"] for one in found if one["called"])
-    told = {"target": target.key, "says": target.says, "bound": target.bound}
+    told: dict[str, Any] = {"target": target.key, "says": target.says, "bound": target.bound}
     told |= {"verdict": _overall(counts), "counts": dict(counts), "called": dict(called)}
     values = [one for one in found if one["value"] is not None]
     lowest = min(values, key=lambda one: float(one["value"]), default=None)
@@ -217,21 +217,22 @@ def _overall(counts: Mapping[str, int]) -> str:
 def _of_row(
     target: Target, task: Task, row: Row | None, document: Mapping[str, Any]
 ) -> dict[str, Any]:
-    why = _DRY if document["dry_run"] else "not reached" if row is None else _fault(target, row)
-    figure = target.figure(row) if row is not None and not document["dry_run"] else None
-    called = target.called(row) if figure and row is not None else None
-    told: dict[str, Any] = {"key": task.key, "verdict": UNMEASURED, "why": why}
-    told |= figure or {"value": None, "low": None, "high": None}
-    told["called"] = None
+    """Return figure and verdict of a row."""
+    told: dict[str, Any] = {"key": task.key, "verdict": UNMEASURED, "called": None}
+    told |= {"value": None, "low": None, "high": None}
+    if document["dry_run"] or row is None:
+        return told | {"why": _DRY if document["dry_run"] else "not reached"}
+    figure, called, why = target.figure(row), target.called(row), _fault(target, row)
+    told |= figure or {}
+    if why:
+        return told | {"verdict": MISSED if _is_bad(row) else UNMEASURED, "why": why}
+    if figure is None:
+        return told | {"why": "the figure is not there"}
     if called is not None:
         told["called"] = {**called, "verdict": _verdict(target, called)}
-    if row is not None and not document["dry_run"] and _is_bad(row):
-        told["verdict"] = MISSED
-    elif figure is not None and not why:
-        told["verdict"] = _verdict(target, figure)
-    if told["verdict"] == UNMEASURED and not why:
-        told["why"] = "too few turns for an interval" if figure else "the figure is not there"
-    return told
+    told["verdict"] = _verdict(target, figure)
+    few = told["verdict"] == UNMEASURED
+    return told | {"why": "too few turns for an interval" if few else ""}
 
 
 def _verdict(target: Target, figure: Figure) -> str:

@@ -1,6 +1,7 @@
-"""Which kernels torch runs for a plain BatchNorm, by the profiler. Runs in a worker of its own.
+"""Which kernels torch runs for a plain BatchNorm, by the profiler.
 
-A profiler that was on once makes later launches dearer, so nothing is timed in that process.
+A profiler that was on once makes later launches dearer, so this runs in a worker of its own,
+where nothing is timed.
 """
 
 from __future__ import annotations

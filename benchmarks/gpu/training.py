@@ -1,4 +1,4 @@
-"""Training with BatchNorm: torch's, torch.compile's, others' and ours, layer by layer and whole.
+"""Training with BatchNorm, by layers and whole: torch's, torch.compile's, others' and ours.
 
 This is the side that plans and keeps: it imports no torch. What measures is a worker
 (`benchmarks.gpu.worker`), which another one replaces when the device is lost.
@@ -19,8 +19,8 @@ from benchmarks.gpu.training_plan import Kernels, Task
 
 SECTION: Final = "training"
 _SAMPLES: Final = ("samples_ms", "copied")
-_PATIENCE: Final = 4.0
-_LEAST_LIMIT_S: Final = 90.0
+_PATIENCE: Final = 2.5
+_LEAST_LIMIT_S: Final = 60.0
 _BEYOND_S: Final = 20.0
 _SOURCES: Final = ROOT / "bnfold" / "train"
 
@@ -53,7 +53,7 @@ def code() -> str:
 def _worth_keeping(context: Context, now: str) -> list[dict[str, Any]]:
     """Return what an earlier run measured whole, of the same kernels."""
     earlier = context.record.document.get("resumed_rows", {}).pop(SECTION, [])
-    return [dict(row) for row in earlier if row["code"] == now and row["outcome"] == "measured"]
+    return [row for row in earlier if (row["code"], row["outcome"]) == (now, "measured")]
 
 
 def _work_through(
@@ -66,13 +66,14 @@ def _work_through(
         if task.key in known:
             continue
         needed = training_plan.needed_s(task, past)
-        if context.left_s < needed and not context.options.dry_run:
+        if not _is_time(context, part, needed):
             part["not_reached"].append(task.key)
             continue
         with context.record.step(task.key) as entry:
             begun = context.record.clock()
-            limit = min(max(_PATIENCE * needed, _LEAST_LIMIT_S), context.left_s + _BEYOND_S)
-            row = crew.do(training_plan.described(task), max(limit, _BEYOND_S))
+            attempt = max(_PATIENCE * needed, _LEAST_LIMIT_S)
+            limit = max(context.left_s, 0.0) + _BEYOND_S
+            row = crew.do(training_plan.described(task), attempt, limit)
             elapsed = context.record.clock() - begun
             part["worker"] = crew.ready | {"lost": crew.lost}
             past.append((task, elapsed))
@@ -83,6 +84,13 @@ def _work_through(
                 _keep(context, part, task, row | {"elapsed_s": round(elapsed, 1)})
                 entry["outcome"] = outcome_line(part["rows"][-1])
             _judge(context, part)
+
+
+def _is_time(context: Context, part: dict[str, Any], needed: float) -> bool:
+    """Whether to begin; a dry run begins while there is any time, and does one row anyway."""
+    if context.options.dry_run:
+        return context.left_s > 0 or not part["rows"]
+    return context.left_s >= needed
 
 
 def _keep(context: Context, part: dict[str, Any], task: Task, row: dict[str, Any]) -> None:
@@ -116,12 +124,8 @@ def outcome_line(row: Mapping[str, Any]) -> str:
     for pair, quantities in row.get("ratios", {}).items():
         found = quantities.get("step queued") or quantities.get("step")
         told.append(f"{pair} {found['value']:.3g}")
-    told += [f"{name} of copy {one['value']:.2f}" for name, one in _of_copy(row).items()]
+    copied = row.get("of_copy", {}).get("ours", {})
+    told += [f"{part} {one['value']:.2f} of copy" for part, one in copied.items()]
     told += [f"error {targets.worst_error(row)}"] if row.get("errors") else []
     told += [f"{arm} failed: {why[:80]}" for arm, why in row.get("failures", {}).items()]
     return "; ".join([row["outcome"], *([row["error"]] if row.get("error") else []), *told])
-
-
-def _of_copy(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = row.get("of_copy", {}).get("ours", {})
-    return found

@@ -48,7 +48,7 @@ class Layer:
 
     @property
     def passes(self) -> dict[str, int]:
-        """The fewest passes over memory: statistics, read and write; one more by a residual."""
+        """The fewest passes over memory; a residual is one more."""
         forward, backward = (4, 6) if "add" in self.kind else (3, 5)
         return {"forward": forward, "backward": backward, "step": forward + backward}
 
@@ -143,10 +143,9 @@ def _telling_first() -> Iterator[Task]:
 
 
 def _dry() -> Iterator[Task]:
-    for dtype in ("bfloat16", "float16"):
-        for kind in KINDS:
-            yield Layer(2, 8, 6, dtype, True, kind)  # noqa: FBT003  a field
-    yield Layer(2, 8, 6, "float32", False, "bn+add+relu")  # noqa: FBT003  a field
+    yield Layer(2, 8, 6, "bfloat16", True, "bn+add+relu")  # noqa: FBT003  a field
+    yield Layer(2, 8, 6, "float16", True, "bn")  # noqa: FBT003  a field
+    yield Layer(2, 8, 6, "float32", False, "bn+relu")  # noqa: FBT003  a field
     yield Net("tiny", 4, AUTOCAST[0])
 
 

@@ -42,9 +42,9 @@ _NOTES: Final = (
     " 95 % interval; above 1 ours is faster. “Called”: one call from Python on an idle device."
     " Null run: a second instance of torch's layer over the first. Of copy: time of the fewest"
     " passes over memory at the bandwidth that a copy reached in the same turns, over the time"
-    " of ours. Peak: device memory of a step beyond what was held, torch, compiled, ours. Error:"
-    " the largest of ours against float64, in units of what rounding alone may do; above 4 it is"
-    " wrong."
+    " of ours. Peak: device memory of a step beyond what was held: torch, compiled, ours."
+    " Error: the largest of ours against float64, in units of what rounding alone may do;"
+    " above 4 it is wrong."
 )
 _NET_NOTES: Final = (
     "Step: median of forward, backward and SGD with momentum, steps after one another as in a"
@@ -196,7 +196,7 @@ def _failures(part: Mapping[str, Any]) -> Iterator[str]:
     """What went wrong or was not to be had; said once, with how many rows it is about."""
     told: dict[str, list[str]] = {}
     for row in part["rows"]:
-        for arm, why in row.get("failures", {}).items():
+        for arm, why in {**row.get("absent", {}), **row.get("failures", {})}.items():
             told.setdefault(f"{arm}: {why}", []).append(row["key"])
         if row.get("error"):
             told.setdefault(row["error"], []).append(row["key"])

@@ -24,12 +24,12 @@ from bnfold import train
 TURNS: Final = 16
 _DRY_TURNS: Final = 1
 STEPS: Final = 3
-"""Steps of a sample, without a wait between them, and first steps whose losses are compared."""
+"""Steps of a sample, without a wait between them; and first steps whose losses must agree."""
 LOSS_APART: Final = 0.02
 GRADIENT_APART: Final = 0.1
 """How far apart the losses, and the sizes of the first gradient, may be, relatively.
 
-Types of 8 and 11 bits round differently in every arm; a BatchNorm that is wrong is further off.
+Types of 8 and 11 bits round differently in every arm; a wrong BatchNorm is further off.
 """
 _LEARNING_RATE: Final = 0.01
 
@@ -115,7 +115,8 @@ def measure(net: Net, device: str, lacking: dict[str, str], doing: Doing) -> dic
     torch.compiler.reset()
     batch, failures, clock = drawn(net, device), dict(lacking), clocks.clock_of(device)
     row: dict[str, Any] = {"bytes": batch[0].nbytes, "steps": STEPS}
-    row |= {name: {} for name in ("losses", "gradient", "peak_bytes", "saved_bytes", "ready_s")}
+    row |= {name: {} for name in ("losses", "gradient", "peak_bytes", "saved_bytes")}
+    row["ready_s"] = {}
     arms: dict[str, Arm] = {}
     for name in net.arms:
         if name in failures:
@@ -155,9 +156,7 @@ def _look(name: str, arm: Arm, row: dict[str, Any]) -> None:
             row["saved_bytes"][name] = train.saved_bytes(arm.module, images).total_bytes
 
 
-def agreement(
-    losses: dict[str, list[float]], gradient: dict[str, float]
-) -> dict[str, bool]:
+def agreement(losses: dict[str, list[float]], gradient: dict[str, float]) -> dict[str, bool]:
     """Say of each arm whether it learns what torch's does; empty where that did not run."""
     if "eager" not in losses:
         return {}

@@ -2,8 +2,9 @@
 
     python -m benchmarks.gpu.worker {cuda,cpu}
 
-Each line out is an object with one of ``ready`` (versions), ``doing`` (the arm at work), ``row``
-(the answer) or ``lost`` and ``arm`` (the device answers nothing any more, and this process ends).
+Each line out is an object with one of ``ready`` (versions), ``doing`` (the arm at work),
+``row`` (the answer), or ``lost`` and ``arm`` (the device answers nothing any more, and this
+process ends).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def main(device: str) -> int:
         answers.write(json.dumps(answer, default=str) + "\n")
         answers.flush()
 
+    if device == "cpu":
+        torch.set_num_threads(1)  # tiny tensors: more would only wait for one another
     tell(ready=described(device))
     for line in sys.stdin:
         asked = json.loads(line)
