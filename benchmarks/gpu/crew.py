@@ -146,8 +146,7 @@ class Crew:
         until_s = time.monotonic() + limit_s
         for _ in range(_MOST_LOSSES):
             try:
-                attempt_until_s = min(until_s, time.monotonic() + attempt_s)
-                return self._ask({"task": task, "lacking": lacking}, attempt_until_s)
+                return self._ask({"task": task, "lacking": lacking}, attempt_s, until_s)
             except WorkerLostError as lost:
                 self.retire()
                 self.lost += 1
@@ -157,8 +156,11 @@ class Crew:
                 lacking[lost.arm] = str(lost)
         return {"error": last, "failures": lacking}
 
-    def _ask(self, asked: Mapping[str, Any], until_s: float) -> dict[str, Any]:
+    def _ask(
+        self, asked: Mapping[str, Any], attempt_s: float, latest_s: float
+    ) -> dict[str, Any]:
         worker = self._worker or self._start()
+        until_s = min(latest_s, time.monotonic() + attempt_s)
         worker.ask(asked)
         arm = "start"
         while True:

@@ -6,13 +6,15 @@ where nothing is timed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from benchmarks.gpu import layers, rivals
 from benchmarks.gpu.record import said
 from benchmarks.gpu.training_plan import Kernels, Layer
+
+_LONGEST: Final = 160  # of a name: what follows is arguments of templates
 
 
 def measure(task: Kernels, device: str) -> dict[str, Any]:
@@ -38,4 +40,5 @@ def names(layer: Layer, device: str) -> list[str]:
         if device == "cuda":
             torch.cuda.synchronize()
     kind = getattr(torch.autograd.DeviceType, device.upper())
-    return sorted({event.name for event in profiler.events() if event.device_type == kind})
+    found = {event.name for event in profiler.events() if event.device_type == kind}
+    return sorted(name[:_LONGEST] for name in found)

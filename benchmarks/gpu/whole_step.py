@@ -32,6 +32,7 @@ GRADIENT_APART: Final = 0.1
 Types of 8 and 11 bits round differently in every arm; a wrong BatchNorm is further off.
 """
 _LEARNING_RATE: Final = 0.01
+_FLOAT16_SCALE: Final = 1024.0
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Arm:
         batch: Images and classes.
         autocast: The type to compute in, or None for that of the parameters.
         recomputes: Whether outputs of our layers are dropped and built again.
+        scale: Of the loss, so that no gradient is too small for its type.
     """
 
     net: Callable[[Tensor], Tensor]
@@ -53,6 +55,7 @@ class Arm:
     batch: tuple[Tensor, Tensor]
     autocast: torch.dtype | None
     recomputes: bool
+    scale: float
 
     def loss(self) -> Tensor:
         """Run a forward pass."""
@@ -67,7 +70,7 @@ class Arm:
         """Run a training step and return the loss, without waiting for it."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss()
-        loss.backward()
+        (loss * self.scale).backward()
         self.optimizer.step()
         return loss.detach()
 
@@ -87,8 +90,10 @@ def built(name: str, net: Net, batch: tuple[Tensor, Tensor]) -> Arm:
         _narrow(module)
     kind = None if net.mode == PARAMETERS else getattr(torch, net.mode.split()[0])
     called = rivals.compiled(module, device.type) if "compiled" in name else module
-    optimizer = torch.optim.SGD(module.parameters(), lr=_LEARNING_RATE, momentum=0.9)
-    return Arm(called, module, optimizer, batch, kind, "recompute" in name)
+    scale = _FLOAT16_SCALE if kind == torch.float16 else 1.0
+    rate = _LEARNING_RATE / scale  # gradients are as many times too large
+    optimizer = torch.optim.SGD(module.parameters(), lr=rate, momentum=0.9)
+    return Arm(called, module, optimizer, batch, kind, "recompute" in name, scale)
 
 
 def _narrow(module: nn.Module) -> None:
@@ -143,7 +148,7 @@ def _look(name: str, arm: Arm, row: dict[str, Any]) -> None:
         losses.append(float(arm.step()))
         if index == 0:
             grads = [one.grad for one in arm.module.parameters() if one.grad is not None]
-            row["gradient"][name] = float(torch.nn.utils.get_total_norm(grads))
+            row["gradient"][name] = float(torch.nn.utils.get_total_norm(grads)) / arm.scale
     row["losses"][name] = losses
     arm.optimizer.zero_grad(set_to_none=True)
     row["peak_bytes"][name] = clocks.peak_bytes(arm.step)

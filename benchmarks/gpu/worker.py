@@ -54,8 +54,10 @@ def described(device: str) -> dict[str, Any]:
 
 
 def answer(asked: dict[str, Any], device: str, doing: layers.Doing) -> dict[str, Any]:
-    """Do a task."""
+    """Do a task, with all of the device's memory."""
     task = task_of(asked["task"])
+    if device == "cuda":
+        torch.cuda.empty_cache()
     if isinstance(task, Kernels):
         return torch_kernels.measure(task, device)
     if isinstance(task, Layer):

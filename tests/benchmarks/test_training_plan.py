@@ -48,11 +48,12 @@ def test_what_decides_a_target_comes_first():
     assert sum(guess_s(task) for task in tasks[: at + 1]) < 400
 
 
-def test_the_kernels_of_every_plain_layer_with_channels_last_are_looked_at():
+def test_kernels_are_looked_at_where_torch_is_said_to_run_cudnn():
     kernels, *tasks = plan(dry_run=False)
     assert isinstance(kernels, Kernels)
     plain = [task for task in tasks if isinstance(task, Layer) and task.kind == "bn"]
-    assert list(kernels.layers) == [task for task in plain if task.channels_last]
+    halves = [task for task in plain if task.channels_last and task.dtype == "float16"]
+    assert set(halves) < set(kernels.layers) < set(plain)
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
