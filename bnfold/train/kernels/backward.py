@@ -9,7 +9,8 @@ stores `inner`, which is the residual's gradient; the second pass reads it.
 
 Of known statistics (a frozen layer) no mean is taken away: the first pass writes dx itself.
 
-As in the forward, splits take turns at the tiles, and the second pass goes from back to front.
+Every place of a tile adds up its own values, and threads meet once, at the end. As in the
+forward, splits take turns at the tiles, and the second pass goes from back to front.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def rows_add_up(
     """Add up inner and inner · normal over some tiles; store what is asked for."""
     r = tl.arange(0, BLOCK_R)
     length = (channels + 7) // 8
-    sum_inner = tl.zeros((BLOCK_C,), tl.float32)
-    sum_product = tl.zeros((BLOCK_C,), tl.float32)
+    inners = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    products = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for step in range(steps):
         start = (first + step * stride) * BLOCK_R
         has_r = r < rows - start
@@ -83,10 +84,9 @@ def rows_add_up(
         if dx_ptr is not None:
             dx = inner * (weight * rstd)[None, :]
             tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
-        inner = tl.where(inside, inner, 0.0)
-        sum_inner += tl.sum(inner, 0)
-        sum_product += tl.sum(tl.where(inside, inner * normal, 0.0), 0)
-    return sum_inner, sum_product
+        inners += tl.where(inside, inner, 0.0)
+        products += tl.where(inside, inner * normal, 0.0)
+    return tl.sum(inners, 0), tl.sum(products, 0)
 
 
 @triton.jit
@@ -160,8 +160,8 @@ def planes_add_up(
     s = tl.arange(0, BLOCK_S)
     b = tl.arange(0, BLOCK_S // 8)
     length = (size + 7) // 8
-    sum_inner = 0.0
-    sum_product = 0.0
+    inners = tl.zeros((BLOCK_N, BLOCK_S), tl.float32)
+    products = tl.zeros((BLOCK_N, BLOCK_S), tl.float32)
     for step in range(steps):
         tile = first + step * stride
         first_n = ((tile // blocks) * BLOCK_N).to(tl.int64)
@@ -192,10 +192,9 @@ def planes_add_up(
         if dx_ptr is not None:
             dx = inner * (weight * rstd)
             tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
-        inner = tl.where(inside, inner, 0.0)
-        sum_inner += tl.sum(tl.sum(inner, 1), 0)
-        sum_product += tl.sum(tl.sum(tl.where(inside, inner * normal, 0.0), 1), 0)
-    return sum_inner, sum_product
+        inners += tl.where(inside, inner, 0.0)
+        products += tl.where(inside, inner * normal, 0.0)
+    return tl.sum(tl.sum(inners, 1), 0), tl.sum(tl.sum(products, 1), 0)
 
 
 @triton.jit
@@ -313,6 +312,7 @@ def rows_gradient(
     bias_ptr,
     rows,
     channels,
+    blocks,  # how many tiles lie side by side on a row
     steps,  # how many tiles below each other one program takes
     share,  # 1 / rows
     negative_slope,
@@ -321,7 +321,9 @@ def rows_gradient(
     BLOCK_C: tl.constexpr,
 ):
     """The gradient of x from known sums."""
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    program = tl.num_programs(0) - 1 - tl.program_id(0)
+    block = program % blocks
+    c = block * BLOCK_C + tl.arange(0, BLOCK_C)
     has_c = c < channels
     mean = load_or(mean_ptr, c, has_c, 0.0)
     rstd = load_or(rstd_ptr, c, has_c, 0.0)
@@ -329,8 +331,7 @@ def rows_gradient(
     bias = load_or(bias_ptr, c, has_c, 0.0)
     mean_product = load_or(dweight_ptr, c, has_c, 0.0) * share
     mean_inner = load_or(dbias_ptr, c, has_c, 0.0) * share
-    program = tl.num_programs(0) - 1 - tl.program_id(0)
-    first = program.to(tl.int64) * steps * BLOCK_R
+    first = (program // blocks).to(tl.int64) * steps * BLOCK_R
     rows_differentiate(
         inner_ptr, x_ptr, dx_ptr, mean_inner, mean_product, mean, rstd, weight, bias, first,
         rows, channels, steps, c, has_c, negative_slope, ACTIVATION, BLOCK_R,
@@ -404,6 +405,7 @@ def planes_gradient(
     planes,
     channels,
     size,
+    blocks,  # how many tiles lie side by side on a plane
     share,
     negative_slope,
     ACTIVATION: tl.constexpr,
@@ -412,8 +414,9 @@ def planes_gradient(
 ):
     """As rows_gradient, on a tile [BLOCK_P planes, BLOCK_S values]."""
     program = tl.num_programs(0) - 1 - tl.program_id(0)
-    first = program.to(tl.int64) * BLOCK_P
-    s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
+    first = (program // blocks).to(tl.int64) * BLOCK_P
+    block = program % blocks
+    s = block * BLOCK_S + tl.arange(0, BLOCK_S)
     p = tl.arange(0, BLOCK_P)
     has_p = p < planes - first
     inside = has_p[:, None] & (s < size)[None, :]

@@ -41,23 +41,31 @@ def rows_moments(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Count, mean − pivot and squared deviations of `steps` tiles."""
+    """Count, mean − pivot and squared deviations of `steps` tiles.
+
+    Every place of a tile follows its own values from tile to tile (Welford), so that threads
+    meet only once, at the end, where the places are merged.
+    """
     r = tl.arange(0, BLOCK_R)
     offsets = r[:, None] * channels + c[None, :]
-    count = 0.0
-    mean = tl.zeros((BLOCK_C,), tl.float32)
-    m2 = tl.zeros((BLOCK_C,), tl.float32)
+    counts = tl.zeros((BLOCK_R,), tl.float32)
+    means = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    m2s = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for step in range(steps):
         start = (first + step * stride) * BLOCK_R
-        left = tl.minimum(tl.maximum(rows - start, 0), BLOCK_R).to(tl.int32)
-        inside = (r < left)[:, None] & has_c[None, :]
+        has_r = r < rows - start
+        inside = has_r[:, None] & has_c[None, :]
         x = tl.load(x_ptr + start * channels + offsets, mask=inside, other=0.0)
-        shifted = tl.where(inside, x.to(tl.float32) - pivot[None, :], 0.0)
-        tile_count = left.to(tl.float32)
-        tile_mean = tl.sum(shifted, 0) / tl.maximum(tile_count, 1.0)
-        apart = tl.where(inside, shifted - tile_mean[None, :], 0.0)
-        tile_m2 = tl.sum(apart * apart, 0)
-        count, mean, m2 = merge(count, mean, m2, tile_count, tile_mean, tile_m2)
+        shifted = x.to(tl.float32) - pivot[None, :]
+        counts += has_r.to(tl.float32)
+        share = has_r.to(tl.float32) / tl.maximum(counts, 1.0)
+        before = tl.where(inside, shifted - means, 0.0)
+        means += before * share[:, None]
+        m2s += tl.where(inside, before * (shifted - means), 0.0)
+    count = tl.sum(counts, 0)
+    mean = tl.sum(means * counts[:, None], 0) / tl.maximum(count, 1.0)
+    apart = means - mean[None, :]
+    m2 = tl.sum(m2s + apart * apart * counts[:, None], 0)
     return count, mean, m2
 
 
@@ -256,6 +264,7 @@ def rows_normalise(
     bias_ptr,
     rows,
     channels,
+    blocks,  # how many tiles lie side by side on a row
     steps,  # how many tiles below each other one program takes
     negative_slope,
     ACTIVATION: tl.constexpr,
@@ -263,15 +272,16 @@ def rows_normalise(
     BLOCK_C: tl.constexpr,
 ):
     """Normalise with known statistics."""
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    b = tl.program_id(1) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
+    program = tl.num_programs(0) - 1 - tl.program_id(0)
+    block = program % blocks
+    c = block * BLOCK_C + tl.arange(0, BLOCK_C)
+    b = block * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
     has_c = c < channels
     mean = load_or(mean_ptr, c, has_c, 0.0)
     rstd = load_or(rstd_ptr, c, has_c, 0.0)
     weight = load_or(weight_ptr, c, has_c, 1.0)
     bias = load_or(bias_ptr, c, has_c, 0.0)
-    program = tl.num_programs(0) - 1 - tl.program_id(0)
-    first = program.to(tl.int64) * steps * BLOCK_R
+    first = (program // blocks).to(tl.int64) * steps * BLOCK_R
     rows_write(
         x_ptr, residual_ptr, y_ptr, bits_ptr, mean, rstd, weight, bias, first, rows, channels,
         steps, c, b, has_c, negative_slope, ACTIVATION, BLOCK_R, BLOCK_C,
@@ -345,6 +355,7 @@ def planes_normalise(
     planes,  # images · channels
     channels,
     size,
+    blocks,  # how many tiles lie side by side on a plane
     negative_slope,
     ACTIVATION: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -352,8 +363,9 @@ def planes_normalise(
 ):
     """As rows_normalise, on a tile [BLOCK_P planes, BLOCK_S values]."""
     program = tl.num_programs(0) - 1 - tl.program_id(0)
-    first = program.to(tl.int64) * BLOCK_P
-    s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
+    first = (program // blocks).to(tl.int64) * BLOCK_P
+    block = program % blocks
+    s = block * BLOCK_S + tl.arange(0, BLOCK_S)
     p = tl.arange(0, BLOCK_P)
     has_p = p < planes - first
     inside = has_p[:, None] & (s < size)[None, :]
@@ -372,7 +384,7 @@ def planes_normalise(
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
     if bits_ptr is not None:
         length = (size + 7) // 8
-        b = tl.program_id(1) * (BLOCK_S // 8) + tl.arange(0, BLOCK_S // 8)
+        b = block * (BLOCK_S // 8) + tl.arange(0, BLOCK_S // 8)
         at = first * length + (p.to(tl.int64)[:, None] * length + b[None, :])
         packed = pack(passes(pre, ACTIVATION), BLOCK_P, BLOCK_S)
         tl.store(bits_ptr + at, packed, mask=has_p[:, None] & (b < length)[None, :])

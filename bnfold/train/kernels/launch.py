@@ -48,13 +48,13 @@ class Affine(NamedTuple):
 class Call:
     """A kernel with its grid and all its arguments but the buffers, which come first."""
 
-    __slots__ = ("_compiled", "_grid", "_kernel", "_options", "_rest")
+    __slots__ = ("_compiled", "_kernel", "_options", "_rest", "grid")
 
     def __init__(
         self, kernel: Any, grid: tuple[int, ...], rest: tuple[Any, ...], warps: int
     ) -> None:
         self._kernel = kernel
-        self._grid = (*grid, 1, 1)[:3]
+        self.grid = (*grid, 1, 1)[:3]
         self._rest = rest
         self._options = {"num_warps": warps, **ROUNDED}
         self._compiled: dict[tuple[torch.dtype | None, ...], Callable[..., None]] = {}
@@ -75,9 +75,9 @@ class Call:
         if run is not None:
             run(*buffers, *self._rest)
             return
-        compiled = self._kernel[self._grid](*buffers, *self._rest, **self._options)
+        compiled = self._kernel[self.grid](*buffers, *self._rest, **self._options)
         if aligned and compiled is not None:  # the interpreter compiles nothing
-            self._compiled[key] = compiled[self._grid]
+            self._compiled[key] = compiled[self.grid]
 
 
 @dataclass(frozen=True)
@@ -206,16 +206,18 @@ def finish_statistics_call(plan: Plan, eps: float, momentum: float) -> Call:
     return Call(forward_kernels.finish_statistics, grid, rest, warps=4)
 
 
-def lines_grid(plan: Plan, kernel: Kernel) -> tuple[tuple[int, int], tuple[int, ...]]:
+def lines_grid(plan: Plan, kernel: Kernel) -> tuple[tuple[int], tuple[int, ...]]:
     """Return the grid of a kernel that treats every value alike, and the sizes it takes."""
     tile, layout = plan.tile(kernel), plan.layout
     if isinstance(layout, Planes):
         planes = layout.images * layout.channels
-        grid = (-(-planes // tile.lines), tiles.blocks_of(tile, layout))
-        return grid, (planes, layout.channels, layout.size)
+        blocks = tiles.blocks_of(tile, layout)
+        grid = (-(-planes // tile.lines) * blocks,)
+        return grid, (planes, layout.channels, layout.size, blocks)
     downwards, across = -(-layout.rows // tile.lines), -(-layout.channels // tile.length)
     steps = tiles.steps_of(plan.launch(kernel), downwards * across, plan.processors)
-    return (-(-downwards // steps), across), (layout.rows, layout.channels, steps)
+    grid = (-(-downwards // steps) * across,)
+    return grid, (layout.rows, layout.channels, across, steps)
 
 
 def normalise_call(plan: Plan, activation: str | None, negative_slope: float) -> Call:

@@ -107,6 +107,17 @@ class Table:
             for capability, entries in sorted(self.entries.items())
         }
 
+    def text(self) -> str:
+        """Return the table as the file has it: one launch per line."""
+        parts = []
+        for name, part in self.to_json().items():
+            lines = ",\n".join(f"   {json.dumps(launch)}" for launch in part["launches"])
+            source = json.dumps(part["source"])
+            parts.append(
+                f' "{name}": {{\n  "source": {source},\n  "launches": [\n{lines}\n  ]\n }}'
+            )
+        return "{\n" + ",\n".join(parts) + "\n}\n"
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Table:
         """Read what `to_json` wrote; raise ValueError where an entry is missing or wrong."""
