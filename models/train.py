@@ -19,6 +19,7 @@ import click
 from bnfold.errors import BnfoldError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
+    from models.digits import Digits
     from models.shipping import Shipped
     from models.training import Epoch, Settings, Training
 
@@ -157,7 +158,7 @@ def make(folder: Path) -> None:
 
 
 def train_one(
-    settings: Settings, data: Any, device: str, folder: Path, *, resume: bool
+    settings: Settings, data: Digits, device: str, folder: Path, *, resume: bool
 ) -> None:
     """Train one network, with a checkpoint after every epoch, and ship it."""
     from bnfold.report.progress import progress
@@ -176,7 +177,7 @@ def train_one(
     result = described(training, shipped)
     text = json.dumps(result, indent=2) + "\n"
     checkpoints.write_whole(folder / _RESULT, text.encode())
-    print(summary(training, shipped), flush=True)
+    print(summary(result, shipped), flush=True)
 
 
 def run(training: Training, folder: Path) -> None:
@@ -213,12 +214,12 @@ def line(epoch: Epoch) -> str:
     )
 
 
-def summary(training: Training, shipped: Shipped) -> str:
+def summary(result: dict[str, Any], shipped: Shipped) -> str:
     """Say in a few lines what came out."""
     report, labels = shipped.report, shipped.report.labels
     worst = max(report.outputs, key=lambda one: one.ratio)
     lines = [
-        f"{training.settings.net}: {described(training, shipped)['parameters']} parameters",
+        f"{result['settings']['net']}: {result['parameters']} parameters",
         f"  BatchNormalization: {shipped.before} → {shipped.after}",
         f"  verify: {report.verdict}; the largest difference is {worst.ratio:.2g} times the"
         f" original's own rounding noise (limit {worst.limit:g})",
