@@ -110,6 +110,7 @@ def command(
                 remedy="--resume goes on from it, --overwrite starts anew; or choose another"
                 " --output",
             )
+    for folder in folders.values():
         make(folder)
     data = digits.load()
     with reproducible(device, choices["threads"]):
@@ -170,6 +171,8 @@ def train_one(
     if resume and checkpoints.exists(folder):
         checkpoints.resume(training, folder)
     else:
+        for result in (folder / _RESULT, *folder.glob("digits_*.onnx")):
+            result.unlink(missing_ok=True)  # of the run that is overwritten
         checkpoints.save(training, folder)
     run(training, folder)
     with progress() as tell:

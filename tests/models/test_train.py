@@ -271,12 +271,16 @@ def test_a_run_is_never_overwritten_unasked(trained, capsys):
     assert (trained / "cnn" / "checkpoint.pt").read_bytes() == before
 
 
-def test_a_run_is_overwritten_when_asked(tmp_path):
+def test_a_run_is_overwritten_when_asked(stop_at, tmp_path):
+    """What the old run came to goes at once: it is not what the new checkpoint is of."""
     (tmp_path / "mlp").mkdir()
-    (tmp_path / "mlp" / "checkpoint.pt").write_text("of another program")
-    done = run("--net", "mlp", "--epochs", 1, "--output", tmp_path, "--overwrite")
-    assert done == 0
-    assert saved(tmp_path / "mlp")["settings"]["epochs"] == 1
+    for name in ("checkpoint.pt", "result.json", "digits_mlp.onnx", "notes.txt"):
+        (tmp_path / "mlp" / name).write_text("of another run")
+    stop_at(21)
+    assert run("--net", "mlp", "--epochs", 2, "--output", tmp_path, "--overwrite") == 130
+    files = {"checkpoint.pt", "log.jsonl", "notes.txt"}
+    assert {one.name for one in (tmp_path / "mlp").iterdir()} == files
+    assert len(saved(tmp_path / "mlp")["state"]["history"]) == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
