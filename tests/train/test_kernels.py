@@ -12,7 +12,8 @@ pytest.importorskip("triton")
 from hypothesis import HealthCheck, given, settings  # noqa: E402  # after the skip
 
 from bnfold.train import autograd, functional  # noqa: E402  # after the skip
-from bnfold.train.kernels import reference  # noqa: E402  # after the skip
+from bnfold.train.kernels import launch, reference  # noqa: E402  # after the skip
+from bnfold.train.kernels.reference import Running  # noqa: E402  # after the skip
 from tests.train.bounds import expect  # noqa: E402  # after the skip
 from tests.train.steps import Step, small_tiles, steps  # noqa: E402  # after the skip
 
@@ -37,7 +38,7 @@ LARGE = Step(
 )
 
 
-def train(step: Step, device: str):
+def train(step: Step, device: str, run=functional.fused):
     """Run a step on the kernels: output, gradients by name, running statistics, counter."""
     x, weight, bias, residual = step.make(device)
     named = {"dx": x, "dweight": weight, "dbias": bias, "dresidual": residual}
@@ -46,9 +47,8 @@ def train(step: Step, device: str):
     var = torch.ones(x.shape[1], device=device)
     counter = torch.tensor(4, device=device)
     with small_tiles(step):
-        y = functional.fused(
-            x, mean, var, counter, weight, bias, residual, step.momentum, 1e-5, step.kind
-        )
+        running = Running(mean, var, counter, step.momentum)
+        y = run(x, running, weight, bias, residual, 1e-5, step.kind)
         grads = torch.autograd.grad(y, list(named.values()), step.gradient(device))
     return y.detach(), dict(zip(named, grads, strict=True)), (mean, var), counter
 
@@ -57,6 +57,14 @@ def train(step: Step, device: str):
 @given(step=steps())
 def test_a_step_is_the_formula(kernels, step):
     check(kernels, step)
+
+
+@few
+@given(step=steps())
+def test_operators_for_compilers_give_the_same_bits(kernels, step):
+    direct = train(step, kernels)
+    traced = train(step, kernels, functional.fused_by_operators)
+    assert_same_bits(direct, traced)
 
 
 def check(device, step):
@@ -94,21 +102,26 @@ def test_one_launch_is_the_formula(kernels, activation, has_residual):
 @few
 @given(step=steps())
 def test_a_step_is_the_same_bit_for_bit(kernels, step):
-    first, second = train(step, kernels), train(step, kernels)
-    assert torch.equal(first[0], second[0])
-    for name, grad in first[1].items():
-        assert torch.equal(grad, second[1][name]), name
+    assert_same_bits(train(step, kernels), train(step, kernels))
+
+
+def assert_same_bits(one, other):
+    assert torch.equal(one[0], other[0])
+    for name, grad in one[1].items():
+        assert torch.equal(grad, other[1][name]), name
+    for first, second in zip((*one[2], one[3]), (*other[2], other[3]), strict=True):
+        assert torch.equal(first, second)
 
 
 @few
 @given(step=steps())
 def test_the_output_can_be_rebuilt_bit_for_bit(kernels, step):
     x, weight, bias, residual = step.make(kernels)
-    name, slope = step.activation or "", step.kind.negative_slope
     with small_tiles(step):
-        y, mean, rstd, _, _ = autograd.normalise(x, weight, bias, residual, 1e-5, name, slope)
-        again = autograd.normalise_again(x, mean, rstd, weight, bias, residual, name, slope)
-    assert torch.equal(y, again)
+        done = launch.forward(x, weight, bias, residual, 1e-5, step.kind)
+        affine = launch.Affine(done.mean, done.rstd, weight, bias)
+        again = launch.normalise(x, affine, residual, step.kind, None)
+    assert torch.equal(done.y, again)
 
 
 @few
@@ -123,7 +136,7 @@ def test_backward_masks_exactly_what_forward_clipped(kernels, step):
     axes = [axis for axis in range(x.dim()) if axis != 1]
     assert torch.equal(dbias, (y > 0).sum(axes).float())
     if residual is not None:
-        assert torch.equal(reference.unpack_signs(bits, x), y > 0)
+        assert torch.equal(reference.unpack_bits(bits, x), y > 0)
 
 
 def test_a_constant_channel_has_no_variance_at_all(kernels):
