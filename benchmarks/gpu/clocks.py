@@ -125,13 +125,15 @@ def clock_of(device: str) -> Clock:
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Collect garbage now, and not while something is timed."""
+    """Collect garbage now, and then only when asked, which what is there makes no longer."""
     gc.collect()
+    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
+        gc.unfreeze()
 
 
 def peak_bytes(work: Work) -> int | None:
