@@ -257,6 +257,8 @@ def _fault(target: Target, row: Row) -> str:
         return f"ours failed: {failures['ours']}"
     if row.get("correct") is False:
         return f"ours is wrong: {worst_error(row)}"
+    if "unchecked" in row:
+        return f"ours was not checked: {row['unchecked']}"
     if row.get("agrees", {}).get("ours") is False:
         return "ours does not learn what torch does"
     if target.rival in failures:

@@ -69,6 +69,18 @@ def test_a_failure_of_ours_leaves_the_others(monkeypatch):
     assert set(row["medians_ms"]) == {"eager", "again"}
 
 
+def test_a_check_that_fails_is_no_failure_of_ours(monkeypatch):
+    def errors(*_):
+        raise torch.OutOfMemoryError("float64 is large")
+
+    monkeypatch.setattr(layers.correct, "errors", errors)
+    row, _ = _measured()
+    assert row["unchecked"] == "OutOfMemoryError: float64 is large"
+    assert "correct" not in row
+    assert row["failures"] == {}
+    assert "ours" in row["medians_ms"]
+
+
 def test_an_arm_that_cost_a_worker_is_left_out():
     row, doing = _measured(ours="took too long, and was ended")
     assert "ours" not in doing

@@ -94,6 +94,14 @@ def test_a_wrong_result_meets_nothing_however_fast():
         assert found[key]["rows"][0]["why"] == "ours is wrong: dx 3e+04"
 
 
+def test_what_was_not_checked_meets_nothing():
+    unchecked = row(LARGE, unchecked="out of memory")
+    del unchecked["correct"]
+    found = _judged(unchecked, planned=(LARGE,))["torch eager"]["rows"][0]
+    assert found["verdict"] == "not measured"
+    assert found["why"] == "ours was not checked: out of memory"
+
+
 def test_a_failure_of_ours_is_a_miss_and_one_of_a_rival_is_not():
     ours = row(LARGE, failures={"ours": "no kernel"}, ratios={}, of_copy={})
     assert _verdicts(ours, planned=(LARGE,))["copy bandwidth, forward"] == "not met"
