@@ -298,12 +298,7 @@ def summary(layer: Layer, size: int, samples: dict[str, turns.Samples]) -> dict[
     """
     copied = samples.pop(COPY, {}).get("bytes_per_s", [])
     found: dict[str, Any] = {"medians_ms": {n: turns.medians(s) for n, s in samples.items()}}
-    found["ratios"] = {}
-    for name in samples:
-        above, below = ("again", "eager") if name == "again" else (name, "ours")
-        if name != "ours" and below in samples:
-            pair = turns.ratios(samples[above], samples[below])
-            found["ratios"][f"{above} / {below}"] = pair
+    found["ratios"] = turns.ratios(samples)
     if copied:
         found["copy_bytes_per_s"] = turns.medians({"": copied})[""]
         found["of_copy"] = {

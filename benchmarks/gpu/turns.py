@@ -75,9 +75,21 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float | N
     }
 
 
-def ratios(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ratio of two arms for every quantity that both have."""
-    return {name: ratio(above[name], below[name]) for name in above if name in below}
+def ratios(samples: Mapping[str, Samples]) -> dict[str, Any]:
+    """Return every arm over ours, and torch's second over its first: the null run.
+
+    Pairs that are not there are left out. Each has a ratio for every quantity.
+    """
+    pairs = [(arm, "ours") for arm in samples if arm not in ("ours", "again")]
+    pairs += [("again", "eager")] if "again" in samples else []
+    return {
+        f"{above} / {below}": {
+            name: ratio(values, samples[below][name])
+            for name, values in samples[above].items()
+        }
+        for above, below in pairs
+        if below in samples
+    }
 
 
 def _rounded(value: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,13 +59,18 @@ class Arm:
     recomputes: bool
     scale: float
 
+    @contextlib.contextmanager
+    def forward(self) -> Iterator[None]:
+        """What a forward pass runs in."""
+        kind, dtype = self.batch[0].device.type, self.autocast or torch.bfloat16
+        again = train.recompute() if self.recomputes else contextlib.nullcontext()
+        with torch.autocast(kind, dtype, enabled=self.autocast is not None), again:
+            yield
+
     def loss(self) -> Tensor:
         """Run a forward pass."""
         images, classes = self.batch
-        kind = images.device.type
-        again = train.recompute() if self.recomputes else contextlib.nullcontext()
-        enabled = self.autocast is not None
-        with torch.autocast(kind, self.autocast or torch.bfloat16, enabled=enabled), again:
+        with self.forward():
             return nn.functional.cross_entropy(self.net(images).float(), classes)
 
     def step(self) -> Tensor:
@@ -156,11 +161,9 @@ def _look(name: str, arm: Arm, row: dict[str, Any]) -> None:
     row["peak_bytes"][name] = clocks.peak_bytes(arm.step)
     arm.optimizer.zero_grad(set_to_none=True)
     if arm.net is arm.module:  # a compiler decides by itself, and layers are not its own
-        again = train.recompute() if arm.recomputes else contextlib.nullcontext()
-        enabled, images = arm.autocast is not None, arm.batch[0]
-        kind = arm.autocast or torch.bfloat16
-        with torch.autocast(images.device.type, kind, enabled=enabled), again:
-            row["saved_bytes"][name] = train.saved_bytes(arm.module, images).total_bytes
+        with arm.forward():
+            saved = train.saved_bytes(arm.module, arm.batch[0])
+        row["saved_bytes"][name] = saved.total_bytes
 
 
 def agreement(losses: dict[str, list[float]], gradient: dict[str, float]) -> dict[str, bool]:
@@ -194,11 +197,6 @@ def _sampled(
 def summary(net: Net, samples: dict[str, turns.Samples]) -> dict[str, Any]:
     """Return medians, images per second, and ratios to ours."""
     found = {name: turns.medians(one) for name, one in samples.items()}
-    ratios = {}
-    for name in samples:
-        above, below = ("again", "eager") if name == "again" else (name, "ours")
-        if name != "ours" and below in samples:
-            ratios[f"{above} / {below}"] = turns.ratios(samples[above], samples[below])
     speeds = {name: round(net.batch / ms["step"] * 1e3, 1) for name, ms in found.items()}
-    told = {"medians_ms": found, "images_per_s": speeds, "ratios": ratios}
-    return told | {"samples_ms": samples}
+    told = {"medians_ms": found, "images_per_s": speeds}
+    return told | {"ratios": turns.ratios(samples), "samples_ms": samples}

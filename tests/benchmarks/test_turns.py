@@ -66,7 +66,19 @@ def test_too_few_turns_have_no_interval():
     assert turns.ratio([2.0], [1.0]) == {"value": 2.0, "low": None, "high": None}
 
 
-def test_ratios_are_of_what_both_have():
-    found = turns.ratios({"a": [2.0], "b": [1.0]}, {"a": [1.0]})
-    assert list(found) == ["a"]
+def test_ratios_are_over_ours_and_the_null_run_is_over_torch():
+    samples = {
+        "eager": {"step": [2.0]},
+        "again": {"step": [2.0]},
+        "compiled": {"step": [3.0]},
+        "ours": {"step": [1.0]},
+    }
+    found = {pair: one["step"]["value"] for pair, one in turns.ratios(samples).items()}
+    assert found == {"eager / ours": 2.0, "compiled / ours": 3.0, "again / eager": 1.0}
+    del samples["ours"]
+    assert list(turns.ratios(samples)) == ["again / eager"]
+    assert turns.ratios({}) == {}
+
+
+def test_medians_are_of_each_quantity():
     assert turns.medians({"a": [1.0, 2.0, 9.0]}) == {"a": 2.0}
