@@ -7,7 +7,7 @@ of the way; a single call from Python stands beside, with a verdict of its own.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -275,6 +275,16 @@ def worst_error(row: Row) -> str:
     found = row.get("errors") or {}
     name = max(found, key=lambda one: float(found[one]), default="")
     return f"{name} {float(found[name]):.3g}" if name else ""
+
+
+def lines(judged: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say in a line each what the targets come to, and then all of them together."""
+    for one in judged:
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in one["counts"].items())
+        lowest = next((row for row in one["rows"] if row["key"] == one["lowest"]), None)
+        found = f"; lowest {lowest['value']:.3f}, {lowest['key']}" if lowest else ""
+        yield f"{one['target']}: {one['verdict']} ({counts or 'no rows'}){found}"
+    yield summary(judged)
 
 
 def summary(judged: Sequence[Mapping[str, Any]]) -> str:

@@ -39,7 +39,8 @@ def run(context: Context) -> None:
     with Crew("cpu" if context.options.dry_run else "cuda") as crew:
         _work_through(context, part, tasks, crew)
     _judge(context, part)
-    tell(f"training: {part['summary']}")
+    for line in targets.lines(part["targets"]):
+        tell(line)
 
 
 def code() -> str:
@@ -72,19 +73,27 @@ def _work_through(
             continue
         with context.record.step(task.key) as entry:
             begun = context.record.clock()
-            attempt = max(_PATIENCE * needed, _LEAST_LIMIT_S)
-            limit = max(context.left_s, 0.0) + _BEYOND_S
-            row = crew.do(training_plan.described(task), attempt, limit)
-            elapsed = context.record.clock() - begun
-            part["worker"] = crew.ready | {"lost": crew.lost}
-            past.append((task, elapsed))
-            if isinstance(task, Kernels):
-                part["kernels"] = row
-                crew.retire()  # a profiler that was on makes launches dearer
-            else:
-                _keep(context, part, task, row | {"elapsed_s": round(elapsed, 1)})
-                entry["outcome"] = outcome_line(part["rows"][-1])
+            entry["outcome"] = _do(context, part, task, needed, crew)
+            past.append((task, context.record.clock() - begun))
             _judge(context, part)
+        if not crew.ready:
+            raise RuntimeError(f"no worker could be started: {entry['outcome']}")
+
+
+def _do(context: Context, part: dict[str, Any], task: Task, needed: float, crew: Crew) -> str:
+    """Have a task done, keep what it found, and say in a line what came out."""
+    begun = context.record.clock()
+    attempt = max(_PATIENCE * needed, _LEAST_LIMIT_S)
+    limit = max(context.left_s, 0.0) + _BEYOND_S
+    row = crew.do(training_plan.described(task), attempt, limit)
+    row["elapsed_s"] = round(context.record.clock() - begun, 1)
+    part["worker"] = crew.ready | {"lost": crew.lost}
+    if isinstance(task, Kernels):
+        part["kernels"] = row
+        crew.retire()  # a profiler that was on makes launches dearer
+        return str(row.get("error", "ok"))
+    _keep(context, part, task, row)
+    return outcome_line(part["rows"][-1])
 
 
 def _is_time(context: Context, part: dict[str, Any], needed: float) -> bool:

@@ -45,6 +45,15 @@ def test_all_met():
     )
 
 
+def test_a_line_for_each_target_and_one_for_all():
+    judged = targets.judge(document([row(LARGE), row(SMALL, 1.3)], planned=(LARGE, SMALL)))
+    *each, last = targets.lines(judged)
+    assert len(each) == len(targets.TARGETS)
+    assert f"torch eager: not met (1 met, 1 not met); lowest 1.300, {SMALL.key}" in each
+    assert "cuDNN: not measured (no rows)" in each
+    assert last == targets.summary(judged)
+
+
 def test_the_whole_interval_must_meet_a_bound():
     speeds = {1.52: "met", 1.505: "undecided", 1.495: "undecided", 1.4: "not met"}
     for speed, verdict in speeds.items():

@@ -156,6 +156,18 @@ def test_a_failure_is_a_row_and_the_rest_goes_on(context, monkeypatch):
     assert {one["outcome"] for one in others} == {"measured"}
 
 
+def test_without_a_worker_it_ends_at_once(context, crew, monkeypatch):
+    def do(self, told, attempt_s, limit_s):  # noqa: ARG001  # as of a crew
+        self.asked.append(told["key"])
+        self.ready = {}
+        return {"error": "start: its process ended with 1: no CUDA", "failures": {}}
+
+    monkeypatch.setattr(_Crew, "do", do)
+    with pytest.raises(RuntimeError, match=r"no worker could be started: start: .* no CUDA"):
+        training.run(context)
+    assert len(crew[0].asked) == 1
+
+
 def test_without_torch_it_says_so(context, monkeypatch):
     monkeypatch.setattr(training.importlib.util, "find_spec", lambda _name: None)
     training.run(context)
