@@ -1,6 +1,6 @@
 """BatchNorm for training: torch's modules, with activation and residual in the same pass."""
 
-from bnfold.train.convert import convert, revert
+from bnfold.train.convert import convert, fusions, revert
 from bnfold.train.functional import batch_norm
 from bnfold.train.memory import SavedBytes, recompute, saved_bytes
 from bnfold.train.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, FusedBatchNorm
@@ -13,6 +13,7 @@ __all__ = [
     "SavedBytes",
     "batch_norm",
     "convert",
+    "fusions",
     "recompute",
     "revert",
     "saved_bytes",
