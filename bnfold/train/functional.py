@@ -169,7 +169,10 @@ def fused(
 ) -> Tensor:
     """Train with the kernels; x must be one that they can read."""
     x = laid_out(x)
-    inside = residual is None or (residual.shape == x.shape and residual.dtype == x.dtype)
+    inside = residual is None or (
+        torch.is_tensor(residual)  # torch adds numbers, too
+        and (residual.shape, residual.dtype) == (x.shape, x.dtype)
+    )
     name = activation.name or ""
     y, mean, rstd, var, _ = autograd.normalise(
         x, weight, bias, residual if inside else None, eps, name if inside else "",
