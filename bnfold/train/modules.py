@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import fx, nn
 
 from bnfold.train.functional import batch_norm, checked_activation
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def is_stand_in(value: object) -> bool:
+    """torch.fx is reading a forward."""
+    return isinstance(value, fx.Proxy)
+
+
+def as_leaf(module: nn.Module, stand_in: Any, *told: Any) -> Any:
+    """Record a call of the module: torch.fx looks into all modules that are not torch.nn's."""
+    tracer = stand_in.tracer
+    return tracer.create_proxy(
+        "call_module", tracer.path_of_module(module), (stand_in, *told), {}
+    )
 
 
 class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch's base has no public name
@@ -57,6 +70,8 @@ class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch'
             activation: In place of the module's own, for this call.
             negative_slope: Of that activation.
         """
+        if is_stand_in(input):
+            return as_leaf(self, input, residual, activation, negative_slope)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]  # torch's
         has_statistics = self.running_mean is not None or self.running_var is not None
         learning = self.training and not (self.frozen and has_statistics)

@@ -18,7 +18,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import batch_norm
 
 from bnfold.train.kernels.reference import Activation, per_channel, widened
-from bnfold.train.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, FusedBatchNorm
+from bnfold.train.modules import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    FusedBatchNorm,
+    as_leaf,
+    is_stand_in,
+)
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -66,6 +73,8 @@ class SyncBatchNorm(FusedBatchNorm):
         negative_slope: float = 0.01,
     ) -> Tensor:
         """Return activation(bn(input) + residual), the statistics being of all ranks."""
+        if is_stand_in(input):
+            return as_leaf(self, input, residual, activation, negative_slope)  # type: ignore[no-any-return]  # a stand-in for a tensor
         frozen = self.frozen and self.running_mean is not None
         if not self.training or frozen or not is_shared(self.process_group):
             return super().forward(input, residual, activation, negative_slope)

@@ -495,3 +495,10 @@ def test_saved_bytes_sees_the_fused_layers(x):
     with train.recompute():
         report = train.saved_bytes(net, x)
     assert report.layers == {"0": x.nbytes}
+
+
+def test_torch_fx_reads_converted_models_as_it_reads_the_original(x):
+    torch.manual_seed(0)
+    net = Tails().eval()
+    converted = train.convert(copy.deepcopy(net))
+    assert torch.equal(torch.fx.symbolic_trace(converted)(x), net(x))
