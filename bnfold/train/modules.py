@@ -17,12 +17,12 @@ def is_stand_in(value: object) -> bool:
     return isinstance(value, fx.Proxy)
 
 
-def as_leaf(module: nn.Module, stand_in: Any, *told: Any) -> Any:
+def as_leaf(module: nn.Module, stand_in: Any, *told: Any) -> Tensor:
     """Record a call of the module: torch.fx looks into all modules that are not torch.nn's."""
     tracer = stand_in.tracer
-    return tracer.create_proxy(
-        "call_module", tracer.path_of_module(module), (stand_in, *told), {}
-    )
+    path = tracer.path_of_module(module)
+    called: Tensor = tracer.create_proxy("call_module", path, (stand_in, *told), {})
+    return called
 
 
 class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch's base has no public name

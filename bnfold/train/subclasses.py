@@ -61,7 +61,7 @@ def act(
 ) -> Tensor:
     """As BatchNormAct2d, its own activation in the same pass where that can be."""
     if modules.is_stand_in(x):
-        return modules.as_leaf(self, x, residual, activation, negative_slope)  # type: ignore[no-any-return]  # a stand-in for a tensor
+        return modules.as_leaf(self, x, residual, activation, negative_slope)
     forward = modules.FusedBatchNorm.forward
     own = own_activation(self)
     if own is None:

@@ -74,7 +74,7 @@ class SyncBatchNorm(FusedBatchNorm):
     ) -> Tensor:
         """Return activation(bn(input) + residual), the statistics being of all ranks."""
         if is_stand_in(input):
-            return as_leaf(self, input, residual, activation, negative_slope)  # type: ignore[no-any-return]  # a stand-in for a tensor
+            return as_leaf(self, input, residual, activation, negative_slope)
         frozen = self.frozen and self.running_mean is not None
         if not self.training or frozen or not is_shared(self.process_group):
             return super().forward(input, residual, activation, negative_slope)
