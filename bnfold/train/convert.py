@@ -7,7 +7,6 @@ classes.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -19,8 +18,8 @@ from bnfold.train.rewriting import (
     Part,
     Rewriting,
     Way,
+    can_be_derived,
     is_rewritten,
-    pickles_plainly,
     rewritten_class,
     source_of,
 )
@@ -53,16 +52,14 @@ def convert(model: Model) -> Model:
     by torch.fx, and left as it is where another could change its meaning. A BatchNorm or an
     activation with hooks keeps its output; so does one that gets hooks, or is replaced, later.
     """
-    registered = Counter(m for _, m in model.named_modules(remove_duplicate=False))
     everything = list(model.modules())
     for module in everything:
         ours = our_class(type(module))
         if ours is not None:
             module.__class__ = ours
             setattr(module, MARK, True)
-    once = {m for m, count in registered.items() if count == 1 and not has_hooks(m)}
-    takers = {m for m in once if MARK in vars(m) and takes_more(m)}
-    drafts = drafted(everything, once, takers)
+    takers = {m for m in everything if MARK in vars(m) and takes_more(m) and not has_hooks(m)}
+    drafts = drafted(everything, takers)
     claimed = claims(everything, drafts)
     for module in reversed(everything):
         if module in drafts and (any(drafts[module].found) or module in claimed):
@@ -70,21 +67,19 @@ def convert(model: Model) -> Model:
     return model
 
 
-def drafted(
-    everything: list[nn.Module], once: set[nn.Module], takers: set[nn.Module]
-) -> dict[nn.Module, Draft]:
+def drafted(everything: list[nn.Module], takers: set[nn.Module]) -> dict[nn.Module, Draft]:
     """Read modules, the inner ones first; what ends in a taker is one, and joins them."""
     drafts: dict[nn.Module, Draft] = {}
     inside: dict[nn.Module, bool] = {}
     for module in reversed(everything):
         within = any(child in takers or inside[child] for child in module.children())
         inside[module] = within
-        if not within or MARK in vars(module) or not pickles_plainly(type(module)):
+        if not within or MARK in vars(module) or not can_be_derived(type(module)):
             continue
         readings = read_forward(module)
         found = [patterns.find(reading.graph, module, takers) for reading in readings]
         drafts[module] = Draft(readings, found, tail_of(module, readings, takers))
-        if module in once and drafts[module].tail is not None:
+        if drafts[module].tail is not None and not has_hooks(module):
             takers.add(module)
     return drafts
 

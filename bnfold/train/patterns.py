@@ -52,6 +52,7 @@ def has_hooks(module: nn.Module) -> bool:
         or module._forward_pre_hooks  # noqa: SLF001  # as above
         or module._backward_hooks  # noqa: SLF001  # as above
         or module._backward_pre_hooks  # noqa: SLF001  # as above
+        or "forward" in vars(module)  # put in place of its class's
     )
 
 

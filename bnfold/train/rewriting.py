@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
+from abc import ABCMeta
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,13 +187,15 @@ def is_rewritten(kind: type[nn.Module]) -> bool:
     return "fused_from" in vars(kind)
 
 
-def pickles_plainly(kind: type) -> bool:
-    """The class leaves copying and pickling to Python, as almost every module does."""
+def can_be_derived(kind: type) -> bool:
+    """The class leaves copying, pickling and subclassing to Python, as almost all do."""
     own: Any = kind
     return (
         own.__reduce_ex__ is object.__reduce_ex__
         and own.__reduce__ is object.__reduce__
         and not hasattr(kind, "__deepcopy__")
+        and type(kind) in (type, ABCMeta)
+        and not any("__init_subclass__" in vars(k) for k in kind.__mro__ if k is not object)
     )
 
 

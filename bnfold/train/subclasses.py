@@ -13,7 +13,7 @@ from torch import nn
 from bnfold.train import modules
 from bnfold.train.kernels.reference import Activation
 from bnfold.train.patterns import activation_of_module, has_hooks
-from bnfold.train.rewriting import finish, pickles_plainly, subclass
+from bnfold.train.rewriting import can_be_derived, finish, subclass
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ def our_class(kind: type[nn.Module]) -> type[nn.Module] | None:
         return None
     acts = (kind.__module__, kind.__name__) == ACTING
     plain = kind.forward is nn.BatchNorm2d.forward and kind.__call__ is nn.Module.__call__
-    if not (plain or acts) or not pickles_plainly(kind):
+    if not (plain or acts) or not can_be_derived(kind):
         return None
     return derived(kind)
 

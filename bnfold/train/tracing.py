@@ -29,7 +29,6 @@ ASKS_THE_WORLD: Final = frozenset(
         *("type", "callable", "print", "is_tracing", "is_compiling", "is_exporting"),
         *("is_grad_enabled", "is_autocast_enabled", "is_in_onnx_export", "is_inference"),
         *("rand", "randn", "randint", "random", "bernoulli", "uniform", "choice", "environ"),
-        *("checkpoint", "checkpoint_sequential", "checkpoint_seq"),
     }
 )
 # A graph has no `with`; and what a forward stores somewhere would be stored once.
@@ -94,6 +93,16 @@ class ShallowTracer(fx.Tracer):
 
     proxy_buffer_attributes = True  # written to while it is read, a buffer would change
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._surroundings = surroundings()
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """Record a node, unless a checkpoint or a decorator has changed what it would do."""
+        if surroundings() != self._surroundings:
+            raise fx.proxy.TraceError("runs without gradients, or saves tensors another way")
+        return super().create_node(*args, **kwargs)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002  # fx's signature
         """Never look into a module."""
         return True
@@ -101,6 +110,12 @@ class ShallowTracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return our own stand-in."""
         return StandIn(node, self)
+
+
+def surroundings() -> tuple[bool, bool, bool]:
+    """Return what a graph does not tell: gradients, autocast, hooks on saved tensors."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)  # noqa: FBT003, SLF001  # torch's
+    return torch.is_grad_enabled(), torch.is_autocast_enabled(), hooks is not None
 
 
 def read_forward(module: nn.Module) -> list[Reading]:

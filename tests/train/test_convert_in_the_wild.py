@@ -285,6 +285,19 @@ class Checkpointed(Parts):
         return checkpoint(self.inner, x, use_reentrant=False)
 
 
+class CheckpointedOnDemand(Checkpointed):
+    """A switch that is off when the model is converted."""
+
+    def __init__(self):
+        super().__init__()
+        self.saves_memory = False
+
+    def forward(self, x):
+        if self.saves_memory:
+            return checkpoint(self.inner, x, use_reentrant=False)
+        return self.inner(x)
+
+
 class ByKeyword(Parts):
     def forward(self, x, *, scale=1.5):
         return functional.relu(input=self.bn(input=self.c(x))) * scale
@@ -311,7 +324,7 @@ WILD = [
         Doubled,
     ),
     *(DroppedOut, PartlyFrozen, Decoder, Tails, TailsTapped, Yolo, Subclassed, Named, Asking),
-    *(Checkpointed, ByKeyword, Synchronised),
+    *(Checkpointed, CheckpointedOnDemand, ByKeyword, Synchronised),
 ]
 
 
@@ -383,6 +396,7 @@ def test_bits_names_and_the_way_back(make, x):
         (Asking, {"bn": "relu"}),
         (ByKeyword, {}),
         (Checkpointed, {}),
+        (CheckpointedOnDemand, {"bn": "relu"}),
     ],
 )
 def test_what_is_fused(make, fused):
@@ -459,6 +473,25 @@ def test_lazy_batch_norms_are_converted_once_they_know_their_channels(x):
     net(x)
     train.convert(net)
     assert train.fusions(net) == {"0": "relu"}
+
+
+def test_classes_that_notice_subclasses_are_not_rewritten():
+    class Noticing(nn.Module):
+        seen = ()
+
+        def __init_subclass__(cls, *, name):
+            Noticing.seen += (name,)
+
+    class Registered(Noticing, name="one"):
+        def __init__(self):
+            super().__init__()
+            self.bn = nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return torch.relu(self.bn(x))
+
+    assert train.fusions(train.convert(Registered())) == {}
+    assert Noticing.seen == ("one",)
 
 
 def test_converting_again_changes_nothing():
