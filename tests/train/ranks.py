@@ -160,6 +160,23 @@ def fsdp(rank: int, world: int) -> None:
 
 
 @case
+def fsdp_recomputes(rank: int, world: int) -> None:
+    """Weights are gone between forward and backward, and gathered anew before a rebuild."""
+    mesh = distributed.init_device_mesh("cpu", (world,))
+    for by_layer in (False, True):
+        one, other = (sharded(net, mesh, by_layer=by_layer) for net in pair())
+
+        def recomputed(x, net=other):
+            with train.recompute():
+                return net(x)
+
+        optimizers = [torch.optim.SGD(m.parameters(), lr=0.05) for m in (one, other)]
+        for call, optimizer in zip((one, recomputed), optimizers, strict=True):
+            step(call, optimizer, batch(rank, 0))
+        alike(one, other)
+
+
+@case
 def fsdp_mixed(rank: int, world: int) -> None:
     """BatchNorm in float32, as torch needs it on a CPU; all else in bfloat16."""
     mesh = distributed.init_device_mesh("cpu", (world,))
@@ -178,6 +195,7 @@ def fsdp_kernels(rank: int, world: int) -> None:
     mesh = distributed.init_device_mesh("cpu", (world,))
     one, other = (fully_shard(nn.Sequential(net.blocks[0]), mesh=mesh) for net in pair())
     trained_alike(one, other, rank, turns=1)
+    fsdp_recomputes(rank, world)
 
 
 class Reference(nn.Module):

@@ -47,7 +47,7 @@ def run_ranks(cases, world, folder, **environment):
 
 
 def test_under_data_parallel_and_sharding_training_is_torchs(tmp_path):
-    run_ranks(["ddp", "ddp_accumulates", "fsdp", "fsdp_mixed"], 2, tmp_path)
+    run_ranks(["ddp", "ddp_accumulates", "fsdp", "fsdp_recomputes", "fsdp_mixed"], 2, tmp_path)
 
 
 def test_statistics_are_of_all_ranks_uneven_and_empty_ones_too(tmp_path):
