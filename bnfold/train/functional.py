@@ -100,14 +100,21 @@ def _refuse_single_values(x: Tensor) -> None:
 
 def can_fuse(x: Tensor) -> bool:
     """Return whether kernels take this tensor, where it is and as it is."""
-    here = x.device.type == "cuda" if not INTERPRETED else x.device.type in ("cuda", "cpu")
+    here = x.is_cuda or (INTERPRETED and x.is_cpu)
     return here and HAS_TRITON and x.dtype in FUSED_DTYPES and x.numel() > 0
 
 
 def _is_differentiated(x: Tensor, *others: Tensor | None) -> bool:
     """A gradient goes through, now, and nobody traces: exporters are to see BatchNorm."""
-    wanted = (t is not None and t.requires_grad for t in (x, *others))
+    wanted = (torch.is_tensor(t) and t.requires_grad for t in (x, *others))
     return torch.is_grad_enabled() and any(wanted) and not autograd.is_traced(x)
+
+
+def _is_alike(residual: Tensor | None, x: Tensor) -> bool:
+    """A kernel can add it. torch adds numbers, too, and tensors of other shapes and types."""
+    return residual is None or (
+        torch.is_tensor(residual) and residual.shape == x.shape and residual.dtype == x.dtype
+    )
 
 
 def plain(
@@ -176,7 +183,7 @@ def fused(
     y: Tensor
     traced = autograd.is_traced(x)
     x = laid_out(x) if traced else autograd.launcher().readable(x)
-    inside = residual is None or (residual.shape == x.shape and residual.dtype == x.dtype)
+    inside = _is_alike(residual, x)
     added, kind = (residual, activation) if inside else (None, Activation())
     if traced:
         y = fused_by_operators(x, running, weight, bias, added, eps, kind)
@@ -227,7 +234,7 @@ def frozen(
     """Normalise by known statistics, with the kernels, where a gradient goes through."""
     y: Tensor
     x = autograd.launcher().readable(x)
-    inside = residual is None or (residual.shape == x.shape and residual.dtype == x.dtype)
+    inside = _is_alike(residual, x)
     added, kind = (residual, activation) if inside else (None, Activation())
     y, rstd = autograd.FrozenBatchNorm.apply(
         x, running_mean, running_var, weight, bias, added, eps, kind
