@@ -22,6 +22,8 @@ from bnfold.errors import ModelError
 from bnfold.evidence.compare import Deviation, deviation, is_float, scale_of
 from bnfold.evidence.judge import Trial, judge
 from bnfold.evidence.noise import Draw, first_draws, further_draws
+from bnfold.evidence.reference.arrays import NoKernelError
+from bnfold.evidence.reference.evaluator import Evaluator
 from bnfold.evidence.verification.against import Exhibit, errors_of
 from bnfold.evidence.verification.metrics import metrics_of
 from bnfold.exporting.examples import Example
@@ -34,6 +36,7 @@ from bnfold.exporting.running import (
     run_wide,
 )
 from bnfold.exporting.tensors import to_array
+from bnfold.model.io import load
 from bnfold.records import OutputCheck, OutputMetrics, ReferenceErrors, Verdict, VerifyReport
 from bnfold.runtime import Arrays, Job, Level, run_all, write_arrays
 
@@ -42,6 +45,7 @@ _BLIND: Final = "no output reacted to its inputs or to rounding noise: equality 
 _RANDOM: Final = "the module gives something else for the same input: there is chance in it"
 _THREADS: Final = 1000
 _MOST_LETTERS: Final = 400
+_OWN: Final = "bnfold's own float64 evaluator"
 _LEVELS: Final = (Level.DISABLED, Level.ALL)
 """As the file says, and as the runtime does by its default."""
 
@@ -140,7 +144,7 @@ def judged(witness: Witness, path: Path, folder: Path, seed: int) -> VerifyRepor
     files = _input_files(witness, path, folder)
     jobs = [Job(path, files, _made(folder / level), level) for level in _LEVELS]
     warnings: list[str] = []
-    found: dict[Level, list[Outputs]] = {}
+    found: dict[str, list[Outputs]] = {}
     for job, runs in zip(jobs, run_all(jobs), strict=True):
         failed = next((one.message for one in runs if not one.ran), "")
         if not failed:
@@ -151,7 +155,11 @@ def judged(witness: Witness, path: Path, folder: Path, seed: int) -> VerifyRepor
             why = f"the exported model fails with optimisation {job.level}: {_short(failed)}"
             return VerifyReport(Verdict.FAILED, cases=_cases(witness), why=why)
     if not found:
-        return VerifyReport(Verdict.NOT_JUDGED, cases=_cases(witness), why=warnings[0])
+        try:
+            found[_OWN] = _evaluated(witness, path)
+        except NoKernelError:
+            return VerifyReport(Verdict.NOT_JUDGED, cases=_cases(witness), why=warnings[0])
+        warnings = [f"judged by {_OWN}, for there is no other: {warnings[0]}"]
     report = _report(witness, found, tuple(warnings))
     if report.verdict is Verdict.FAILED:
         more = _noise(witness.model, witness.example, witness.sets, further_draws(seed))
@@ -159,6 +167,21 @@ def judged(witness: Witness, path: Path, folder: Path, seed: int) -> VerifyRepor
             replace(witness, noise=(*witness.noise, *more)), found, tuple(warnings)
         )
     return report
+
+
+def _evaluated(witness: Witness, path: Path) -> list[Outputs]:
+    """Run a model that ONNX Runtime has no kernels for, in float64, and round its outputs.
+
+    Raises:
+        NoKernelError: If there is no float64 kernel either.
+    """
+    evaluator = Evaluator(load(path))
+    found: list[Outputs] = []
+    for tensors, own in zip(witness.sets, witness.outputs, strict=True):
+        feeds = {n: to_array(t) for n, t in zip(witness.example.names, tensors, strict=True)}
+        wide = evaluator.run(feeds).values()
+        found.append(tuple(y.astype(o.dtype) for y, o in zip(wide, own, strict=False)))
+    return found
 
 
 def _made(folder: Path) -> Path:
@@ -205,7 +228,7 @@ def _cases(witness: Witness) -> tuple[Mapping[str, tuple[int, ...]], ...]:
 
 
 def _report(
-    witness: Witness, found: Mapping[Level, list[Outputs]], warnings: tuple[str, ...]
+    witness: Witness, found: Mapping[str, list[Outputs]], warnings: tuple[str, ...]
 ) -> VerifyReport:
     checks: list[OutputCheck] = []
     metrics: list[OutputMetrics] = []

@@ -31,6 +31,8 @@ from bnfold.exporting.examples import Example, tensors_in
 from bnfold.exporting.tidy import forget_the_machine, name_interface, optimized
 
 _OPSET_OF_TORCHSCRIPT: Final = 18
+_OPSET_OF_BFLOAT16: Final = 22
+"""The first in which Conv, pooling and their kin know that type."""
 _INSIDE_BYTES: Final = 1_900_000_000
 _LOUD: Final = (
     *("torch.onnx", "torch.export", "torch._export", "torch.fx", "torch._dynamo"),
@@ -116,11 +118,10 @@ def check_valid(path: Path, what: str) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(
-            f"{what} is no valid model",
-            why=_said(error),
-            remedy="try the other exporter, or another opset",
-        ) from error
+        why, remedy = _said(error), "try the other exporter, or another opset"
+        if "bfloat16" in why:
+            remedy = f"take the dynamo exporter, and opset {_OPSET_OF_BFLOAT16} or a later one"
+        raise ModelError(f"{what} is no valid model", why=why, remedy=remedy) from error
 
 
 def _by_dynamo(request: Request, path: Path) -> None:
@@ -133,7 +134,7 @@ def _by_dynamo(request: Request, path: Path) -> None:
         dynamo=True,
         optimize=False,
         verbose=False,
-        opset_version=request.opset,
+        opset_version=request.opset or _opset_for(request),
         input_names=list(example.names),
         output_names=list(request.outputs),
         dynamic_shapes=_dynamic_shapes(request),
@@ -147,6 +148,14 @@ def _by_dynamo(request: Request, path: Path) -> None:
     tensors = (value.const_value for value in weights)
     size_bytes = sum(tensor.nbytes for tensor in tensors if tensor is not None)
     program.save(str(path), external_data=size_bytes > _INSIDE_BYTES)
+
+
+def _opset_for(request: Request) -> int | None:
+    """Return the opset that the types of a module ask for; None leaves it to the exporter."""
+    model = request.model
+    tensors = (*model.parameters(), *model.buffers(), *request.example.tensors)
+    narrow = any(tensor.dtype is torch.bfloat16 for tensor in tensors)
+    return _OPSET_OF_BFLOAT16 if narrow else None
 
 
 def _without_free_names(request: Request) -> Request:

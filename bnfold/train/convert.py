@@ -7,202 +7,204 @@ classes.
 
 from __future__ import annotations
 
-import linecache
-from collections import Counter
-from itertools import pairwise
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from torch import Tensor, fx, nn
-from torch.fx.graph_module import _format_import_block
-from torch.package.importer import sys_importer
+from torch import fx, nn
 
-from bnfold.train import modules, patterns
+from bnfold.train import patterns
 from bnfold.train.patterns import Found, has_hooks
-from bnfold.train.tracing import read_forward
+from bnfold.train.rewriting import (
+    Part,
+    Rewriting,
+    Way,
+    can_be_derived,
+    is_rewritten,
+    rewritten_class,
+    source_of,
+)
+from bnfold.train.subclasses import TORCHS, our_class, own_activation, takes_more
+from bnfold.train.tracing import Reading, inputs_of, read_forward, settings_of
 
 Model = TypeVar("Model", bound=nn.Module)
 
-OURS: Final[dict[type[nn.Module], type[nn.Module]]] = {
-    nn.BatchNorm1d: modules.BatchNorm1d,
-    nn.BatchNorm2d: modules.BatchNorm2d,
-    nn.BatchNorm3d: modules.BatchNorm3d,
-}
-TORCHS: Final = {ours: torchs for torchs, ours in OURS.items()}
 MARK: Final = "converted"  # an attribute of what convert changed; revert leaves all else alone
+ASKED: Final = {"residual": None, "activation": None, "negative_slope": 0.01}
 
 
-class AbsorbedReLU(nn.ReLU):
-    """A ReLU that the BatchNorm before it computes."""
+@dataclass
+class Draft:
+    """What was read of a module, and what can be fused in it."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x."""
-        return x
-
-
-class AbsorbedLeakyReLU(nn.LeakyReLU):
-    """A LeakyReLU that the BatchNorm before it computes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x."""
-        return x
-
-
-class AbsorbedSiLU(nn.SiLU):
-    """A SiLU that the BatchNorm before it computes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x."""
-        return x
-
-
-class AbsorbedGELU(nn.GELU):
-    """A GELU that the BatchNorm before it computes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x."""
-        return x
-
-
-ABSORBED: Final[dict[type[nn.Module], type[nn.Module]]] = {
-    nn.ReLU: AbsorbedReLU,
-    nn.LeakyReLU: AbsorbedLeakyReLU,
-    nn.SiLU: AbsorbedSiLU,
-    nn.GELU: AbsorbedGELU,
-}
-RELEASED: Final = {absorbed: plain for plain, absorbed in ABSORBED.items()}
+    readings: list[Reading]
+    found: list[list[Found]]
+    tail: fx.Node | None = (
+        None  # the call whose result the forward returns, if that takes more
+    )
+    parts: dict[Part, None] = field(default_factory=dict)
 
 
 def convert(model: Model) -> Model:
     """Make every BatchNorm of the model ours, in place, and return the model.
 
     What follows a BatchNorm becomes part of it: an activation (ReLU, LeakyReLU, SiLU, GELU),
-    or the addition of another value and then an activation. In an `nn.Sequential` the next
-    module is looked at; elsewhere the forward is read by torch.fx, and left as it is where
-    that could change its meaning. A BatchNorm or an activation with hooks keeps its output.
+    or the addition of another value and then an activation. The forward of each module is read
+    by torch.fx, and left as it is where another could change its meaning. A BatchNorm or an
+    activation with hooks keeps its output; so does one that gets hooks, or is replaced, later.
     """
-    registered = Counter(m for _, m in model.named_modules(remove_duplicate=False))
     everything = list(model.modules())
-    changed = [m for m in everything if type(m) in OURS]
-    for bn in changed:
-        bn.__class__ = OURS[type(bn)]
-        setattr(bn, MARK, True)
-    once = {m for m, count in registered.items() if count == 1 and not has_hooks(m)}
-    candidates = {bn for bn in changed if bn in once}
     for module in everything:
-        if type(module) is nn.Sequential:
-            absorb_in_sequence(module, candidates, once)
-        elif candidates & set(module.modules()) and module not in changed:
-            rewrite(module, candidates)
+        ours = our_class(type(module))
+        if ours is not None:
+            module.__class__ = ours
+            setattr(module, MARK, True)
+    takers = {m for m in everything if MARK in vars(m) and takes_more(m) and not has_hooks(m)}
+    drafts = drafted(everything, takers)
+    claimed = claims(everything, drafts)
+    for module in reversed(everything):
+        if module in drafts and (any(drafts[module].found) or module in claimed):
+            rewrite(module, drafts, takes_more=module in claimed)
     return model
 
 
-def absorb_in_sequence(
-    sequence: nn.Sequential, candidates: set[nn.Module], once: set[nn.Module]
-) -> None:
-    """Let each BatchNorm of a sequence compute the activation that comes next."""
-    for bn, following in pairwise(sequence):
-        activation = patterns.activation_of_module(following)
-        if bn in candidates and following in once and activation is not None:
-            set_activation(bn, activation.name, activation.negative_slope)
-            following.__class__ = ABSORBED[type(following)]
-            candidates.discard(bn)
+def drafted(everything: list[nn.Module], takers: set[nn.Module]) -> dict[nn.Module, Draft]:
+    """Read modules, the inner ones first; what ends in a taker is one, and joins them."""
+    drafts: dict[nn.Module, Draft] = {}
+    inside: dict[nn.Module, bool] = {}
+    for module in reversed(everything):
+        within = any(child in takers or inside[child] for child in module.children())
+        inside[module] = within
+        if not within or MARK in vars(module) or not can_be_derived(type(module)):
+            continue
+        readings = read_forward(module)
+        found = [patterns.find(reading.graph, module, takers) for reading in readings]
+        drafts[module] = Draft(readings, found, tail_of(module, readings, takers))
+        if drafts[module].tail is not None and not has_hooks(module):
+            takers.add(module)
+    return drafts
 
 
-def set_activation(bn: nn.Module, name: str | None, negative_slope: float) -> None:
-    """Set what a converted BatchNorm computes besides its own."""
-    if name is not None:
-        bn.activation = name  # type: ignore[assignment]  # nn.Module's stub knows tensors and modules only
-    if name == "leaky_relu":
-        bn.negative_slope = negative_slope  # type: ignore[assignment]  # nn.Module's stub knows tensors and modules only
+def tail_of(
+    module: nn.Module, readings: list[Reading], takers: set[nn.Module]
+) -> fx.Node | None:
+    """Return the call of a taker whose result a forward returns, and nobody else reads."""
+    if len(readings) != 1 or readings[0].training is not None:
+        return None
+    needed, optional = inputs_of(type(module).forward)
+    if optional or not ASKED.keys().isdisjoint(needed):
+        return None
+    nodes: list[fx.Node] = list(readings[0].graph.nodes)
+    for node in nodes:
+        if node.op == "call_module" and module.get_submodule(str(node.target)) in takers:
+            last = [node, *patterns.identities(node, module)][-1]
+            reader = patterns.only_reader(last)
+            returned = reader is not None and reader.op == "output" and reader.args == (last,)
+            if returned and patterns.is_plain_call(node):
+                return node
+    return None
 
 
-def rewrite(module: nn.Module, candidates: set[nn.Module]) -> None:
-    """Give a module a class whose forward calls its BatchNorms fused, where there are any."""
-    graph = read_forward(module) if pickles_plainly(type(module)) else None
-    found = [] if graph is None else patterns.find(graph, module, candidates)
-    if graph is None or not found:
-        return
-    for match in found:
-        note(module, match)
-        candidates.discard(module.get_submodule(str(match.bn.target)))
-    patterns.fuse(graph, found)
-    module.__class__ = rewritten_class(type(module), source_of(graph))
+def claims(everything: list[nn.Module], drafts: dict[nn.Module, Draft]) -> set[nn.Module]:
+    """Return which modules will be called with a residual or an activation."""
+    claimed: set[nn.Module] = set()
+    for module in everything:
+        draft = drafts.get(module)
+        if draft is None:
+            continue
+        calls = [match.call for found in draft.found for match in found]
+        if module in claimed and draft.tail is not None:
+            calls.append(draft.tail)
+        claimed.update(module.get_submodule(str(call.target)) for call in calls)
+    return claimed
 
 
-def pickles_plainly(kind: type) -> bool:
-    """The class leaves copying and pickling to Python, as almost every module does."""
-    own: Any = kind
+def rewrite(module: nn.Module, drafts: dict[nn.Module, Draft], *, takes_more: bool) -> None:
+    """Give a module a class whose forward calls its BatchNorms fused."""
+    draft = drafts[module]
+    fused = said(module, drafts)
+    parts: dict[Part, None] = {}
+    for reading, found in zip(draft.readings, draft.found, strict=True):
+        parts |= dict.fromkeys(parts_of(module, found))
+        patterns.fuse(reading.graph, found)
+    if takes_more and draft.tail is not None:
+        passed = patterns.identities(draft.tail, module)
+        parts |= dict.fromkeys(part_of(module, node) for node in (draft.tail, *passed))
+        pass_on(draft.readings[0].graph, draft.tail)
+    plan = Rewriting(
+        tuple(Way(source_of(r.graph), r.given, r.training) for r in draft.readings),
+        tuple(parts),
+        settings_of(module),
+        tuple(module._modules),  # noqa: SLF001  # named_children leaves out what is there twice
+        takes_more,
+        fused,
+    )
+    module.__class__ = rewritten_class(type(module), plan)
+
+
+def said(module: nn.Module, drafts: dict[nn.Module, Draft]) -> tuple[tuple[str, str], ...]:
+    """Return the BatchNorms that are called fused, and what becomes part of them."""
+    words: dict[str, dict[str, None]] = {}
+    for match in (match for found in drafts[module].found for match in found):
+        name = full_name(module, str(match.call.target), drafts)
+        words.setdefault(name, {})[match.said] = None
+    return tuple((name, " or ".join(ways)) for name, ways in words.items())
+
+
+def full_name(module: nn.Module, target: str, drafts: dict[nn.Module, Draft]) -> str:
+    """Return the name of the BatchNorm that a call ends in."""
+    called = module.get_submodule(target)
+    tail = drafts[called].tail if called in drafts else None
     return (
-        own.__reduce_ex__ is object.__reduce_ex__
-        and own.__reduce__ is object.__reduce__
-        and not hasattr(kind, "__deepcopy__")
+        target if tail is None else f"{target}.{full_name(called, str(tail.target), drafts)}"
     )
 
 
-def note(module: nn.Module, match: Found) -> None:
-    """Tell a BatchNorm its activation."""
-    bn = module.get_submodule(str(match.bn.target))
-    set_activation(bn, match.activation.name, match.activation.negative_slope)
+def parts_of(module: nn.Module, found: list[Found]) -> list[Part]:
+    """Return what must stay as it is for a fused call to mean the same."""
+    nodes = [node for match in found for node in (match.call, *match.behind)]
+    return [part_of(module, node) for node in nodes if node.op == "call_module"]
 
 
-def source_of(graph: fx.Graph) -> str:
-    """Return the graph as a Python module that defines `forward`."""
-    code = graph.python_code("self")
-    return f"{_format_import_block(code.globals, sys_importer)}\n{code.src}"
+def part_of(module: nn.Module, node: fx.Node) -> Part:
+    """Return the module that a node calls."""
+    kind: Any = type(module.get_submodule(str(node.target)))
+    more = getattr(kind, "takes_more", False)
+    return Part(tuple(str(node.target).split(".")), getattr(kind, "fused_from", kind), more)
 
 
-_classes: dict[tuple[type[nn.Module], str], type[nn.Module]] = {}
-
-
-def rewritten_class(original: type[nn.Module], source: str) -> type[nn.Module]:
-    """Return a subclass of a module's class with another forward; equal calls, equal class."""
-    known = _classes.get((original, source))
-    if known is not None:
-        return known
-    file = f"<bnfold fused {original.__qualname__} {len(_classes)}>"
-    names: dict[str, Any] = {}
-    exec(compile(source, file, "exec"), names)
-    # Tracebacks and compilers look for the text here.
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    made = type(
-        original.__name__,
-        (original,),
-        {
-            "forward": names["forward"],
-            "__reduce_ex__": reduce_rewritten,
-            "__module__": original.__module__,
-            "__doc__": original.__doc__,
-            "fused_from": original,
-            "fused_source": source,
-        },
-    )
-    _classes[original, source] = made
-    return made
-
-
-def reduce_rewritten(module: nn.Module, protocol: Any) -> Any:
-    """Pickle a module by its own class and the text of its forward: ours has no address."""
-    described: Any = object.__reduce_ex__(module, protocol)
-    cls: Any = type(module)
-    return (new_rewritten, (cls.fused_from, cls.fused_source), *described[2:])
-
-
-def new_rewritten(original: type[nn.Module], source: str) -> nn.Module:
-    """Return an empty module of a rewritten class: unpickling fills it."""
-    cls = rewritten_class(original, source)
-    return cls.__new__(cls)
+def pass_on(graph: fx.Graph, tail: fx.Node) -> None:
+    """Give a graph the inputs of a fused BatchNorm, for the call that it ends in."""
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    told: dict[str, Any] = {}
+    for name, default in reversed(ASKED.items()):
+        with graph.inserting_after(inputs[-1]):
+            told[name] = graph.placeholder(name, default_value=default)
+    tail.kwargs = told
+    graph.lint()
 
 
 def revert(model: Model) -> Model:
     """Undo `convert`, in place, and return the model; what it did not change stays."""
     for module in list(model.modules()):
         kind: Any = type(module)
-        if kind in TORCHS and vars(module).pop(MARK, False):
-            for name in ("activation", "negative_slope"):
-                vars(module).pop(name, None)
-            module.__class__ = TORCHS[kind]
-        elif kind in RELEASED:
-            module.__class__ = RELEASED[kind]
-        elif "fused_from" in vars(kind):
+        if is_rewritten(kind):
+            vars(module).pop(MARK, None)
             module.__class__ = kind.fused_from
+        elif kind in TORCHS and vars(module).pop(MARK, False):
+            module.__class__ = TORCHS[kind]
     return model
+
+
+def fusions(model: nn.Module) -> dict[str, str]:
+    """Return what `convert` made part of which BatchNorm: "relu", "addition + relu", …."""
+    found: dict[str, str] = {}
+    for name, module in model.named_modules():
+        kind: Any = type(module)
+        inside = f"{name}." if name else ""
+        if hasattr(kind, "fused_plan"):
+            found |= {inside + target: said for target, said in kind.fused_plan.fused}
+        elif MARK in vars(module) and not takes_more(module):
+            own = own_activation(module)
+            if own is not None and own.name is not None:
+                found[name] = own.name
+    return found

@@ -70,14 +70,14 @@ def batch_norm(
         if (
             running_mean is not None
             and running_var is not None
-            and _can_fuse(x)
+            and can_fuse(x)
             and _is_differentiated(x, weight, bias, residual)
         ):
             return frozen(x, running_mean, running_var, weight, bias, residual, eps, kind)
         y = nn.functional.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
         return kind(y if residual is None else y + residual)
     _refuse_single_values(x)
-    run = fused if _can_fuse(x) else plain_recomputed if memory.recomputing() else plain
+    run = fused if can_fuse(x) else plain_recomputed if memory.recomputing() else plain
     if running_mean is None or running_var is None:
         running_mean = running_var = None
     running = Running(running_mean, running_var, num_batches_tracked, momentum)
@@ -98,15 +98,23 @@ def _refuse_single_values(x: Tensor) -> None:
         )
 
 
-def _can_fuse(x: Tensor) -> bool:
-    here = x.device.type == "cuda" if not INTERPRETED else x.device.type in ("cuda", "cpu")
+def can_fuse(x: Tensor) -> bool:
+    """Return whether kernels take this tensor, where it is and as it is."""
+    here = x.is_cuda or (INTERPRETED and x.is_cpu)
     return here and HAS_TRITON and x.dtype in FUSED_DTYPES and x.numel() > 0
 
 
 def _is_differentiated(x: Tensor, *others: Tensor | None) -> bool:
     """A gradient goes through, now, and nobody traces: exporters are to see BatchNorm."""
-    wanted = (t is not None and t.requires_grad for t in (x, *others))
+    wanted = (torch.is_tensor(t) and t.requires_grad for t in (x, *others))
     return torch.is_grad_enabled() and any(wanted) and not autograd.is_traced(x)
+
+
+def _is_alike(residual: Tensor | None, x: Tensor) -> bool:
+    """A kernel can add it. torch adds numbers, too, and tensors of other shapes and types."""
+    return residual is None or (
+        torch.is_tensor(residual) and residual.shape == x.shape and residual.dtype == x.dtype
+    )
 
 
 def plain(
@@ -173,10 +181,11 @@ def fused(
 ) -> Tensor:
     """Train with the kernels; x must be one that they can read."""
     y: Tensor
-    x = laid_out(x)
-    inside = residual is None or (residual.shape == x.shape and residual.dtype == x.dtype)
+    traced = autograd.is_traced(x)
+    x = laid_out(x) if traced else autograd.launcher().readable(x)
+    inside = _is_alike(residual, x)
     added, kind = (residual, activation) if inside else (None, Activation())
-    if autograd.is_traced(x):
+    if traced:
         y = fused_by_operators(x, running, weight, bias, added, eps, kind)
     else:
         y, mean, rstd = autograd.BatchNorm.apply(x, weight, bias, added, running, eps, kind)  # type: ignore[no-untyped-call]  # torch's
@@ -223,10 +232,10 @@ def frozen(
     activation: Activation,
 ) -> Tensor:
     """Normalise by known statistics, with the kernels, where a gradient goes through."""
-    x = laid_out(x)
-    inside = residual is None or (residual.shape == x.shape and residual.dtype == x.dtype)
-    added, kind = (residual, activation) if inside else (None, Activation())
     y: Tensor
+    x = autograd.launcher().readable(x)
+    inside = _is_alike(residual, x)
+    added, kind = (residual, activation) if inside else (None, Activation())
     y, rstd = autograd.FrozenBatchNorm.apply(
         x, running_mean, running_var, weight, bias, added, eps, kind
     )  # type: ignore[no-untyped-call]  # torch's

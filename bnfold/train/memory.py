@@ -7,6 +7,7 @@ kept: the backward builds it again from the input and the batch's statistics, bi
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 
 class Recipe:
@@ -49,52 +55,103 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """An output that can be rebuilt, while it is alive."""
+class View:
+    """A part of an output, or the output in another shape."""
 
-    output: weakref.ref[Tensor]
+    recipe: Recipe
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+    def build(self) -> Tensor:
+        """Return the view of the rebuilt output."""
+        with torch.no_grad():
+            return self.recipe.build().as_strided(self.shape, self.stride, self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An output that can be rebuilt.
+
+    While the reference to its storage is held, no other storage gets that address.
+    """
+
+    storage: StorageWeakRef
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
     version: int
+    dtype: torch.dtype
     recipe: Recipe
 
+    @classmethod
+    def of(cls, y: Tensor, recipe: Recipe) -> Entry:
+        """Return the entry of an output."""
+        storage: Any = StorageWeakRef(y.untyped_storage())  # type: ignore[no-untyped-call]  # torch's
+        version = y._version  # noqa: SLF001  # torch names it so
+        offset = int(y.storage_offset())
+        return cls(storage, y.shape, y.stride(), offset, version, y.dtype, recipe)
+
     def describes(self, tensor: Tensor) -> bool:
-        """The tensor is this output: same memory, same view of it, not modified since."""
-        output = self.output()
+        """The tensor is this output or a view of it, not modified since."""
         return (
-            output is not None
-            and output._version == tensor._version == self.version  # noqa: SLF001  # torch names it so
-            and (output.shape, output.stride()) == (tensor.shape, tensor.stride())
-            and output.dtype == tensor.dtype
+            tensor._version == self.version  # noqa: SLF001  # torch names it so
+            and tensor.dtype == self.dtype
+            and not (tensor.is_conj() or tensor.is_neg())
         )
 
 
-@dataclass
+@dataclass(eq=False)
 class Ledger:
-    """The outputs that can be rebuilt, by address."""
+    """The outputs that can be rebuilt, by their storage."""
 
     entries: dict[int, Entry] = field(default_factory=dict)
 
-    def find(self, tensor: Tensor) -> Recipe | None:
+    def find(self, tensor: Tensor) -> Recipe | View | None:
         """Return how a tensor can be rebuilt, or None."""
-        entry = self.entries.get(tensor.data_ptr())
-        return entry.recipe if entry is not None and entry.describes(tensor) else None
+        if tensor.layout is not torch.strided:
+            return None
+        entry = self.entries.get(tensor.untyped_storage()._cdata)  # noqa: SLF001  # its address
+        if entry is None or not entry.describes(tensor):
+            return None
+        shape, stride, offset = tensor.shape, tensor.stride(), int(tensor.storage_offset())
+        if (shape, stride, offset) == (entry.shape, entry.stride, entry.offset):
+            return entry.recipe
+        return View(entry.recipe, shape, stride, offset - entry.offset)
 
-    def pack(self, tensor: Tensor) -> Tensor | Recipe:
+    def pack(self, tensor: Tensor) -> Tensor | Recipe | View:
         """Say what is kept in place of a tensor that autograd saves."""
         return self.find(tensor) or tensor
 
 
-def unpack(kept: Tensor | Recipe) -> Tensor:
+def unpack(kept: Tensor | Recipe | View) -> Tensor:
     """Return what autograd saved."""
-    return kept.build() if isinstance(kept, Recipe) else kept
+    return kept if isinstance(kept, Tensor) else kept.build()
 
 
-_ledgers: list[Ledger] = []
-_counts: list[_Count] = []
+class _State(threading.local):
+    """What is recomputed and counted in this thread: torch's hooks are of one thread, too."""
+
+    def __init__(self) -> None:
+        self.ledgers: list[Ledger] = []
+        self.counts: list[_Count] = []
+
+
+_state = _State()
 
 
 def recomputing() -> bool:
-    """True inside `recompute()`, but not while a compiler traces: it plans memory itself."""
-    return bool(_ledgers) and not torch.compiler.is_compiling()
+    """True inside `recompute()`, where nobody else says what is saved.
+
+    A compiler plans memory itself. And what runs inside of a checkpoint, or of hooks that move
+    tensors away, is saved their way: there it would be built in vain, and a checkpoint, which
+    runs its forward again outside of `recompute()`, must find the same operators.
+    """
+    if torch.compiler.is_compiling() or not _state.ledgers:
+        return False
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)  # noqa: FBT003, SLF001  # torch's
+    who = None if hooks is None else getattr(hooks[0], "__self__", None)
+    return isinstance(who, (Ledger, _Count))
 
 
 @contextmanager
@@ -102,29 +159,29 @@ def recompute() -> Iterator[None]:
     """Run the forward pass without keeping the outputs of our BatchNorm layers.
 
     Only the forward pass needs to be inside. Outputs that serve as a residual stay: the layer
-    that adds them is rebuilt from them.
+    that adds them is rebuilt from them. It is about the calling thread alone.
     """
     ledger = Ledger()
-    _ledgers.append(ledger)
+    _state.ledgers.append(ledger)
     try:
         with torch.autograd.graph.saved_tensors_hooks(ledger.pack, unpack):
             yield
     finally:
-        _ledgers.remove(ledger)
+        _state.ledgers.remove(ledger)
 
 
 def remember(
     y: Tensor, build: Callable[[], Tensor], x: Tensor, *others: Tensor | None
 ) -> Tensor:
     """Note that y can be rebuilt from x and the others; the first of them is the residual."""
-    ledger = _ledgers[-1]
+    ledger = _state.ledgers[-1]
     residual = others[0]
     recipe = Recipe(build, (x, *others))
-    if residual is not None and (of_residual := ledger.find(residual)) is not None:
+    of_residual = None if residual is None else ledger.find(residual)
+    if isinstance(of_residual, Recipe) and residual is not None:
         of_residual.kept = residual.detach()
-    address = y.data_ptr()
-    ledger.entries[address] = Entry(weakref.ref(y), y._version, recipe)  # noqa: SLF001  # torch names it so
-    for count in _counts:
+    ledger.entries[y.untyped_storage()._cdata] = Entry.of(y, recipe)  # noqa: SLF001  # its address
+    for count in _state.counts:
         count.note(recipe)
     return y
 
@@ -155,14 +212,16 @@ class _Count:
     def __init__(self, model: nn.Module) -> None:
         self.running = [""]
         self.layers: dict[str, int] = {}
+        self._names = {module: name for name, module in model.named_modules()}
         self._seen = {
             tensor.untyped_storage().data_ptr(): tensor
             for tensor in (*model.parameters(), *model.buffers())
         }
 
-    def note(self, kept: Tensor | Recipe) -> None:
+    def note(self, kept: Tensor | Recipe | View) -> None:
         """Count memory that is new, and hold it, so that no address comes back."""
-        for tensor in kept.sources if isinstance(kept, Recipe) else (kept,):
+        recipe = kept.recipe if isinstance(kept, View) else kept
+        for tensor in (recipe,) if isinstance(recipe, Tensor) else recipe.sources:
             storage = tensor.untyped_storage()
             if storage.data_ptr() in self._seen or storage.nbytes() == 0:
                 continue
@@ -170,19 +229,21 @@ class _Count:
             name = self.running[-1]
             self.layers[name] = self.layers.get(name, 0) + storage.nbytes()
 
-    def pack(self, tensor: Tensor) -> Tensor | Recipe:
+    def pack(self, tensor: Tensor) -> Tensor | Recipe | View:
         """Count what is kept in place of a tensor."""
-        kept = _ledgers[-1].pack(tensor) if _ledgers else tensor
+        kept = _state.ledgers[-1].pack(tensor) if _state.ledgers else tensor
         self.note(kept)
         return kept
 
-    def enter(self, name: str) -> Callable[..., None]:
-        """Return a hook that says: this module runs now."""
-        return lambda *_: self.running.append(name)
+    def enter(self, module: nn.Module, *_: Any) -> None:
+        """Hook: a module runs now."""
+        if module in self._names and self in _state.counts:
+            self.running.append(self._names[module])
 
-    def leave(self, *_: Any) -> None:
+    def leave(self, module: nn.Module, *_: Any) -> None:
         """Hook: the module that runs has ended."""
-        self.running.pop()
+        if module in self._names and self in _state.counts:
+            self.running.pop()
 
 
 def saved_bytes(model: nn.Module, *args: Any, **kwargs: Any) -> SavedBytes:
@@ -193,11 +254,12 @@ def saved_bytes(model: nn.Module, *args: Any, **kwargs: Any) -> SavedBytes:
     """
     count = _Count(model)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    handles = []
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(count.enter(name), prepend=True))
-        handles.append(module.register_forward_hook(count.leave, always_call=True))
-    _counts.append(count)
+    # Hooks of every module there is: a converted one with its own would run unfused.
+    handles = [
+        register_module_forward_pre_hook(count.enter),
+        register_module_forward_hook(count.leave, always_call=True),
+    ]
+    _state.counts.append(count)
     try:
         with (
             torch.enable_grad(),
@@ -205,7 +267,7 @@ def saved_bytes(model: nn.Module, *args: Any, **kwargs: Any) -> SavedBytes:
         ):
             model(*args, **kwargs)
     finally:
-        _counts.remove(count)
+        _state.counts.remove(count)
         for handle in handles:
             handle.remove()
         with torch.no_grad():

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import fx, nn
 
 from bnfold.train.functional import batch_norm, checked_activation
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def is_stand_in(value: object) -> bool:
+    """torch.fx is reading a forward."""
+    return isinstance(value, fx.Proxy)
+
+
+def as_leaf(module: nn.Module, stand_in: Any, *told: Any) -> Tensor:
+    """Record a call of the module: torch.fx looks into all modules that are not torch.nn's."""
+    tracer = stand_in.tracer
+    path = tracer.path_of_module(module)
+    called: Tensor = tracer.create_proxy("call_module", path, (stand_in, *told), {})
+    return called
 
 
 class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch's base has no public name
@@ -23,6 +36,7 @@ class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch'
         **kwargs: As of torch's BatchNorm.
     """
 
+    takes_more = True  # a call may ask for a residual and an activation
     # Of the class too: a module that torch made, or pickled, has no attributes of ours.
     activation: str | None = None
     negative_slope: float = 0.01
@@ -41,14 +55,31 @@ class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch'
         self.negative_slope = negative_slope
         self.frozen = frozen
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Return activation(bn(x) + residual)."""
-        self._check_input_dim(x)  # type: ignore[no-untyped-call]  # torch's
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002  # torch's name: some call it by that
+        residual: Tensor | None = None,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+    ) -> Tensor:
+        """Return activation(bn(input) + residual).
+
+        Args:
+            input: Values [N, C, …].
+            residual: Added before the activation.
+            activation: In place of the module's own, for this call.
+            negative_slope: Of that activation.
+        """
+        if is_stand_in(input):
+            return as_leaf(self, input, residual, activation, negative_slope)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]  # torch's
         has_statistics = self.running_mean is not None or self.running_var is not None
         learning = self.training and not (self.frozen and has_statistics)
         tracks = self.track_running_stats or not learning
+        if activation is None:
+            activation, negative_slope = self.activation, self.negative_slope
         return batch_norm(
-            x,
+            input,
             self.running_mean if tracks else None,
             self.running_var if tracks else None,
             self.weight,
@@ -57,8 +88,8 @@ class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch'
             momentum=self.momentum,
             eps=self.eps,
             residual=residual,
-            activation=self.activation,
-            negative_slope=self.negative_slope,
+            activation=activation,
+            negative_slope=negative_slope,
             num_batches_tracked=self.num_batches_tracked if learning and tracks else None,
         )
 

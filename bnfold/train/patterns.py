@@ -15,11 +15,17 @@ from bnfold.train.kernels.reference import Activation
 ADDITIONS: Final = frozenset({operator.add, torch.add})
 # These write into their first operand.
 WRITING_ADDITIONS: Final = frozenset({operator.iadd})
+WRITING: Final = WRITING_ADDITIONS | {
+    *(operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.ipow),
+    *(operator.iand, operator.ior, operator.ixor, operator.imatmul, operator.setitem),
+}
 FUNCTIONS: Final[dict[Callable[..., Any], str]] = {
     torch.relu: "relu",
     torch.relu_: "relu",
     nn.functional.relu: "relu",
+    nn.functional.relu_: "relu",
     nn.functional.leaky_relu: "leaky_relu",
+    nn.functional.leaky_relu_: "leaky_relu",
     nn.functional.silu: "silu",
     nn.functional.gelu: "gelu",
 }
@@ -41,54 +47,72 @@ def activation_of_module(module: nn.Module) -> Activation | None:
 
 def has_hooks(module: nn.Module) -> bool:
     """Somebody looks at what goes into this module, or comes out of it."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for kind in kinds)
+    return bool(
+        module._forward_hooks  # noqa: SLF001  # torch has no public name for them
+        or module._forward_pre_hooks  # noqa: SLF001  # as above
+        or module._backward_hooks  # noqa: SLF001  # as above
+        or module._backward_pre_hooks  # noqa: SLF001  # as above
+        or "forward" in vars(module)  # put in place of its class's
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A BatchNorm in a graph, with what follows it."""
+    """A call that ends in a BatchNorm, in a graph, with what follows it."""
 
-    bn: fx.Node
+    call: fx.Node
     addition: fx.Node | None
-    last: fx.Node  # whose readers will read the BatchNorm
+    behind: tuple[fx.Node, ...]  # what becomes part of it, first first; the last is read on
     activation: Activation
 
     @property
-    def swallowed(self) -> list[fx.Node]:
-        """The nodes behind the BatchNorm that become part of it, last first."""
-        behind = [self.last, self.addition]
-        nodes = [node for node in behind if node is not None and node is not self.bn]
-        return list(dict.fromkeys(nodes))
+    def said(self) -> str:
+        """What is fused, in words."""
+        name = self.activation.name
+        words = ["addition"] if self.addition is not None else []
+        return " + ".join([*words, *([name] if name else [])])
 
 
-def find(graph: fx.Graph, root: nn.Module, candidates: set[nn.Module]) -> list[Found]:
-    """Return what can be fused: BatchNorms among the candidates that are called once."""
+def find(graph: fx.Graph, root: nn.Module, takers: set[nn.Module]) -> list[Found]:
+    """Return what can be fused into calls of these modules.
+
+    An addition of two belongs to the one that is computed last: it need not move.
+    """
     calls = [node for node in graph.nodes if node.op == "call_module"]
     modules = [root.get_submodule(str(node.target)) for node in calls]
     found: list[Found] = []
-    taken: set[fx.Node] = set()  # an addition of two BatchNorms belongs to the first
-    for node, module in zip(calls, modules, strict=True):
-        alone = sum(other is module for other in modules) == 1
-        if module in candidates and alone and len(node.args) == 1 and not node.kwargs:
+    taken: set[fx.Node] = set()
+    for node, module in reversed(list(zip(calls, modules, strict=True))):
+        if module in takers and is_plain_call(node):
             match = follow(node, root)
-            if match.last is not node and taken.isdisjoint(match.swallowed):
-                taken.update(match.swallowed)
+            if match.behind and taken.isdisjoint(match.behind):
+                taken.update(match.behind)
                 found.append(match)
     return found
 
 
-def follow(bn: fx.Node, root: nn.Module) -> Found:
+def is_plain_call(node: fx.Node) -> bool:
+    """A module is called with one value."""
+    return len(node.args) == 1 and not node.kwargs
+
+
+def follow(call: fx.Node, root: nn.Module) -> Found:
     """Go down from a BatchNorm as far as one kernel can."""
-    addition = only_reader(bn)
-    if addition is not None and other_operand(addition, bn) is None:
+    behind = identities(call, root)
+    end = behind[-1] if behind else call
+    addition = only_reader(end)
+    if addition is None or other_operand(addition, end) is None or moves(call, addition):
         addition = None
-    end = bn if addition is None else addition
+    else:
+        behind += [addition, *identities(addition, root)]
+        end = behind[-1]
     reader = only_reader(end)
-    activation = None if reader is None else activation_of(reader, root)
-    if reader is None or activation is None:
-        return Found(bn, addition, end, Activation())
-    return Found(bn, addition, reader, activation)
+    activation = None if reader is None else activation_of(reader, end, root)
+    if reader is not None and activation is not None:
+        return Found(call, addition, (*behind, reader), activation)
+    if addition is None:
+        return Found(call, None, (), Activation())
+    return Found(call, addition, tuple(behind[: behind.index(addition) + 1]), Activation())
 
 
 def only_reader(node: fx.Node) -> fx.Node | None:
@@ -96,25 +120,60 @@ def only_reader(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def other_operand(node: fx.Node, bn: fx.Node) -> fx.Node | None:
+def identities(node: fx.Node, root: nn.Module) -> list[fx.Node]:
+    """Return the modules behind a node that return what they get, if nobody else reads."""
+    passed: list[fx.Node] = []
+    reader = only_reader(node)
+    while reader is not None and reader.op == "call_module":
+        module = root.get_submodule(str(reader.target))
+        if type(module) is not nn.Identity or has_hooks(module):
+            break
+        passed.append(reader)
+        reader = only_reader(reader)
+    return passed
+
+
+def moves(call: fx.Node, addition: fx.Node) -> bool:
+    """Whether calling the BatchNorm as late as the addition could read something else."""
+    between = call.next
+    while between is not addition:
+        if call.args[0] in between.all_input_nodes or writes(between):
+            return True
+        between = between.next
+    return False
+
+
+def writes(node: fx.Node) -> bool:
+    """Whether a function or method writes into its operand."""
+    if node.kwargs.get("inplace") or node.kwargs.get("out") is not None:
+        return True
+    if node.op == "call_method":
+        return str(node.target).endswith("_")
+    name = getattr(node.target, "__name__", "")
+    return node.op == "call_function" and (node.target in WRITING or name.endswith("_"))
+
+
+def other_operand(node: fx.Node, end: fx.Node) -> fx.Node | None:
     """Return what a node adds to the BatchNorm, or None where it is not such an addition."""
     if node.kwargs or len(node.args) != 2:
         return None
     left, right = node.args
-    writes = node.target in WRITING_ADDITIONS or (
+    in_place = node.target in WRITING_ADDITIONS or (
         node.op == "call_method" and node.target == "add_"
     )
     adds = node.target in ADDITIONS or (node.op == "call_method" and node.target == "add")
-    if not (writes or adds) or (writes and left is not bn):
+    if not (in_place or adds) or (in_place and left is not end):
         return None
-    other = right if left is bn else left
-    if not isinstance(other, fx.Node) or other is bn or other.target in NOT_TENSORS:
+    other = right if left is end else left
+    if not isinstance(other, fx.Node) or other is end or other.target in NOT_TENSORS:
         return None
     return other
 
 
-def activation_of(node: fx.Node, root: nn.Module) -> Activation | None:
-    """Return the activation that a node computes, or None."""
+def activation_of(node: fx.Node, end: fx.Node, root: nn.Module) -> Activation | None:
+    """Return the activation of a value that a node computes, or None."""
+    if node.args[:1] != (end,):
+        return None
     if node.op == "call_module":
         module = root.get_submodule(str(node.target))
         return None if has_hooks(module) else activation_of_module(module)
@@ -135,14 +194,20 @@ def activation_of(node: fx.Node, root: nn.Module) -> Activation | None:
 def fuse(graph: fx.Graph, found: list[Found]) -> None:
     """Let each BatchNorm be called with its residual, in place of what followed it."""
     for match in found:
-        arguments = match.bn.args
+        told: dict[str, Any] = {}
         if match.addition is not None:
             # Asked again: it may be what another BatchNorm has just been fused into.
-            arguments = (*arguments, other_operand(match.addition, match.bn))
+            told["residual"] = next(
+                a for a in match.addition.args if a not in (match.call, *match.behind)
+            )
+        if match.activation.name is not None:
+            told["activation"] = match.activation.name
+        if match.activation.name == "leaky_relu":
+            told["negative_slope"] = match.activation.negative_slope
         # Where the addition was, its other operand is read: not sooner, not later.
-        with graph.inserting_before(match.addition or match.bn):
-            fused = graph.call_module(str(match.bn.target), arguments)
-        match.last.replace_all_uses_with(fused)
-        for node in (*match.swallowed, match.bn):
+        with graph.inserting_before(match.addition or match.call):
+            fused = graph.call_module(str(match.call.target), match.call.args, told)
+        match.behind[-1].replace_all_uses_with(fused)
+        for node in (*reversed(match.behind), match.call):
             graph.erase_node(node)
     graph.lint()

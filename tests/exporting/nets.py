@@ -69,6 +69,18 @@ class Tokens(nn.Module):
         return self.head(self.norm(self.table(ids).mean(dim=1)))
 
 
+class Branches(nn.Module):
+    """Two sequences that end in a BatchNorm, added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
+        self.right = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4))
+
+    def forward(self, x):
+        return torch.relu(self.left(x) + self.right(x))
+
+
 def conv_bn(norm: nn.Module | None = None) -> nn.Module:
     """conv without a bias, BatchNorm, ReLU."""
     layers = nn.Conv2d(3, 4, 3, bias=False), norm or nn.BatchNorm2d(4), nn.ReLU()

@@ -19,6 +19,7 @@ from torch import nn  # noqa: E402  behind what skips the file
 from torch.nn.utils.parametrizations import weight_norm  # noqa: E402
 
 import bnfold  # noqa: E402
+from bnfold import train  # noqa: E402
 from bnfold.errors import (  # noqa: E402
     CheckFailedError,
     ModelError,
@@ -327,6 +328,87 @@ def test_half_precision(tmp_path):
     assert result.report.verification.passed
     assert result.report.inputs[0].dtype == "FLOAT16"
     assert operators(tmp_path / "o.onnx") == ["Conv", "Relu"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "exporter"),
+    [
+        (torch.float64, "dynamo"),
+        (torch.float64, "torchscript"),
+        (torch.bfloat16, "dynamo"),
+    ],
+    ids=str,
+)
+def test_types_that_the_runtime_has_no_kernels_for_are_judged_all_the_same(
+    dtype, exporter, tmp_path
+):
+    net, x = nets.conv_bn().to(dtype), nets.image().to(dtype)
+    result = bnfold.export(net, x, tmp_path / "o.onnx", exporter=exporter)
+    assert operators(tmp_path / "o.onnx") == ["Conv", "Relu"]
+    assert result.report.verification.passed
+    (warning,) = result.report.verification.warnings
+    assert "own float64 evaluator" in warning
+    assert "no other" in warning
+
+
+def test_a_spoiled_model_in_float64_is_convicted(tmp_path, monkeypatch):
+    from bnfold.exporting import working
+
+    export = working.written
+
+    def spoiled(request, kind, path):
+        with torch.no_grad():
+            request.model[0].weight[2] *= 1 + 1e-9
+        return export(request, kind, path)
+
+    monkeypatch.setattr(working, "written", spoiled)
+    monkeypatch.setattr(working, "to_export", lambda user: user)
+    net, kept = nets.conv_bn().double(), nets.conv_bn().double()
+    monkeypatch.setattr(working, "as_it_is", lambda _: kept)
+    with pytest.raises(CheckFailedError) as caught:
+        bnfold.export(net, nets.image().double(), tmp_path / "o.onnx")
+    assert "'output', channel 2" in caught.value.why
+
+
+def test_bfloat16_needs_an_opset_that_tracing_does_not_write(tmp_path):
+    net, x = nets.conv_bn().bfloat16(), nets.image().bfloat16()
+    with pytest.raises(ModelError) as caught:
+        bnfold.export(net, x, tmp_path / "o.onnx", exporter="torchscript")
+    assert "dynamo" in caught.value.remedy
+    assert "22" in caught.value.remedy
+
+
+@both
+def test_the_epsilon_of_a_float64_batch_norm_loses_nothing(exporter, tmp_path):
+    net = nets.ready(nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))).double()
+    before = state_of(net)
+    x = nets.image(3, 4).double()
+    result = bnfold.export(net, x, tmp_path / "o.onnx", exporter=exporter)
+    assert result.report.verification.passed  # a float32 epsilon would be 800 times the noise
+    assert same_state(before, state_of(net))
+    assert net[1].eps == 1e-5
+
+
+@both
+def test_converted_modules_export_as_torchs_do(exporter, tmp_path):
+    net = nets.ready(nets.Branches())
+    plain = bnfold.export(
+        net,
+        nets.image(),
+        tmp_path / "p.onnx",
+        exporter=exporter,
+        verify=False,
+        dynamic_batch=True,
+    )
+    converted = train.convert(net)
+    assert "addition + relu" in train.fusions(converted).values()
+    result = bnfold.export(
+        converted, nets.image(), tmp_path / "o.onnx", exporter=exporter, dynamic_batch=True
+    )
+    assert result.report.verification.passed
+    assert operators(tmp_path / "o.onnx") == operators(tmp_path / "p.onnx")
+    assert [port.name for port in result.report.inputs] == ["x"]
+    assert plain.report.fold.counts_before == result.report.fold.counts_before
 
 
 def test_a_size_that_the_module_fixes_is_an_error(tmp_path):

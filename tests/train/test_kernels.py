@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402  # after the s
 from bnfold.train import autograd, functional  # noqa: E402  # after the skip
 from bnfold.train.kernels import launch, reference  # noqa: E402  # after the skip
 from bnfold.train.kernels.reference import Running  # noqa: E402  # after the skip
-from tests.train.bounds import expect  # noqa: E402  # after the skip
+from tests.train.bounds import CORNERS, expect, storage_unit  # noqa: E402  # after the skip
 from tests.train.steps import Step, small_tiles, steps  # noqa: E402  # after the skip
 
 # numpy warns where a GPU goes on: exp(−pre) overflows to infinity, whose reciprocal is right,
@@ -137,6 +137,37 @@ def test_backward_masks_exactly_what_forward_clipped(kernels, step):
     assert torch.equal(dbias, (y > 0).sum(axes).float())
     if residual is not None:
         assert torch.equal(reference.unpack_bits(bits, x), y > 0)
+
+
+@few
+@given(step=steps())
+def test_a_frozen_step_is_the_formula(kernels, step):
+    """Of known statistics; gradients only where float32 cannot be on the other side."""
+    step = dataclasses.replace(step, offset=0.0)
+    x, weight, bias, residual = step.make(kernels)
+    mean = torch.linspace(-1, 1, x.shape[1], device=kernels)
+    var = torch.linspace(0.5, 2, x.shape[1], device=kernels)
+    given = [None if t is None else t.requires_grad_() for t in (x, weight, bias, residual)]
+    with small_tiles(step):
+        y = functional.frozen(given[0], mean, var, *given[1:], 1e-5, step.kind)
+        wide = [None if t is None else t.detach().double().requires_grad_() for t in given]
+        normal = torch.nn.functional.batch_norm(
+            wide[0], mean.double(), var.double(), wide[1], wide[2], eps=1e-5
+        )
+        pre = normal if wide[3] is None else normal + wide[3]
+        corners = CORNERS.get(step.activation, ())
+        clear = [((pre - corner).abs() > 1e-4).detach() for corner in corners]
+        dy = step.gradient(kernels)
+        dy = dy * torch.stack(clear).all(0) if clear else dy
+        inputs = [t for t in given if t is not None]
+        grads = torch.autograd.grad(y, inputs, dy)
+    expected = step.kind(pre)
+    truths = torch.autograd.grad(expected, [t for t in wide if t is not None], dy.double())
+    unit = 4 * storage_unit(x.dtype)
+    for actual, truth in zip((y, *grads), (expected.detach(), *truths), strict=True):
+        # Sums over a channel come from values that were rounded to the type on the way.
+        close = {"rtol": unit + 1e-5, "atol": (unit + 1e-5) * (1 + float(truth.abs().max()))}
+        torch.testing.assert_close(actual.detach().double(), truth, **close)
 
 
 def test_a_constant_channel_has_no_variance_at_all(kernels):

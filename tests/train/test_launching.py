@@ -11,10 +11,9 @@ pytest.importorskip("triton", reason="triton is not installed: nothing to compil
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter does not compile", allow_module_level=True)
 
-import triton  # noqa: E402  # after the skip
-
+from benchmarks import no_device  # noqa: E402  # after the skip
 from bnfold.train import functional  # noqa: E402  # after the skip
-from bnfold.train.kernels import backward, forward, tiles  # noqa: E402  # after the skip
+from bnfold.train.kernels import tiles  # noqa: E402  # after the skip
 from bnfold.train.kernels.launch import (  # noqa: E402  # after the skip
     Plan,
     gradient_call,
@@ -24,14 +23,7 @@ from bnfold.train.kernels.launch import (  # noqa: E402  # after the skip
 )
 from bnfold.train.kernels.layout import Planes, Rows  # noqa: E402  # after the skip
 from bnfold.train.kernels.reference import Activation, Running  # noqa: E402  # after the skip
-from tests.train import no_device  # noqa: E402  # after the skip
 
-KERNELS = [
-    kernel
-    for module in (forward, backward)
-    for kernel in vars(module).values()
-    if isinstance(kernel, triton.JITFunction)
-]
 SEVERAL = {"rows": ["rows_statistics", "finish_statistics", "rows_normalise"]}
 SEVERAL["planes"] = [name.replace("rows", "planes") for name in SEVERAL["rows"]]
 SEVERAL_BACK = {"rows": ["rows_sums", "finish_sums", "rows_gradient"]}
@@ -42,7 +34,7 @@ SEVERAL_BACK["planes"] = [name.replace("rows", "planes") for name in SEVERAL_BAC
 def log():
     """What is compiled and launched, with plans that nobody else has."""
     same = tiles.Table(tiles.packaged().entries, tiles.packaged().sources)
-    with no_device.compiled_only(KERNELS) as kept, tiles.using(same):
+    with no_device.compiled_only() as kept, tiles.using(same):
         yield kept
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import threading
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402  # after the skip
+from torch.utils.checkpoint import checkpoint  # noqa: E402  # after the skip
 
 from bnfold import train  # noqa: E402  # after the skip
+from bnfold.train.functional import INTERPRETED  # noqa: E402  # after the skip
 
 # numpy warns about lanes outside the tensor, which nothing stores.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -111,3 +114,85 @@ def test_a_weight_modified_before_backward_is_an_error(device):
         model[1].bn1.weight.add_(1)
     with pytest.raises(RuntimeError, match="modified"):
         y.sum().backward()
+
+
+class Viewing(nn.Module):
+    """Outputs are read through views: parts of channels, transposed, flattened."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+        self.bn, self.last = train.BatchNorm2d(8), train.BatchNorm2d(8, activation="relu")
+        self.linear = nn.Linear(8 * 64, 4)
+
+    def forward(self, x):
+        y = self.bn(self.conv(x))
+        z = self.last(self.conv(y.transpose(2, 3)))
+        return self.linear(z.flatten(1)) + (y[:, 2:4] * y[:, :2]).mean()
+
+
+def test_views_of_an_output_are_rebuilt_too(device):
+    torch.manual_seed(0)
+    model, x = Viewing().to(device), torch.randn(2, 8, 8, 8).to(device)
+    other = copy.deepcopy(model)
+    kept = results(model, train_step(model, x))
+    with train.recompute():
+        y = train_step(other, x)
+    for first, second in zip(kept, results(other, y), strict=True):
+        assert torch.equal(first, second)
+    with train.recompute():
+        report = train.saved_bytes(model, x)
+    # x, and what the two layers normalise; neither output.
+    assert report.total_bytes < 3 * x.numel() * 4 + 4096
+
+
+@pytest.mark.parametrize("use_reentrant", [False] if INTERPRETED else [False, True])
+def test_a_checkpoint_inside_finds_the_same_operators(device, use_reentrant):
+    model, x = net(device)
+    other = copy.deepcopy(model)
+    x.requires_grad_()
+    found = []
+    for one, mode in ((model, False), (other, True)):
+        if mode:
+            with train.recompute():
+                y = checkpoint(one, x, use_reentrant=use_reentrant)
+        else:
+            y = checkpoint(one, x, use_reentrant=use_reentrant)
+        found.append(results(one, y))
+    for first, second in zip(*found, strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="slow there, and nothing of it is the kernels'")
+def test_two_forwards_before_a_backward(device):
+    model, x = net(device)
+    other = copy.deepcopy(model)
+    one, two = model(x), model(2 * x)
+    (one.sum() + two.square().sum()).backward()
+    with train.recompute():
+        one, two = other(x), other(2 * x)
+    (one.sum() + two.square().sum()).backward()
+    for first, second in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(first.grad, second.grad)
+
+
+def test_recomputing_is_of_one_thread(device):
+    model, x = net(device)
+    other, seen = copy.deepcopy(model), []
+    with train.recompute():
+        thread = threading.Thread(
+            target=lambda: seen.append(train.saved_bytes(other, x).total_bytes)
+        )
+        thread.start()
+        thread.join()
+        less = train.saved_bytes(model, x).total_bytes
+    assert less < seen[0] == train.saved_bytes(model, x).total_bytes
+
+
+def test_after_an_error_inside_nothing_is_recomputed(device):
+    model, x = net(device)
+    with pytest.raises(KeyError), train.recompute():
+        raise KeyError
+    kept = train.saved_bytes(model, x).total_bytes
+    with train.recompute():
+        assert train.saved_bytes(model, x).total_bytes < kept

@@ -113,6 +113,21 @@ class Plan:
         wanted = self.processors * self.launch(kernel).programs
         return tiles.split_of(self.tile(kernel), self.layout, wanted)
 
+    @functools.cached_property
+    def splits(self) -> tuple[int, int]:
+        """Of the statistics, and of the sums of the backward."""
+        return self.split("statistics").splits, self.split("sums").splits
+
+    @functools.cached_property
+    def forward_works_alone(self) -> bool:
+        """The whole forward takes one launch."""
+        return self.works_alone("forward_alone")
+
+    @functools.cached_property
+    def backward_works_alone(self) -> bool:
+        """The whole backward takes one launch."""
+        return self.works_alone("backward_alone")
+
     def works_alone(self, kernel: Kernel) -> bool:
         """One program has so few tiles that it does everything for its channels."""
         return tiles.tiles_of(self.tile(kernel), self.layout) <= self.launch(kernel).steps
@@ -138,6 +153,11 @@ def find_plan(x: Tensor) -> Plan | None:
         plan = Plan(layout, x.element_size(), *device_of(x), table)
     table.plans[key] = plan
     return plan
+
+
+def readable(x: Tensor) -> Tensor:
+    """Return x itself where a kernel can read it, or a contiguous copy."""
+    return x if find_plan(x) is not None else x.contiguous()
 
 
 def plan_of(x: Tensor) -> Plan:
@@ -199,7 +219,7 @@ def finish_blocks(channels: int, splits: int) -> tuple[tuple[int], tuple[int, in
 
 def finish_statistics_call(plan: Plan, eps: float, momentum: float) -> Call:
     """Merge the splits."""
-    layout, splits = plan.layout, plan.split("statistics").splits
+    layout, splits = plan.layout, plan.splits[0]
     grid, ends = finish_blocks(layout.channels, splits)
     pivot_stride = 1 if isinstance(layout, Rows) else layout.size
     rest = (layout.channels, pivot_stride, splits, eps, momentum, plan.unbias(), *ends)
@@ -323,12 +343,12 @@ def forward(
     share = 0.0 if running is None or running.momentum is None else running.momentum
     name, slope = activation.name, activation.negative_slope
     with on_device_of(x):
-        if plan.works_alone("forward_alone"):
+        if plan.forward_works_alone:
             y = torch.empty_like(x)
             call = plan.call(forward_alone_call, name, slope, eps, share)
             call(x, residual, y, bits, mean, rstd, weight, bias, var, *kept)
         else:
-            parts = vector(x, 3, plan.split("statistics").splits, channels)
+            parts = vector(x, 3, plan.splits[0], channels)
             plan.call(statistics_call)(x, parts)
             finish = plan.call(finish_statistics_call, eps, share)
             finish(x, parts, mean, rstd, var, *kept)
@@ -361,7 +381,7 @@ def sums_call(plan: Plan, activation: str | None, negative_slope: float) -> Call
 
 def finish_sums_call(plan: Plan) -> Call:
     """Add up the splits."""
-    channels, splits = plan.layout.channels, plan.split("sums").splits
+    channels, splits = plan.layout.channels, plan.splits[1]
     grid, ends = finish_blocks(channels, splits)
     return Call(backward_kernels.finish_sums, grid, (channels, splits, *ends), warps=4)
 
@@ -417,12 +437,12 @@ def backward(
     dweight, dbias = vector(x, channels), vector(x, channels)
     name, slope = activation.name, activation.negative_slope
     with on_device_of(x):
-        if plan.works_alone("backward_alone"):
+        if plan.backward_works_alone:
             dx = torch.empty_like(x)
             call = plan.call(backward_alone_call, name, slope)
             call(dy, x, residual, bits, inner, dx, dweight, dbias, *affine)
         else:
-            parts = vector(x, 2, plan.split("sums").splits, channels)
+            parts = vector(x, 2, plan.splits[1], channels)
             call = plan.call(sums_call, name, slope)
             call(dy, x, residual, bits, inner, None, parts, *affine)
             plan.call(finish_sums_call)(parts, dweight, dbias)
@@ -476,7 +496,7 @@ def backward_known(
     inner = torch.empty_like(x) if stores_inner else None
     dweight = vector(x, channels) if of_affine else None
     dbias = vector(x, channels) if of_affine else None
-    parts = vector(x, 2, plan.split("sums").splits, channels) if of_affine else None
+    parts = vector(x, 2, plan.splits[1], channels) if of_affine else None
     call = plan.call(sums_call, activation.name, activation.negative_slope)
     with on_device_of(x):
         call(dy, x, residual, bits, inner, dx, parts, *affine)

@@ -1,0 +1,83 @@
+"""Under torch's wrappers our modules train as torch's do: ranks are processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+    pytest.skip("this torch has no gloo", allow_module_level=True)
+
+from bnfold import train  # noqa: E402  # after the skip
+
+ROOT = Path(__file__).parents[2]
+LONGEST_S = 240
+
+
+def run_ranks(cases, world, folder, **environment):
+    """Run cases on ranks that meet in a file; none of them outlives the test."""
+    ranks = [
+        subprocess.Popen(
+            [
+                sys.executable, "-m", "tests.train.ranks", ",".join(cases), str(rank),
+                str(world), str(folder / "meeting"),
+            ],
+            env={**os.environ, **environment},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    try:
+        said = [rank.communicate(timeout=LONGEST_S) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    expected = "".join(f"{case} alike\n" for case in cases)
+    for out, error in said:
+        assert out == expected, error[-3000:]
+
+
+def test_under_data_parallel_and_sharding_training_is_torchs(tmp_path):
+    run_ranks(["ddp", "ddp_accumulates", "fsdp", "fsdp_recomputes", "fsdp_mixed"], 2, tmp_path)
+
+
+def test_statistics_are_of_all_ranks_uneven_and_empty_ones_too(tmp_path):
+    run_ranks(["synchronised", "synchronised_halves", "sync_converted"], 3, tmp_path)
+
+
+@pytest.mark.slow
+def test_kernels_get_plain_tensors_of_sharded_weights(tmp_path):
+    pytest.importorskip("triton", reason="triton is not installed: no kernels to interpret")
+    run_ranks(["fsdp_kernels"], 2, tmp_path, TRITON_INTERPRET="1")
+
+
+def test_alone_a_synchronised_batch_norm_is_a_batch_norm():
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 5, 5)
+    one = train.SyncBatchNorm(3, activation="relu")
+    other = train.BatchNorm2d(3, activation="relu")
+    assert torch.equal(one(x, x), other(x, x))
+    assert torch.equal(one.running_var, other.running_var)
+    assert one.state_dict().keys() == torch.nn.SyncBatchNorm(3).state_dict().keys()
+    with pytest.raises(ValueError, match="at least 2D"):
+        one(x[0, 0, 0])
+
+
+def test_making_a_model_synchronous_keeps_objects_activations_and_state():
+    bn = train.BatchNorm2d(3, activation="relu", momentum=0.3).eval()
+    net = torch.nn.Sequential(bn, torch.nn.BatchNorm2d(3), torch.nn.SyncBatchNorm(3))
+    parameters = list(net.parameters())
+    assert train.SyncBatchNorm.convert_sync_batchnorm(net) is net
+    assert {type(m) for m in net} == {train.SyncBatchNorm}
+    assert net[0] is bn
+    assert (bn.activation, bn.momentum, bn.training) == ("relu", 0.3, False)
+    assert all(a is b for a, b in zip(parameters, net.parameters(), strict=True))
