@@ -1,7 +1,8 @@
 """Run every GPU check and measurement of the project within ten minutes on one GPU.
 
     python benchmarks/gpu/run_all.py [--minutes 10] [--only SECTION …] [--nets a,b,…]
-        [--out DIR] [--cache DIR] [--resume RESULT.json] [--no-samples] [--dry-run]
+        [--out DIR] [--cache DIR] [--resume RESULT.json] [--no-samples] [--install-launches]
+        [--dry-run]
 
 Needs neither an installation of bnfold nor the internet. Results go to
 ``benchmarks/results/<date>-<device>.json`` and a page beside it, rewritten after every step;
@@ -51,14 +52,17 @@ class Section:
         module: It has ``run(context)``, and may have ``prepare(context)``, which is called
             before all sections and whose result is the context's ``state``.
         weight: Its share of the time.
+        on_request: Whether it runs only where ``--only`` names it.
     """
 
     module: str
     weight: float
+    on_request: bool = False
 
 
 SECTIONS: Final = {
     "tests": Section("benchmarks.gpu.gpu_tests", 1.5),
+    "tune": Section("benchmarks.gpu.tune_launches", 6.0, on_request=True),
     "training": Section("benchmarks.gpu.training", 2.0),
     "inference": Section("benchmarks.gpu.inference", 6.0),
 }
@@ -96,7 +100,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _chosen(options: Options) -> dict[str, Section]:
-    return {name: SECTIONS[name] for name in options.only or SECTIONS}
+    asked = options.only or tuple(n for n, one in SECTIONS.items() if not one.on_request)
+    return {name: one for name, one in SECTIONS.items() if name in asked}
 
 
 def _refuse(why: str, remedy: str = "") -> int:
@@ -240,8 +245,11 @@ def _options(argv: list[str] | None) -> Options:
     parser.add_argument("--cache", type=Path, help="exported networks, kept from run to run")
     parser.add_argument("--resume", type=Path, metavar="RESULT.json")
     parser.add_argument("--no-samples", dest="samples", action="store_false")
+    parser.add_argument("--install-launches", action="store_true", help="into bnfold/train")
     parser.add_argument("--dry-run", action="store_true")
     asked = parser.parse_args(argv)
+    if asked.install_launches and (asked.dry_run or "tune" not in asked.only):
+        parser.error("--install-launches takes --only tune, and no dry run measures anything")
     minutes = _DRY_MINUTES if asked.dry_run else _MINUTES
     default = nets.dry_nets() if asked.dry_run else tuple(arms.NETS)
     return Options(
@@ -252,6 +260,7 @@ def _options(argv: list[str] | None) -> Options:
         only=tuple(asked.only),
         dry_run=asked.dry_run,
         samples=asked.samples,
+        install_launches=asked.install_launches,
         resume=asked.resume,
     )
 
