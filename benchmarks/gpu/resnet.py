@@ -4,7 +4,8 @@ He et al., "Deep Residual Learning for Image Recognition" (2015), the stride in 
 convolution. Defined here so that a run depends on no package's version of it.
 """
 
-# No postponed annotations: torch.fx, by which `convert` reads a forward, needs the types.
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Final
 

@@ -170,6 +170,12 @@ def _nets(part: Mapping[str, Any]) -> Iterator[str]:
         yield "### Whole training steps"
         yield arms.markdown_table(NETS, [cells for row in rows for cells in net_cells(row)])
         yield _NET_NOTES
+        yield "\n".join(_fusions(row) for row in rows if row.get("fusions"))
+
+
+def _fusions(row: Mapping[str, Any]) -> str:
+    found = ", ".join(f"{count} × {what}" for what, count in row["fusions"].items())
+    return f"- {row['key']}: `convert` made part of a BatchNorm: {found}."
 
 
 def net_cells(row: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

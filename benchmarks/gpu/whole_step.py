@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -142,6 +143,8 @@ def measure(net: Net, device: str, lacking: dict[str, str], doing: Doing) -> dic
             arms.pop(name, None)
             fail(name, error, failures)
         row["ready_s"][name] = round(time.perf_counter() - started, 1)
+    if "ours" in arms:  # what was not found to be fused is as slow as torch's
+        row["fusions"] = dict(Counter(train.fusions(arms["ours"].module).values()))
     doing("turns")
     samples = _sampled(arms, clock, device, failures)
     row["agrees"] = agreement(row["losses"], row["gradient"])

@@ -185,6 +185,7 @@ def test_the_page_has_targets_layers_networks_and_what_did_not_run():
     assert "| bn+add+relu 256×256×56² | 411.0 | 1.0000 | 1.0000 | 1.0000 | 2.000" in page
     assert "3, 2, 1 | dx 1.2 |" in page
     assert "| resnet50 batch 256 bfloat16 autocast | ours | 100.00 | 2560 | – | 10.00" in page
+    assert "part of a BatchNorm: 33 × relu, 16 × addition + relu." in page
     assert "- apex: not installed" in page
 
 

@@ -207,6 +207,7 @@ def test_a_dry_run_walks_the_whole_path(tmp_path):
         assert one["backend"] == "native"
     net = part["rows"][-1]
     assert net["agrees"] == dict.fromkeys(net["arms"], True)
+    assert net["fusions"] == {"relu": 3, "addition + relu": 1}
     assert net["saved_bytes"]["ours recompute"] < net["saved_bytes"]["ours"]
     assert part["kernels"]["failures"] == {}
     assert {one["verdict"] for one in part["targets"]} == {"not measured"}
