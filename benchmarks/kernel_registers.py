@@ -32,6 +32,9 @@ CAPABILITIES = (80, 90, 100)
 ITEMSIZE = {"fp16": 2, "bf16": 2, "fp32": 4}
 NUMBERS = ("negative_slope", "share", "eps", "momentum", "unbias")
 RUNNING = ("running_mean_ptr", "running_var_ptr")
+# An H100: 132 multiprocessors start 4 instructions per clock, of 32 values each, at 1.755 GHz;
+# memory moves 3.35e12 bytes per second.
+INSTRUCTIONS_PER_BYTE = 132 * 4 * 32 * 1.755e9 / 3.35e12
 VECTORS = dict.fromkeys(("mean_ptr", "rstd_ptr", "weight_ptr", "bias_ptr"), "*fp32")
 
 
@@ -89,6 +92,20 @@ class Variant:
         bytes_per_thread = elements * ITEMSIZE[self.storage] // (32 * tile.warps)
         pieces = bytes_per_thread // 16
         return self.reads * pieces, self.writes * pieces
+
+    def per_value(self, used: Usage, capability: int) -> float:
+        """Instructions that a thread takes for one value."""
+        tile = self.tile(capability)
+        return used.instructions * 32 * tile.warps / (tile.lines * tile.length)
+
+    @property
+    def affordable(self) -> float:
+        """Instructions per value in the time that memory takes, on an H100."""
+        reads, writes = self.reads, self.writes
+        if self.is_alone or self.kernel == "backward_alone":  # two loops, one of two reads
+            reads, writes = 2, 1
+        bits = 0.125 if self.has_bits else 0.0
+        return ((reads + writes) * ITEMSIZE[self.storage] + bits) * INSTRUCTIONS_PER_BYTE
 
     def arguments(self, capability: int) -> dict[str, Any]:
         """Types of what is passed, and values of what is a constant."""
@@ -161,6 +178,7 @@ class Usage:
     wide_loads: int
     wide_stores: int
     shared_bytes: int
+    instructions: int  # of the longest loop, or of all where there is none
 
 
 def compile_ahead(variant: Variant, capability: int) -> Usage:
@@ -222,18 +240,35 @@ def usage_of(cubin: bytes, shared_bytes: int) -> Usage:
         wide_loads=len(re.findall(r"LDG\S*\.128", text)),
         wide_stores=len(re.findall(r"STG\S*\.128", text)),
         shared_bytes=shared_bytes,
+        instructions=longest_loop(text),
     )
+
+
+def longest_loop(text: str) -> int:
+    """Count the instructions between a branch backwards and its target, or all of them."""
+    found = re.findall(r"/\*([0-9a-f]{4,})\*/\s+([^;/]+);", text)
+    addresses = [int(address, 16) for address, _ in found]
+    lengths = []
+    for at, (_, instruction) in zip(addresses, found, strict=True):
+        branch = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", instruction)
+        # A program ends in a branch to itself.
+        if branch is not None and int(branch[1], 16) < at:
+            lengths.append(sum(int(branch[1], 16) <= other <= at for other in addresses))
+    return max(lengths, default=len(found))
 
 
 def markdown(capabilities: tuple[int, ...]) -> str:
     """Return a Markdown table: registers of each kernel for each capability."""
     head = ["kernel", *(f"sm_{c} registers" for c in capabilities), "spills", "128-bit"]
+    head += ["instructions per value", "of what memory leaves time for"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for variant in variants():
         used = [compile_ahead(variant, c) for c in capabilities]
         spills = sum(u.spills + u.stack_bytes for u in used)
         wide = f"{used[0].wide_loads} loads, {used[0].wide_stores} stores"
         cells = [variant.title, *(str(u.registers) for u in used), str(spills), wide]
+        per_value = variant.per_value(used[0], capabilities[0])
+        cells += [f"{per_value:.1f}", f"{per_value / variant.affordable:.0%}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -47,6 +47,9 @@ def test_kernels_fit_registers_and_use_wide_access(capability):
         loads, stores = variant.wide(capability)
         if used.spills or used.stack_bytes or used.registers > 128:
             faults.append(f"{variant.title}: spills or fills the registers: {used}")
+        per_value = variant.per_value(used, capability)
+        if variant.activation in (None, "relu") and per_value > 0.7 * variant.affordable:
+            faults.append(f"{variant.title}: takes longer than memory: {per_value:.1f}")
         if used.wide_loads < loads or used.wide_stores < stores:
             faults.append(f"{variant.title}: {loads} loads, {stores} stores needed: {used}")
     assert not faults, "\n".join(faults)

@@ -84,8 +84,8 @@ def rows_add_up(
         if dx_ptr is not None:
             dx = inner * (weight * rstd)[None, :]
             tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
-        inners += tl.where(inside, inner, 0.0)
-        products += tl.where(inside, inner * normal, 0.0)
+        inners += inner  # nothing outside the tensor: dy is zero there
+        products = tl.fma(inner, normal, products)
     return tl.sum(inners, 0), tl.sum(products, 0)
 
 
@@ -192,8 +192,8 @@ def planes_add_up(
         if dx_ptr is not None:
             dx = inner * (weight * rstd)
             tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
-        inners += tl.where(inside, inner, 0.0)
-        products += tl.where(inside, inner * normal, 0.0)
+        inners += inner  # nothing outside the tensor: dy is zero there
+        products = tl.fma(inner, normal, products)
     return tl.sum(tl.sum(inners, 1), 0), tl.sum(tl.sum(products, 1), 0)
 
 

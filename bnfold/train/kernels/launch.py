@@ -199,7 +199,7 @@ def statistics_call(plan: Plan) -> Call:
     grid = (split.channel_blocks, split.splits)
     ends = (tile.lines, tile.length)
     if isinstance(layout, Rows):
-        rest: tuple[Any, ...] = (layout.rows, layout.channels, split.steps, *ends)
+        rest: tuple[Any, ...] = (layout.rows, layout.channels, *ends)
         return Call(forward_kernels.rows_statistics, grid, rest, tile.warps)
     rest = (*planes_of(layout), split.steps, tiles.blocks_of(tile, layout), *ends)
     return Call(forward_kernels.planes_statistics, grid, rest, tile.warps)
