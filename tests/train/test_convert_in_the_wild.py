@@ -298,6 +298,20 @@ class CheckpointedOnDemand(Checkpointed):
         return self.inner(x)
 
 
+class SharedBlocks(nn.Module):
+    """One block in two others, and one under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(ConvBn(), nn.ReLU())
+        self.b = nn.ModuleList([self.a[0], ConvBn()])
+        self.again = self.b[1]
+
+    def forward(self, x):
+        y = torch.relu(self.b[0](self.a(x)) + x)
+        return functional.silu(self.b[1](y)) + self.again(x)
+
+
 class ByKeyword(Parts):
     def forward(self, x, *, scale=1.5):
         return functional.relu(input=self.bn(input=self.c(x))) * scale
@@ -324,7 +338,7 @@ WILD = [
         Doubled,
     ),
     *(DroppedOut, PartlyFrozen, Decoder, Tails, TailsTapped, Yolo, Subclassed, Named, Asking),
-    *(Checkpointed, CheckpointedOnDemand, ByKeyword, Synchronised),
+    *(Checkpointed, CheckpointedOnDemand, SharedBlocks, ByKeyword, Synchronised),
 ]
 
 
@@ -394,6 +408,10 @@ def test_bits_names_and_the_way_back(make, x):
         (Subclassed, {"bn": "relu"}),
         (Named, dict.fromkeys(("bn0", "bn1", "bn2"), "leaky_relu")),
         (Asking, {"bn": "relu"}),
+        (
+            SharedBlocks,
+            {"b.1.bn": "addition or silu", "a.0.bn": "addition + relu or relu"},
+        ),
         (ByKeyword, {}),
         (Checkpointed, {}),
         (CheckpointedOnDemand, {"bn": "relu"}),
