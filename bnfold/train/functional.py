@@ -95,6 +95,12 @@ def _can_fuse(x: Tensor) -> bool:
     return here and HAS_TRITON and x.dtype in FUSED_DTYPES and x.numel() > 0
 
 
+def _can_be_read(counter: Tensor) -> bool:
+    """Reading it waits for no device, and stops no compiler."""
+    plain_tensor = type(counter) is torch.Tensor and counter.device.type == "cpu"
+    return plain_tensor and not torch.compiler.is_compiling()
+
+
 def plain(
     x: Tensor,
     running_mean: Tensor | None,
@@ -113,6 +119,8 @@ def plain(
     )
     if num_batches_tracked is not None:
         num_batches_tracked.add_(1)
+        if momentum is None and _can_be_read(num_batches_tracked):
+            momentum = 1.0 / float(num_batches_tracked)  # as torch: the same bits
     if running_mean is None or running_var is None or momentum is not None:
         share = 0.0 if momentum is None else momentum
         y = normalise(running_mean, running_var, momentum=share)

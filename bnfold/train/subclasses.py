@@ -48,7 +48,8 @@ def derived(kind: type[nn.Module]) -> type[nn.Module]:
         content: dict[str, Any] = {"__reduce_ex__": reduce_derived}
         if (kind.__module__, kind.__name__) == ACTING:
             content["forward"] = act
-        _classes[kind] = subclass(kind, content, modules.FusedBatchNorm)
+        ours = next(OURS[base] for base in kind.__mro__ if base in OURS)
+        _classes[kind] = subclass(kind, content, ours)
     return _classes[kind]
 
 

@@ -548,6 +548,13 @@ def test_saved_bytes_sees_the_fused_layers(x):
     assert report.layers == {"0": x.nbytes}
 
 
+def test_subclasses_stay_what_they_are():
+    net = train.convert(Subclassed())
+    assert isinstance(net.bn, Subclassed.Defaults)
+    assert isinstance(net.bn, train.BatchNorm2d)
+    assert type(net.bn2) is Subclassed.Own
+
+
 def test_torch_fx_reads_converted_models_as_it_reads_the_original(x):
     torch.manual_seed(0)
     net = Tails().eval()
