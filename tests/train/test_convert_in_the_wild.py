@@ -312,6 +312,20 @@ class SharedBlocks(nn.Module):
         return functional.silu(self.b[1](y)) + self.again(x)
 
 
+class SummedInPlace(nn.Module):
+    """Branches added into the output of the first, as in a re-parameterised block."""
+
+    def __init__(self):
+        super().__init__()
+        self.branches = nn.ModuleList([ConvBn(), ConvBn(), ConvBn()])
+
+    def forward(self, x):
+        y = self.branches[0](x)
+        for branch in self.branches[1:]:
+            y += branch(x)
+        return torch.relu(y)
+
+
 class ByKeyword(Parts):
     def forward(self, x, *, scale=1.5):
         return functional.relu(input=self.bn(input=self.c(x))) * scale
@@ -338,7 +352,8 @@ WILD = [
         Doubled,
     ),
     *(DroppedOut, PartlyFrozen, Decoder, Tails, TailsTapped, Yolo, Subclassed, Named, Asking),
-    *(Checkpointed, CheckpointedOnDemand, SharedBlocks, ByKeyword, Synchronised),
+    *(Checkpointed, CheckpointedOnDemand, SharedBlocks, SummedInPlace),
+    *(ByKeyword, Synchronised),
 ]
 
 
@@ -412,6 +427,7 @@ def test_bits_names_and_the_way_back(make, x):
             SharedBlocks,
             {"b.1.bn": "addition or silu", "a.0.bn": "addition + relu or relu"},
         ),
+        (SummedInPlace, {"branches.1.bn": "addition", "branches.2.bn": "addition + relu"}),
         (ByKeyword, {}),
         (Checkpointed, {}),
         (CheckpointedOnDemand, {"bn": "relu"}),
@@ -553,6 +569,48 @@ def test_subclasses_stay_what_they_are():
     assert isinstance(net.bn, Subclassed.Defaults)
     assert isinstance(net.bn, train.BatchNorm2d)
     assert type(net.bn2) is Subclassed.Own
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """As timm's, which holds what follows the normalisation."""
+
+    def __init__(self, channels, act, drop=None):
+        super().__init__(channels)
+        self.drop, self.act = drop or nn.Identity(), act
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+class Acting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = BatchNormAct2d(4, nn.SiLU(inplace=True))
+        self.b = BatchNormAct2d(4, nn.Hardswish())
+        self.c = BatchNormAct2d(4, nn.ReLU(), nn.Dropout(0.3))
+        self.d = BatchNormAct2d(4, nn.Identity())
+
+    def forward(self, x):
+        return torch.relu(self.d(self.c(self.b(self.a(x)))) + x)
+
+
+def test_batch_norms_that_hold_an_activation_compute_it(x, monkeypatch):
+    monkeypatch.setattr(BatchNormAct2d, "__module__", "timm.layers.norm_act")
+    torch.manual_seed(0)
+    net = Acting()
+    before = described(net)
+    converted = train.convert(copy.deepcopy(net))
+    assert train.fusions(converted) == {"a": "silu", "d": "addition + relu"}
+    expected = two_steps(copy.deepcopy(net), x)
+    assert_bits(two_steps(copy.deepcopy(converted), x), expected)
+    for one in (net, converted):  # seen by who looks later, and exchanged
+        doubled(one.a.act)
+        one.c.act = nn.GELU()
+    assert_bits(two_steps(copy.deepcopy(converted), x), two_steps(copy.deepcopy(net), x))
+    assert isinstance(converted.a, BatchNormAct2d)
+    assert [d[:2] for d in described(train.revert(converted))][:3] == [d[:2] for d in before][
+        :3
+    ]
 
 
 def test_torch_fx_reads_converted_models_as_it_reads_the_original(x):
