@@ -23,6 +23,7 @@ from bnfold.train.rewriting import (
     is_rewritten,
     rewritten_class,
     source_of,
+    still_holds,
 )
 from bnfold.train.subclasses import TORCHS, our_class, own_activation, takes_more
 from bnfold.train.tracing import Reading, inputs_of, read_forward, settings_of
@@ -203,13 +204,14 @@ def revert(model: Model) -> Model:
 
 
 def fusions(model: nn.Module) -> dict[str, str]:
-    """Return what `convert` made part of which BatchNorm: "relu", "addition + relu", …."""
+    """Return what is part of which BatchNorm now: "relu", "addition + relu", …."""
     found: dict[str, dict[str, None]] = {}
     for name, module in model.named_modules():
         kind: Any = type(module)
         inside = f"{name}." if name else ""
-        for target, said in kind.fused_plan.fused if hasattr(kind, "fused_plan") else ():
-            found.setdefault(inside + target, {})[said] = None
+        if hasattr(kind, "fused_plan") and still_holds(module, kind.fused_plan):
+            for target, said in kind.fused_plan.fused:
+                found.setdefault(inside + target, {})[said] = None
         own = (
             own_activation(module) if MARK in vars(module) and not takes_more(module) else None
         )

@@ -85,7 +85,7 @@ def own_activation(bn: nn.Module) -> Activation | None:
 
 def takes_more(bn: nn.Module) -> bool:
     """Nothing follows the normalisation inside of a converted BatchNorm itself."""
-    if "forward" not in vars(type(bn)) or type(bn) in TORCHS:
+    if type(bn).forward is not act:
         return True
     own = own_activation(bn)
     return own is not None and own.name is None

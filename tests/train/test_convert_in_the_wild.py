@@ -528,6 +528,15 @@ def test_classes_that_notice_subclasses_are_not_rewritten():
     assert Noticing.seen == ("one",)
 
 
+def test_fusions_are_those_that_hold_now():
+    net = train.convert(Tails())
+    net.short.register_forward_hook(lambda *_: None)
+    assert train.fusions(net) == {"body.0.bn": "relu"}
+    net = train.convert_sync_batchnorm(train.convert(Tails()))
+    assert train.fusions(net) == {}
+    net.load_state_dict(train.convert(net).state_dict())
+
+
 def test_converting_again_changes_nothing():
     net = train.convert(Tails())
     kinds = [type(m) for m in net.modules()]
