@@ -209,12 +209,25 @@ def fusions(model: nn.Module) -> dict[str, str]:
     for name, module in model.named_modules():
         kind: Any = type(module)
         inside = f"{name}." if name else ""
-        if hasattr(kind, "fused_plan") and still_holds(module, kind.fused_plan):
-            for target, said in kind.fused_plan.fused:
-                found.setdefault(inside + target, {})[said] = None
+        for target, words in kind.fused_plan.fused if hasattr(kind, "fused_plan") else ():
+            if hold(module, target):
+                found.setdefault(inside + target, {})[words] = None
         own = (
             own_activation(module) if MARK in vars(module) and not takes_more(module) else None
         )
         if own is not None and own.name is not None:
             found.setdefault(name, {})[own.name] = None
     return {name: " or ".join(ways) for name, ways in found.items()}
+
+
+def hold(module: nn.Module, target: str) -> bool:
+    """A rewritten module, and those through which it calls a BatchNorm, are as they were."""
+    names = target.split(".")
+    paths = (".".join(names[:i]) for i in range(len(names)))
+    return all(is_as_read(module.get_submodule(path)) for path in paths)
+
+
+def is_as_read(module: nn.Module) -> bool:
+    """If a module is rewritten, its new forward runs."""
+    plan = getattr(type(module), "fused_plan", None)
+    return plan is None or still_holds(module, plan)

@@ -532,6 +532,8 @@ def test_fusions_are_those_that_hold_now():
     net = train.convert(Tails())
     net.short.register_forward_hook(lambda *_: None)
     assert train.fusions(net) == {"body.0.bn": "relu"}
+    net.body = nn.Identity()
+    assert train.fusions(net) == {}
     net = train.convert_sync_batchnorm(train.convert(Tails()))
     assert train.fusions(net) == {}
     net.load_state_dict(train.convert(net).state_dict())
