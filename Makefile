@@ -1,7 +1,7 @@
 # make demo   fold two trained networks, verify, benchmark, write reports (no torch needed)
 # make test   lint, types, import contracts, then the tests
 # make lint   the first three of these
-# make train  train the networks of the demo again
+# make train  train the networks of the demo again, fold and verify them: two minutes
 # make clean  remove .venv and what was built
 #
 # Each target makes .venv when it is absent and installs the versions of constraints.txt.
@@ -57,7 +57,7 @@ test: lint
 	$(BIN)/pytest -n 2
 
 train: $(DEV)
-	$(BIN)/python -m models.train
+	$(BIN)/python -m models.train --output build/train --overwrite --publish models
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -24,11 +24,14 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from bnfold.train.kernels import backward, forward
-from bnfold.train.kernels.tiles import Kernel, launch_of
+from bnfold.train.kernels.layout import Layout, Planes, Rows
+from bnfold.train.kernels.tiles import Kernel, Launch, Tile, lines_of, table, tile_of
 
 DISASSEMBLER = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 CAPABILITIES = (80, 90, 100)
 ITEMSIZE = {"fp16": 2, "bf16": 2, "fp32": 4}
+NUMBERS = ("negative_slope", "share", "eps", "momentum", "unbias")
+RUNNING = ("running_mean_ptr", "running_var_ptr")
 VECTORS = dict.fromkeys(("mean_ptr", "rstd_ptr", "weight_ptr", "bias_ptr"), "*fp32")
 
 
@@ -51,6 +54,11 @@ class Variant:
         return self.function.__name__.startswith("rows")
 
     @property
+    def is_alone(self) -> bool:
+        """It is a whole forward."""
+        return self.kernel == "forward_alone"
+
+    @property
     def title(self) -> str:
         """What it is, in one line."""
         extras = [self.storage, self.activation or "no activation"]
@@ -58,33 +66,44 @@ class Variant:
         extras += ["bits"] if self.has_bits else []
         return f"{self.function.__name__} ({', '.join(extras)})"
 
-    def tile(self, capability: int) -> tuple[int, int]:
-        """Lines and length of the tile that a large tensor gets."""
-        launch = launch_of(self.kernel, capability)
-        if not self.by_rows:
-            return 1, launch.elements
-        length = launch.length_of_rows(ITEMSIZE[self.storage])
-        return launch.elements // length, length
+    @property
+    def layout(self) -> Layout:
+        """A tensor of many lines."""
+        return Rows(2**20, 256) if self.by_rows else Planes(64, 256, 112 * 112)
+
+    def launch(self, capability: int) -> Launch:
+        """What the table says for such a tensor."""
+        itemsize = ITEMSIZE[self.storage]
+        return table().launch_of(self.kernel, capability, self.layout, itemsize)
+
+    def tile(self, capability: int) -> Tile:
+        """The tile that such a tensor gets."""
+        lines = lines_of(self.layout, self.kernel)
+        launch = self.launch(capability)
+        return tile_of(launch, self.layout, ITEMSIZE[self.storage], lines)
 
     def wide(self, capability: int) -> tuple[int, int]:
         """128-bit loads and stores that its tensors need per thread and tile."""
-        launch = launch_of(self.kernel, capability)
-        bytes_per_thread = launch.elements * ITEMSIZE[self.storage] // (32 * launch.warps)
+        tile = self.tile(capability)
+        elements = tile.lines * tile.length
+        bytes_per_thread = elements * ITEMSIZE[self.storage] // (32 * tile.warps)
         pieces = bytes_per_thread // 16
         return self.reads * pieces, self.writes * pieces
 
     def arguments(self, capability: int) -> dict[str, Any]:
         """Types of what is passed, and values of what is a constant."""
-        lines, length = self.tile(capability)
+        tile = self.tile(capability)
+        lines, length = tile.lines, tile.length
         constants = {
             "ACTIVATION": self.activation, "BLOCK_R": lines, "BLOCK_N": lines,
             "BLOCK_P": lines, "BLOCK_C": length, "BLOCK_S": length,
         }  # fmt: skip
         known = VECTORS | {"parts_ptr": "*fp32", "dweight_ptr": "*fp32", "dbias_ptr": "*fp32"}
-        known |= {"var_ptr": "*fp32"}
+        known |= dict.fromkeys(RUNNING, "*fp32") if self.is_alone else {}
+        known |= {"counter_ptr": "*i64"} if self.is_alone else {}
         known |= dict.fromkeys(self.tensors, f"*{self.storage}")
         known |= {"bits_ptr": "*u8"} if self.has_bits else {}
-        known |= dict.fromkeys(("negative_slope", "share", "eps"), "fp32")
+        known |= dict.fromkeys(NUMBERS, "fp32")
         return {
             name: constants.get(name)
             if name in constants or (name.endswith("_ptr") and name not in known)
@@ -105,15 +124,16 @@ def variants() -> Iterator[Variant]:
             with_residual = (*xy, "residual_ptr")
             of_x = ("inner_ptr", "x_ptr", "dx_ptr")
             yield Variant(statistics, "statistics", storage, ("x_ptr",), 1, 0)
-            if layout == "rows":
-                in_one, back_in_one = forward.rows_alone, backward.rows_backward_alone
-                yield Variant(
-                    in_one, "normalise", storage, with_residual, 2, 1, "relu", has_bits=True
-                )
-                all_of_x = (*grads, "inner_ptr", "dx_ptr")
-                yield Variant(
-                    back_in_one, "sums", storage, all_of_x, 4, 2, "relu", has_bits=True
-                )
+            in_one = getattr(forward, f"{layout}_alone")
+            back_in_one = getattr(backward, f"{layout}_backward_alone")
+            yield Variant(
+                in_one, "forward_alone", storage, with_residual, 3, 1, "relu", has_bits=True
+            )
+            all_of_x = (*grads, "inner_ptr", "dx_ptr")
+            yield Variant(
+                back_in_one, "backward_alone", storage, all_of_x, 4, 2, "relu", has_bits=True
+            )
+            yield Variant(sums, "sums", storage, (*grads, "dx_ptr"), 2, 1, "relu")
             yield Variant(
                 normalise, "normalise", storage, with_residual, 2, 1, "relu", has_bits=True
             )
@@ -157,7 +177,7 @@ def compile_ahead(variant: Variant, capability: int) -> Usage:
         constexprs={n: v for n, v in arguments.items() if not is_type(v)},
         attrs={(names.index(n),): [["tt.divisibility", 16]] for n in divisible},
     )
-    options = {"num_warps": launch_of(variant.kernel, capability).warps}
+    options = {"num_warps": variant.launch(capability).warps}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of defaults that change with triton's versions
         compiled = triton.compile(
@@ -205,7 +225,7 @@ def usage_of(cubin: bytes, shared_bytes: int) -> Usage:
     )
 
 
-def table(capabilities: tuple[int, ...]) -> str:
+def markdown(capabilities: tuple[int, ...]) -> str:
     """Return a Markdown table: registers of each kernel for each capability."""
     head = ["kernel", *(f"sm_{c} registers" for c in capabilities), "spills", "128-bit"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
@@ -226,7 +246,7 @@ def main() -> None:
     options = parser.parse_args()
     capabilities = tuple(int(c) for c in options.capability.split(","))
     text = f"Triton {triton.__version__}, compiled ahead of time; no GPU was used.\n\n"
-    text += table(capabilities)
+    text += markdown(capabilities)
     if options.out:
         options.out.write_text(text)
     else:

@@ -1,5 +1,9 @@
 """Small torch networks with BatchNorm in the places where it is taught and used.
 
+They are written with the modules of ``bnfold.train``: a BatchNorm computes the ReLU behind it,
+and in a residual block the addition before that, in the same pass. ``models.unfused`` turns a
+network into one of torch's own modules, with the same names, weights and numbers.
+
 ``RECIPES`` maps a name to a recipe; ``build`` turns it into a module in eval mode, its weights
 and BatchNorm statistics drawn from a seed. Fresh statistics (mean 0, variance 1, scale 1,
 shift 0) would make every fold trivial, so they are replaced by values such as training leaves
@@ -14,6 +18,8 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+
+from bnfold.train import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 _BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _NEGATIVE_SHARE: Final = 0.2
@@ -38,8 +44,8 @@ def _fully_connected() -> nn.Module:
     """Linear → BatchNorm → ReLU, twice; the net that is trained on the digits."""
     return nn.Sequential(
         nn.Flatten(),
-        *(nn.Linear(64, 128), nn.BatchNorm1d(128), nn.ReLU()),
-        *(nn.Linear(128, 64), nn.BatchNorm1d(64), nn.ReLU()),
+        *(nn.Linear(64, 128), BatchNorm1d(128, activation="relu")),
+        *(nn.Linear(128, 64), BatchNorm1d(64, activation="relu")),
         nn.Linear(64, 10),
     )
 
@@ -48,7 +54,7 @@ def _bias_free() -> nn.Module:
     """Linear without bias → BatchNorm: a MatMul in ONNX, with no addend to take a shift."""
     return nn.Sequential(
         nn.Flatten(),
-        *(nn.Linear(64, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU()),
+        *(nn.Linear(64, 32, bias=False), BatchNorm1d(32, activation="relu")),
         nn.Linear(32, 10),
     )
 
@@ -56,10 +62,10 @@ def _bias_free() -> nn.Module:
 def _convolutional() -> nn.Module:
     """Conv → BatchNorm → ReLU, three times; the net that is trained on the digits."""
     return nn.Sequential(
-        *(nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU()),
-        *(nn.Conv2d(24, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU()),
+        *(nn.Conv2d(1, 24, 3, padding=1, bias=False), BatchNorm2d(24, activation="relu")),
+        *(nn.Conv2d(24, 48, 3, padding=1), BatchNorm2d(48, activation="relu")),
         nn.MaxPool2d(2),
-        *(nn.Conv2d(48, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()),
+        *(nn.Conv2d(48, 64, 3, padding=1, bias=False), BatchNorm2d(64, activation="relu")),
         nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Linear(256, 10),
@@ -69,8 +75,11 @@ def _convolutional() -> nn.Module:
 def _convolutional_1d() -> nn.Module:
     """A small net for signals: strided and dilated 1-d convolutions."""
     return nn.Sequential(
-        *(nn.Conv1d(4, 16, 5, stride=2, padding=2, bias=False), nn.BatchNorm1d(16), nn.ReLU()),
-        *(nn.Conv1d(16, 24, 3, dilation=2, padding=2), nn.BatchNorm1d(24), nn.ReLU()),
+        *(
+            nn.Conv1d(4, 16, 5, stride=2, padding=2, bias=False),
+            BatchNorm1d(16, activation="relu"),
+        ),
+        *(nn.Conv1d(16, 24, 3, dilation=2, padding=2), BatchNorm1d(24, activation="relu")),
         *(nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(24, 5)),
     )
 
@@ -82,8 +91,8 @@ def _convolutional_3d() -> nn.Module:
     is no valid Conv.
     """
     return nn.Sequential(
-        *(nn.Conv3d(1, 8, 3, padding=1), nn.BatchNorm3d(8), nn.ReLU()),
-        *(nn.Conv3d(8, 12, 3, stride=2, padding=1), nn.BatchNorm3d(12), nn.ReLU()),
+        *(nn.Conv3d(1, 8, 3, padding=1), BatchNorm3d(8, activation="relu")),
+        *(nn.Conv3d(8, 12, 3, stride=2, padding=1), BatchNorm3d(12, activation="relu")),
         *(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(12, 4)),
     )
 
@@ -95,27 +104,27 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
-            nn.ReLU(),
+            BatchNorm2d(channels_out, activation="relu"),
             nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
         )
+        self.norm = BatchNorm2d(channels_out, activation="relu")
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels_out:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
-                nn.BatchNorm2d(channels_out),
+                BatchNorm2d(channels_out),
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the activated sum of body and shortcut."""
-        return torch.relu(self.body(x) + self.shortcut(x))
+        """Normalise the body, add the shortcut and activate, in one pass."""
+        y: Tensor = self.norm(self.body(x), self.shortcut(x))
+        return y
 
 
 def _residual() -> nn.Module:
     """A stem and two residual blocks, one with a strided shortcut convolution."""
     return nn.Sequential(
-        *(nn.Conv2d(3, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU()),
+        *(nn.Conv2d(3, 12, 3, padding=1, bias=False), BatchNorm2d(12, activation="relu")),
         *(ResidualBlock(12, 12, stride=1), ResidualBlock(12, 20, stride=2)),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 6)),
     )
@@ -127,8 +136,8 @@ def _separable(channels_in: int, channels_out: int, stride: int) -> list[nn.Modu
         nn.Conv2d(
             channels_in, channels_in, 3, stride, padding=1, groups=channels_in, bias=False
         ),
-        *(nn.BatchNorm2d(channels_in), nn.ReLU6()),
-        *(nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out)),
+        *(BatchNorm2d(channels_in), nn.ReLU6()),
+        *(nn.Conv2d(channels_in, channels_out, 1, bias=False), BatchNorm2d(channels_out)),
         nn.ReLU6(),
     ]
 
@@ -136,7 +145,7 @@ def _separable(channels_in: int, channels_out: int, stride: int) -> list[nn.Modu
 def _depthwise() -> nn.Module:
     """A stem and two depthwise-separable blocks."""
     return nn.Sequential(
-        *(nn.Conv2d(3, 8, 3, 2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU6()),
+        *(nn.Conv2d(3, 8, 3, 2, padding=1, bias=False), BatchNorm2d(8), nn.ReLU6()),
         *(*_separable(8, 16, stride=1), *_separable(16, 24, stride=2)),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 6)),
     )
@@ -145,12 +154,12 @@ def _depthwise() -> nn.Module:
 def _transposed() -> nn.Module:
     """An autoencoder: convolutions down, transposed convolutions up, one of them grouped."""
     return nn.Sequential(
-        *(nn.Conv2d(1, 8, 3, 2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()),
-        *(nn.Conv2d(8, 16, 3, 2, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
+        *(nn.Conv2d(1, 8, 3, 2, padding=1, bias=False), BatchNorm2d(8, activation="relu")),
+        *(nn.Conv2d(8, 16, 3, 2, padding=1), BatchNorm2d(16, activation="relu")),
         nn.ConvTranspose2d(16, 8, 4, 2, padding=1, groups=2, bias=False),
-        *(nn.BatchNorm2d(8), nn.ReLU()),
+        BatchNorm2d(8, activation="relu"),
         nn.ConvTranspose2d(8, 4, 3, 2, padding=1, output_padding=1),
-        *(nn.BatchNorm2d(4), nn.ReLU()),
+        BatchNorm2d(4, activation="relu"),
         *(nn.Conv2d(4, 1, 3, padding=1), nn.Sigmoid()),
     )
 

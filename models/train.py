@@ -1,199 +1,300 @@
-"""Train two networks on scikit-learn's handwritten digits and export them as ONNX.
+"""Train networks on the handwritten digits, then export → fold → verify: ``make train``.
 
-``python -m models.train`` takes a few minutes on two CPU cores. It writes, beside this file,
-``digits_mlp.onnx`` and ``digits_cnn.onnx`` with every BatchNormalization kept,
-``digits_test.npz`` with the held-out images, and ``digits.json`` with what came out.
+``python -m models.train --net cnn`` takes half a minute on one CPU core. Everything it writes
+goes to a folder of the network in ``runs/`` (``--output``): a checkpoint after every epoch, a
+log with a JSON object per epoch, the network as ONNX, the same folded, and what came out.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
-import numpy as np
-import onnx
-import sklearn
-import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+import click
 
-from models.exporting import export
-from models.recipes import example, initial
+from bnfold.errors import BnfoldError, MissingDependencyError, UsageError
 
-HERE: Final = Path(__file__).parent
+if TYPE_CHECKING:
+    from models.digits import Digits
+    from models.shipping import Shipped
+    from models.training import Epoch, Settings, Training
+
 NETS: Final = ("mlp", "cnn")
-_SPLIT_SEED: Final = 0
-_TEST_IMAGES: Final = 500
-_BATCH_SIZE: Final = 64
-_PEAK_RATE: Final = 4e-3
-_MOVED_SHARE: Final = 0.5
-_LARGEST_PIXEL: Final = 16.0
+_INTERRUPTED: Final = 130
+_RESULT: Final = "result.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Digits:
-    """Handwritten digits of 8×8 pixels in 0…1, split into training and test images."""
+class _Choices(TypedDict):
+    """What goes to `models.training.Settings` as it is."""
 
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What is known of a trained network."""
-
-    test_accuracy: float
-    test_errors: int
+    batch_norm: str
     epochs: int
     seed: int
-    parameters: int
-    batch_norms: int
-    file: str
+    batch_size: int
+    lr: float
+    bfloat16: bool
+    channels_last: bool
+    recompute: bool
+    threads: int
 
 
-def load() -> Digits:
-    """Return the data set with a split that is the same on every machine."""
-    raw = load_digits()
-    images = (raw.images / _LARGEST_PIXEL).astype(np.float32)[:, None]
-    parts = train_test_split(
-        images,
-        raw.target.astype(np.int64),
-        test_size=_TEST_IMAGES,
-        random_state=_SPLIT_SEED,
-        stratify=raw.target,
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    epilog="Exit codes: 0 trained, folded and verified; 1 the check failed; 2 usage; 3 the"
+    " checkpoint cannot be used, or the training diverged; 4 something is missing on this"
+    " machine; 130 interrupted, --resume goes on.",
+)
+@click.option("--net", type=click.Choice([*NETS, "all"]), default="all")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+@click.option("--epochs", type=click.IntRange(min=1), default=80)
+@click.option("--seed", type=click.IntRange(min=0), default=0)
+@click.option("--batch-size", type=click.IntRange(2, 1297), default=64)
+@click.option(
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    default=4e-3,
+    help="The highest learning rate of the one-cycle schedule.",
+)
+@click.option(
+    "--batch-norm",
+    type=click.Choice(["bnfold", "torch"]),
+    default="bnfold",
+    help="Whose modules to train with.",
+)
+@click.option("--bfloat16", is_flag=True, help="Compute under autocast.")
+@click.option("--channels-last", is_flag=True, help="Keep channels together in memory.")
+@click.option("--recompute", is_flag=True, help="Save less for backward, compute it again.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, help="Of the CPU.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    help="Where the networks' folders go.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on from the checkpoints, where there are any."
+)
+@click.option("--overwrite", is_flag=True, help="Start anew where there are checkpoints.")
+@click.option(
+    "--publish",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="When all is verified, copy the networks to this folder, with digits.json.",
+)
+def command(
+    net: str,
+    device: str,
+    output: Path,
+    publish: Path | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    **choices: Unpack[_Choices],
+) -> None:
+    """Train networks on handwritten digits, then export, fold and verify them."""
+    check_machine(device)
+    from models import checkpoints, digits
+    from models.training import Settings, reproducible
+
+    folders = {name: output / name for name in (NETS if net == "all" else (net,))}
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other")
+    for folder in folders.values():
+        if checkpoints.exists(folder) and not (resume or overwrite):
+            raise UsageError(
+                "there is a checkpoint already",
+                where=str(folder),
+                remedy="--resume goes on from it, --overwrite starts anew; or choose another"
+                " --output",
+            )
+    for folder in folders.values():
+        make(folder)
+    data = digits.load()
+    with reproducible(device, choices["threads"]):
+        for name, folder in folders.items():
+            settings = Settings(net=name, **choices)
+            train_one(settings, data, device, folder, resume=resume)
+    if publish is not None:
+        copy_results(folders, publish)
+
+
+def check_machine(device: str) -> None:
+    """Find out before the work whether it can be done here.
+
+    Raises:
+        MissingDependencyError: If a package or the device is missing.
+    """
+    from bnfold.exporting.presence import require_torch
+    from bnfold.runtime import require
+
+    require_torch("torchscript")
+    require("verify the trained network")
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        built = torch.version.cuda
+        without = f"torch {torch.__version__} is built without CUDA"
+        raise MissingDependencyError(
+            "cannot train on a GPU",
+            where="--device cuda",
+            why=f"torch finds no CUDA device (it is built for {built})" if built else without,
+            remedy="--device cpu takes less than a minute; or install torch with CUDA",
+        )
+
+
+def make(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        UsageError: If that cannot be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UsageError("cannot make a folder", where=str(folder), why=why) from error
+
+
+def train_one(
+    settings: Settings, data: Digits, device: str, folder: Path, *, resume: bool
+) -> None:
+    """Train one network, with a checkpoint after every epoch, and ship it."""
+    from bnfold.report.progress import progress
+    from models import checkpoints
+    from models.shipping import ship
+    from models.training import Training
+
+    training = Training(settings, data, device)
+    if resume and checkpoints.exists(folder):
+        checkpoints.resume(training, folder)
+    else:
+        for result in (folder / _RESULT, *folder.glob("digits_*.onnx")):
+            result.unlink(missing_ok=True)  # of the run that is overwritten
+        checkpoints.save(training, folder)
+    run(training, folder)
+    with progress() as tell:
+        shipped = ship(training.net, settings.net, data, folder, tell)
+    result = described(training, shipped)
+    text = json.dumps(result, indent=2) + "\n"
+    checkpoints.write_whole(folder / _RESULT, text.encode())
+    print(summary(result, shipped), flush=True)
+
+
+def run(training: Training, folder: Path) -> None:
+    """Train what epochs are left; say how it goes on stderr, with a bar on a terminal."""
+    from bnfold.report.progress import bar
+    from models import checkpoints
+
+    settings, done = training.settings, len(training.history)
+    after = f", going on after {done}" if done else ""
+    say(f"{settings.net}: {settings.epochs} epochs on {training.device}{after}")
+    with bar() as show:
+        while not training.done:
+            show(f"{settings.net}: epoch {len(training.history) + 1}", share_done(training))
+            epoch = training.run_epoch()
+            checkpoints.save(training, folder)
+            say(line(epoch))
+
+
+def share_done(training: Training) -> float:
+    """Return how much of a training is behind us."""
+    return len(training.history) / training.settings.epochs
+
+
+def say(text: str) -> None:
+    """Tell people something."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def line(epoch: Epoch) -> str:
+    """Say in a line how an epoch went."""
+    return (
+        f"  epoch {epoch.epoch:3d}  loss {epoch.loss:.4f}  train {epoch.train_accuracy:7.2%}"
+        f"  test {epoch.test_accuracy:7.2%}  lr {epoch.lr:.1e}"
     )
-    train_images, test_images, train_labels, test_labels = map(torch.from_numpy, parts)
-    return Digits(train_images, train_labels, test_images, test_labels)
 
 
-def train(net: nn.Module, digits: Digits, epochs: int, seed: int) -> None:
-    """Train in place with AdamW and a one-cycle learning rate, printing progress."""
-    generator = torch.Generator().manual_seed(seed)
-    steps = epochs * (len(digits.train_labels) // _BATCH_SIZE)
-    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_RATE, total_steps=steps)
-    for epoch in range(epochs):
-        net.train()
-        losses = []
-        for images, labels in _batches(digits, generator):
-            optimizer.zero_grad()
-            loss = cross_entropy(net(images), labels, label_smoothing=0.05)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-        if (epoch + 1) % max(1, epochs // 10) == 0:
-            right = accuracy(net, digits)
-            print(f"  epoch {epoch + 1:3d}  loss {np.mean(losses):.4f}  test {right:.2%}")
+def summary(result: dict[str, Any], shipped: Shipped) -> str:
+    """Say in a few lines what came out."""
+    report, labels = shipped.report, shipped.report.labels
+    worst = max(report.outputs, key=lambda one: one.ratio)
+    lines = [
+        f"{result['settings']['net']}: {result['parameters']} parameters",
+        f"  BatchNormalization: {shipped.before} → {shipped.after}",
+        f"  verify: {report.verdict}; the largest difference is {worst.ratio:.2g} times the"
+        f" original's own rounding noise (limit {worst.limit:g})",
+    ]
+    if labels is not None:
+        lines.append(
+            f"  {labels.samples} test images in ONNX Runtime: {labels.accuracy_original:.2%}"
+            f" right before, {labels.accuracy_folded:.2%} after, {labels.agreement:.2%} alike"
+        )
+    return "\n".join([*lines, f"  written: {shipped.original}, {shipped.folded}"])
 
 
-def _batches(digits: Digits, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield shuffled full batches; some images are moved by a pixel."""
-    device = digits.train_images.device
-    order = torch.randperm(len(digits.train_labels), generator=generator).to(device)
-    for chosen in order.split(_BATCH_SIZE):
-        if len(chosen) == _BATCH_SIZE:
-            images = digits.train_images[chosen]
-            yield _move(images, generator), digits.train_labels[chosen]
+def described(training: Training, shipped: Shipped) -> dict[str, Any]:
+    """Return what is known of a trained network, for ``result.json``."""
+    last, images = training.history[-1], training.digits.test_labels
+    return {
+        "file": shipped.original.name,
+        "parameters": sum(one.numel() for one in training.net.parameters()),
+        "batch_norms": shipped.before,
+        "batch_norms_folded": shipped.after,
+        "test_accuracy": last.test_accuracy,
+        "test_errors": round((1 - last.test_accuracy) * len(images)),
+        "verdict": shipped.report.verdict,
+        "device": training.device,
+        "settings": asdict(training.settings),
+    }
 
 
-def _move(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Move about half of the images by one pixel, each its own way."""
-    size = images.shape[-1]
-    windows = pad(images, (1, 1, 1, 1)).unfold(2, size, 1).unfold(3, size, 1)
-    offsets = torch.randint(-1, 2, (2, len(images)), generator=generator)
-    moved = torch.rand(len(images), generator=generator) < _MOVED_SHARE
-    down, right = (1 + offsets * moved).to(images.device)
-    return windows[torch.arange(len(images), device=images.device), :, down, right]
+def copy_results(folders: dict[str, Path], place: Path) -> None:
+    """Copy networks that were verified, and write ``digits.json``, which describes them."""
+    import onnx
+    import torch
 
+    from models import checkpoints, digits
 
-@torch.no_grad()
-def accuracy(net: nn.Module, digits: Digits) -> float:
-    """Return the share of test images whose digit is recognised."""
-    answers = net.eval()(digits.test_images).argmax(dim=1)
-    return float((answers == digits.test_labels).double().mean())
-
-
-def train_one(name: str, digits: Digits, epochs: int, seed: int) -> Trained:
-    """Train the named recipe, write ``digits_<name>.onnx`` and return what came out."""
-    net = initial(name, seed).to(digits.train_images.device)
-    parameters = sum(parameter.numel() for parameter in net.parameters())
-    print(f"{name}: {parameters} parameters, {epochs} epochs")
-    train(net, digits, epochs, seed)
-    right = accuracy(net, digits)
-    model = export(net.cpu(), example(name), "torchscript-preserve")
-    path = HERE / f"digits_{name}.onnx"
-    onnx.save(model, path)
-    kept = sum(node.op_type == "BatchNormalization" for node in model.graph.node)
-    print(
-        f"{name}: test accuracy {right:.2%}; wrote {path.name} with {kept} BatchNormalization"
-    )
-    errors = round((1 - right) * _TEST_IMAGES)
-    return Trained(right, errors, epochs, seed, parameters, kept, path.name)
-
-
-def write_test_images(digits: Digits) -> None:
-    """Write the test images, as the bytes 0…16 that they are, and their labels."""
-    images = digits.test_images.cpu().numpy() * _LARGEST_PIXEL
-    labels = digits.test_labels.cpu().numpy().astype(np.uint8)
-    np.savez_compressed(
-        HERE / "digits_test.npz", images=images.astype(np.uint8), labels=labels
-    )
-
-
-def write_record(results: dict[str, Trained]) -> None:
-    """Write ``digits.json``; a network that was not trained this time keeps its entry."""
-    path = HERE / "digits.json"
-    nets: dict[str, Any] = {}
-    if path.exists():
-        nets = json.loads(path.read_text(encoding="utf-8"))["nets"]
-    nets |= {name: asdict(result) for name, result in results.items()}
+    path = place / "digits.json"
+    nets = json.loads(path.read_text(encoding="utf-8"))["nets"] if path.exists() else {}
+    for name, folder in folders.items():
+        nets[name] = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        file = nets[name]["file"]
+        checkpoints.write_whole(place / file, (folder / file).read_bytes())
     record = {
         "data": "scikit-learn load_digits",
-        "split": {"test_images": _TEST_IMAGES, "seed": _SPLIT_SEED, "stratified": True},
-        "exporter": "torchscript-preserve",
+        "split": {
+            "test_images": digits.TEST_IMAGES,
+            "seed": digits.SPLIT_SEED,
+            "stratified": True,
+        },
+        "exporter": "torchscript",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "onnx": onnx.__version__,
-            "scikit-learn": sklearn.__version__,
         },
         "nets": nets,
     }
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    checkpoints.write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(prog="python -m models.train", description=__doc__)
-    parser.add_argument("--net", choices=(*NETS, "all"), default="all")
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Train, export and record."""
-    arguments = parse_arguments()
-    torch.use_deterministic_algorithms(mode=True)
-    digits = load()
-    moved = Digits(*(getattr(digits, part).to(arguments.device) for part in Digits.__slots__))
-    names = NETS if arguments.net == "all" else (arguments.net,)
-    results = {
-        name: train_one(name, moved, arguments.epochs, arguments.seed) for name in names
-    }
-    write_test_images(digits)
-    write_record(results)
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    try:
+        command.main(arguments, prog_name="python -m models.train", standalone_mode=False)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        say("interrupted: --resume goes on after the last epoch that was finished")
+        sys.exit(_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BnfoldError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

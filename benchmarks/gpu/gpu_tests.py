@@ -15,18 +15,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.arms import ROOT
+from benchmarks.gpu import machine
 from benchmarks.gpu.record import Context
 
 SECTION: Final = "tests"
 FOLDER: Final = "tests/gpu"
 DRAWN: Final = "tests/train"
 """Tests of the kernels; they draw shapes, so they need hypothesis, which may be absent."""
-_LINE: Final = re.compile(
-    r"^(?P<test>tests/\S+::\S.*?) (?P<outcome>PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)\b"
+_OUTCOME: Final = r"(?P<outcome>PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)"
+_LINE: Final = re.compile(rf"^(?P<test>tests/\S+::\S.*?) {_OUTCOME}\b")
+_LINE_OF_WORKER: Final = re.compile(
+    rf"^\[gw\d+\] \[ *\d+%\] {_OUTCOME} (?P<test>tests/\S+::\S.*?) *$"
 )
 _COLLECTED: Final = re.compile(r"^(?P<test>tests/\S+::\S.*)$")
 _TAIL: Final = 6000
 _LEAST_S: Final = 30.0
+_MOST_WORKERS: Final = 8
 _BAD: Final = frozenset({"FAILED", "ERROR"})
 
 
@@ -53,11 +57,17 @@ def folders() -> list[str]:
     return [FOLDER, *drawn]
 
 
+def workers() -> list[str]:
+    """Options that share the tests out: what takes long is compiling kernels, on the CPU."""
+    count = min(machine.cores() // 2, _MOST_WORKERS)
+    return ["-n", str(count)] if count > 1 and importlib.util.find_spec("xdist") else []
+
+
 def outcomes(text: str) -> dict[str, str]:
     """Read the outcome of every test out of what ``pytest -v`` says; a test cut off is one."""
     found: dict[str, str] = {}
     for line in text.splitlines():
-        match = _LINE.match(line)
+        match = _LINE.match(line) or _LINE_OF_WORKER.match(line)
         if match:
             found[match["test"]] = match["outcome"].lower()
     return found
@@ -90,7 +100,7 @@ def _pytest(output: Any, limit_s: float, *, collect: bool) -> int | None:
     need it.
     Warnings of versions that the project is not pinned to are no errors here.
     """
-    how = ["--collect-only", "-q"] if collect else ["-v", "--tb=short"]
+    how = ["--collect-only", "-q"] if collect else ["-v", "--tb=short", *workers()]
     chosen = folders()
     settings = FOLDER if chosen == [FOLDER] else "tests"
     command = [

@@ -35,7 +35,7 @@ def prepare(context: Context) -> nets.Exports:
 def run(context: Context) -> None:
     """Measure as much as there is time for, the most telling first."""
     part = context.results(SECTION)
-    earlier = context.record.document.pop("resumed_rows", [])
+    earlier = context.record.document.get("resumed_rows", {}).pop(SECTION, [])
     part |= {"nets": {}, "rows": rows.worth_keeping(earlier), "not_reached": []}
     files = _files(context, part)
     passes = planner.DRY_PASSES if context.options.dry_run else planner.PASSES

@@ -17,7 +17,7 @@ from typing import Any, Final
 from benchmarks.arms import write_whole
 from benchmarks.gpu import tables
 
-SCHEMA: Final = "bnfold/gpu-run/2"
+SCHEMA: Final = "bnfold/gpu-run/3"
 _ENDINGS: Final = (".json", ".md", ".samples.jsonl.gz")
 
 
@@ -33,6 +33,7 @@ class Options:
         only: The sections to run; empty for all.
         dry_run: Whether the CPU walks the path with tiny networks.
         samples: Whether every sample is kept, in a file beside the results.
+        install_launches: Whether a tuned table also goes into the package.
         resume: An earlier result of the same device, whose measurements are kept.
     """
 
@@ -43,6 +44,7 @@ class Options:
     only: tuple[str, ...] = ()
     dry_run: bool = False
     samples: bool = True
+    install_launches: bool = False
     resume: Path | None = None
 
     @property

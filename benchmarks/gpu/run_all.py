@@ -1,7 +1,8 @@
 """Run every GPU check and measurement of the project within ten minutes on one GPU.
 
     python benchmarks/gpu/run_all.py [--minutes 10] [--only SECTION …] [--nets a,b,…]
-        [--out DIR] [--cache DIR] [--resume RESULT.json] [--no-samples] [--dry-run]
+        [--out DIR] [--cache DIR] [--resume RESULT.json] [--no-samples] [--install-launches]
+        [--dry-run]
 
 Needs neither an installation of bnfold nor the internet. Results go to
 ``benchmarks/results/<date>-<device>.json`` and a page beside it, rewritten after every step;
@@ -51,14 +52,17 @@ class Section:
         module: It has ``run(context)``, and may have ``prepare(context)``, which is called
             before all sections and whose result is the context's ``state``.
         weight: Its share of the time.
+        on_request: Whether it runs only where ``--only`` names it.
     """
 
     module: str
     weight: float
+    on_request: bool = False
 
 
 SECTIONS: Final = {
     "tests": Section("benchmarks.gpu.gpu_tests", 1.5),
+    "tune": Section("benchmarks.gpu.tune_launches", 6.0, on_request=True),
     "training": Section("benchmarks.gpu.training", 2.0),
     "inference": Section("benchmarks.gpu.inference", 6.0),
 }
@@ -67,6 +71,7 @@ SECTIONS: Final = {
 _RESULTS: Final = Path("benchmarks/results")
 _MINUTES: Final = 10.0
 _DRY_MINUTES: Final = 0.6
+_WITHOUT_RUNTIME: Final = "or leave inference out: --only training --only tests"
 _BAD, _USAGE, _UNABLE, _INTERRUPTED = 1, 2, 4, 130
 
 
@@ -84,14 +89,19 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         tell(f"error: cannot resume: {error}")
         return _USAGE
-    lacking = _lacking_provider(options.provider)
+    lacking = _lacking_provider(options.provider) if "inference" in _chosen(options) else ""
     if lacking:
-        return _refuse(lacking)
+        return _refuse(lacking, _WITHOUT_RUNTIME)
     command = " ".join(["python", "benchmarks/gpu/run_all.py", *(argv or sys.argv[1:])])
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     stem = free_stem(options.out, f"{day}-{machine.slug(device)}")
     record = Record(begin(options, device, command) | earlier, stem)
     return _run(record, options)
+
+
+def _chosen(options: Options) -> dict[str, Section]:
+    asked = options.only or tuple(n for n, one in SECTIONS.items() if not one.on_request)
+    return {name: one for name, one in SECTIONS.items() if name in asked}
 
 
 def _refuse(why: str, remedy: str = "") -> int:
@@ -131,7 +141,7 @@ def _last_reading(record: Record) -> None:
 
 def _run_sections(record: Record, options: Options) -> None:
     until = record.begun_s + 60 * options.minutes
-    chosen = {name: SECTIONS[name] for name in options.only or SECTIONS}
+    chosen = _chosen(options)
     modules = _loaded(record, chosen)
     contexts = {name: Context(options, record, until) for name in modules}
     for name, module in modules.items():
@@ -150,6 +160,8 @@ def _run_sections(record: Record, options: Options) -> None:
             part |= {"status": "done"}
         if part["status"] == "failed":
             part["why"] = entry["outcome"]
+    if not any(record.document.get("resumed_rows", {}).values()):
+        record.document.pop("resumed_rows", None)
 
 
 def _loaded(record: Record, chosen: dict[str, Section]) -> dict[str, ModuleType]:
@@ -200,6 +212,8 @@ def _lacking_provider(provider: str) -> str:
 def _earlier(options: Options, device: str) -> dict[str, Any]:
     """Read the measurements of an earlier run on the same kind of device.
 
+    Sections that are not run again stay as they were; the others are given their rows.
+
     Raises:
         ValueError: If it is of another device, or no result of this version of the script.
     """
@@ -212,9 +226,14 @@ def _earlier(options: Options, device: str) -> dict[str, Any]:
     if document.get("schema") != SCHEMA:
         message = f"{options.resume} has schema {document.get('schema')}, not {SCHEMA}"
         raise ValueError(message)
-    rows = document["sections"].get("inference", {}).get("rows", [])
-    kept = [{"from": str(options.resume), **row} for row in rows]
-    return {"resumed_rows": kept, "resumed_from": str(options.resume)}
+    name, chosen = str(options.resume), _chosen(options)
+    kept = {
+        section: [{"from": name, **row} for row in part.get("rows", [])]
+        for section, part in document["sections"].items()
+        if section in chosen
+    }
+    others = {one: part for one, part in document["sections"].items() if one not in chosen}
+    return {"resumed_rows": kept, "resumed_from": name, "sections": others}
 
 
 def _options(argv: list[str] | None) -> Options:
@@ -226,8 +245,11 @@ def _options(argv: list[str] | None) -> Options:
     parser.add_argument("--cache", type=Path, help="exported networks, kept from run to run")
     parser.add_argument("--resume", type=Path, metavar="RESULT.json")
     parser.add_argument("--no-samples", dest="samples", action="store_false")
+    parser.add_argument("--install-launches", action="store_true", help="into bnfold/train")
     parser.add_argument("--dry-run", action="store_true")
     asked = parser.parse_args(argv)
+    if asked.install_launches and (asked.dry_run or "tune" not in asked.only):
+        parser.error("--install-launches takes --only tune, and no dry run measures anything")
     minutes = _DRY_MINUTES if asked.dry_run else _MINUTES
     default = nets.dry_nets() if asked.dry_run else tuple(arms.NETS)
     return Options(
@@ -238,6 +260,7 @@ def _options(argv: list[str] | None) -> Options:
         only=tuple(asked.only),
         dry_run=asked.dry_run,
         samples=asked.samples,
+        install_launches=asked.install_launches,
         resume=asked.resume,
     )
 

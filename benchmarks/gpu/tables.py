@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks import arms
-from benchmarks.gpu import inference_tables
+from benchmarks.gpu import inference_tables, training_tables
 from benchmarks.gpu.inference_tables import short
 
 
@@ -15,6 +15,7 @@ def page(document: Mapping[str, Any]) -> str:
     parts = [
         *_head(document),
         *_tests(document["sections"].get("tests", {})),
+        *training_tables.parts(document["sections"].get("training", {})),
         *inference_tables.parts(document["sections"].get("inference", {})),
         *_others(document["sections"]),
         *_log(document["log"]),

@@ -1,182 +1,141 @@
-"""BatchNorm in training on ResNet-50 shapes: torch's, torch.compile's and ours, in turns.
+"""Training with BatchNorm, by layers and whole: torch's, torch.compile's, others' and ours.
 
-A row is one shape, type and layout; its arms take turns, so that drift falls on all alike, and
-keep every sample. `floor_ms` is what the fewest passes over memory would take at the bandwidth
-that a copy reached in the same run: forward 3 passes, 4 with a residual; backward 5, or 6.
+This is the side that plans and keeps: it imports no torch. What measures is a worker
+(`benchmarks.gpu.worker`), which another one replaces when the device is lost.
 """
 
 from __future__ import annotations
 
-import itertools
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import hashlib
+import importlib.util
+from collections.abc import Mapping
 from typing import Any, Final
 
-from benchmarks.gpu.record import Context, said
+from benchmarks.arms import ROOT
+from benchmarks.gpu import targets, training_plan
+from benchmarks.gpu.crew import Crew
+from benchmarks.gpu.record import Context, tell
+from benchmarks.gpu.training_plan import Kernels, Task
 
 SECTION: Final = "training"
-_LEAST_S: Final = 5.0  # a row that has less is left out, and said to be
-_ROUNDS: Final = 20
-_LAYERS: Final = ((64, 112), (256, 56), (512, 28), (2048, 7))
-_BATCHES: Final = (256, 64, 16)
-_DRY_LAYERS: Final = ((8, 6),)
-_KINDS: Final = ("bn", "bn+relu", "bn+add+relu")
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One layer of a training step."""
-
-    batch: int
-    channels: int
-    side: int
-    dtype: str
-    channels_last: bool
-    kind: str
-
-    @property
-    def key(self) -> str:
-        """Its name in the results."""
-        layout = "channels_last" if self.channels_last else "contiguous"
-        shape = f"{self.batch}x{self.channels}x{self.side}x{self.side}"
-        return f"{self.kind} {shape} {self.dtype} {layout}"
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        """The fewest passes over memory, forward and backward."""
-        return (4, 6) if "add" in self.kind else (3, 5)
-
-
-def cases(*, dry_run: bool) -> Iterator[Case]:
-    """Yield what matters most first: time may end before the list does."""
-    dtypes = ("float32",) if dry_run else ("bfloat16", "float16", "float32")
-    batches = (2,) if dry_run else _BATCHES
-    layers = _DRY_LAYERS if dry_run else _LAYERS
-    for batch, layout, dtype, layer, kind in itertools.product(
-        batches, (True, False), dtypes, layers, reversed(_KINDS)
-    ):
-        yield Case(batch, *layer, dtype, layout, kind)
+_SAMPLES: Final = ("samples_ms", "copied")
+_PATIENCE: Final = 2.5
+_LEAST_LIMIT_S: Final = 120.0
+_BEYOND_S: Final = 20.0
+_SOURCES: Final = ROOT / "bnfold" / "train"
 
 
 def run(context: Context) -> None:
-    """Measure every case that there is time for."""
+    """Measure as much as there is time for, what decides a target first."""
     part = context.results(SECTION)
-    try:
-        import torch
-    except ImportError as error:
-        part["why"] = said(error)
+    tasks = training_plan.plan(dry_run=context.options.dry_run)
+    measured = [task for task in tasks if not isinstance(task, Kernels)]
+    part |= {"planned": [training_plan.described(task) for task in measured]}
+    part |= {"code": code(), "rows": _worth_keeping(context, code()), "not_reached": []}
+    if importlib.util.find_spec("torch") is None:
+        part["not_reached"] = [task.key for task in measured]
+        part["why"] = "torch is not installed"
         return
-    device = "cpu" if context.options.dry_run else "cuda"
-    part.update(torch=torch.__version__, rows=[], left_out=[])
-    part["copy_bytes_per_s"] = copy_bytes_per_s(device)
-    for case in cases(dry_run=context.options.dry_run):
-        if context.left_s < _LEAST_S and not (context.options.dry_run and not part["rows"]):
-            part["left_out"].append(case.key)
+    with Crew("cpu" if context.options.dry_run else "cuda") as crew:
+        _work_through(context, part, tasks, crew)
+    _judge(context, part)
+    for line in targets.lines(part["targets"]):
+        tell(line)
+
+
+def code() -> str:
+    """Return a digest of our layers' source and launches: rows of others are not theirs."""
+    digest = hashlib.sha256()
+    for path in sorted(_SOURCES.rglob("*")):
+        if path.suffix in (".py", ".json"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _worth_keeping(context: Context, now: str) -> list[dict[str, Any]]:
+    """Return what an earlier run measured whole, of the same kernels."""
+    earlier = context.record.document.get("resumed_rows", {}).pop(SECTION, [])
+    return [row for row in earlier if (row["code"], row["outcome"]) == (now, "measured")]
+
+
+def _work_through(
+    context: Context, part: dict[str, Any], tasks: list[Task], crew: Crew
+) -> None:
+    """Do what fits into the time; what is left out leaves room for what is shorter."""
+    known = {row["key"] for row in part["rows"]}
+    past: list[tuple[Task, float]] = []
+    for task in tasks:
+        if task.key in known:
             continue
-        with context.record.step(f"train {case.key}"):
-            part["rows"].append(measure(case, device, part["copy_bytes_per_s"]))
-        context.record.save()
+        needed = training_plan.needed_s(task, past)
+        if not _is_time(context, part, needed):
+            part["not_reached"].append(task.key)
+            continue
+        with context.record.step(task.key) as entry:
+            begun = context.record.clock()
+            entry["outcome"] = _do(context, part, task, needed, crew)
+            past.append((task, context.record.clock() - begun))
+            _judge(context, part)
+        if not crew.ready:
+            raise RuntimeError(f"no worker could be started: {entry['outcome']}")
 
 
-def copy_bytes_per_s(device: str) -> float:
-    """Return the bandwidth of a device-to-device copy, read and write counted."""
-    import torch
-
-    source = torch.empty(2**28 if device == "cuda" else 2**16, device=device)
-    target = torch.empty_like(source)
-    samples = [milliseconds(lambda: target.copy_(source), device) for _ in range(_ROUNDS)]
-    return 2 * source.nbytes / (statistics.median(samples) * 1e-3)
-
-
-def milliseconds(work: Callable[[], Any], device: str) -> float:
-    """Time one call, by the device's own clock where it has one."""
-    import torch
-
-    if device != "cuda":
-        started = time.perf_counter()
-        work()
-        return (time.perf_counter() - started) * 1e3
-    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    before.record()
-    work()
-    after.record()
-    after.synchronize()
-    return float(before.elapsed_time(after))
+def _do(context: Context, part: dict[str, Any], task: Task, needed: float, crew: Crew) -> str:
+    """Have a task done, keep what it found, and say in a line what came out."""
+    begun = context.record.clock()
+    attempt = max(_PATIENCE * needed, _LEAST_LIMIT_S)
+    limit = max(context.left_s, 0.0) + _BEYOND_S
+    row = crew.do(training_plan.described(task), attempt, limit)
+    row["elapsed_s"] = round(context.record.clock() - begun, 1)
+    part["worker"] = crew.ready | {"lost": crew.lost}
+    if isinstance(task, Kernels):
+        part["kernels"] = row
+        crew.retire()  # a profiler that was on makes launches dearer
+        return str(row.get("error", "ok"))
+    _keep(context, part, task, row)
+    return outcome_line(part["rows"][-1])
 
 
-def arms(case: Case, device: str) -> dict[str, Callable[..., Any]]:
-    """Return the layer as torch runs it, as torch compiles it, and as ours."""
-    import torch
-
-    from bnfold import train
-
-    activation = "relu" if "relu" in case.kind else None
-    theirs = torch.nn.BatchNorm2d(case.channels).to(device)
-    ours = train.BatchNorm2d(case.channels, activation=activation).to(device)
-
-    def eager(x: Any, residual: Any) -> Any:
-        y = theirs(x)
-        y = y if residual is None else y + residual
-        return torch.relu(y) if activation else y
-
-    found = {"eager": eager, "ours": ours}
-    return found | ({"compiled": torch.compile(eager)} if device == "cuda" else {})
+def _is_time(context: Context, part: dict[str, Any], needed: float) -> bool:
+    """Whether to begin; a dry run begins while there is any time, and does one row anyway."""
+    if context.options.dry_run:
+        return context.left_s > 0 or not part["rows"]
+    return context.left_s >= needed
 
 
-def measure(case: Case, device: str, bandwidth: float) -> dict[str, Any]:
-    """Time forward and a whole step of every arm, in turns."""
-    import torch
-
-    dtype = getattr(torch, case.dtype)
-    form = torch.channels_last if case.channels_last else torch.contiguous_format
-    shape = (case.batch, case.channels, case.side, case.side)
-
-    def tensor() -> Any:
-        return torch.randn(shape, device=device).to(dtype).to(memory_format=form)
-
-    x, dy = tensor().requires_grad_(), tensor()
-    residual = tensor().requires_grad_() if "add" in case.kind else None
-    work: dict[tuple[str, str], Callable[[], Any]] = {}
-    for name, layer in arms(case, device).items():
-        work[name, "forward"] = lambda f=layer: f(x, residual)
-        work[name, "step"] = lambda f=layer: step(f, x, residual, dy)
-    for call in work.values():
-        for _ in range(3):
-            call()
-    samples: dict[tuple[str, str], list[float]] = {key: [] for key in work}
-    for turn in range(_ROUNDS if device == "cuda" else 2):
-        for key in list(work) if turn % 2 == 0 else reversed(list(work)):
-            samples[key].append(milliseconds(work[key], device))
-    forward, backward = case.passes
-    pass_ms = x.nbytes / bandwidth * 1e3
-    row: dict[str, Any] = {"key": case.key, "bytes": x.nbytes}
-    row["floor_ms"] = {"forward": forward * pass_ms, "step": (forward + backward) * pass_ms}
-    row["samples_ms"] = {f"{name} {what}": times for (name, what), times in samples.items()}
-    row["median_ms"] = {key: statistics.median(t) for key, t in row["samples_ms"].items()}
-    if device == "cuda":
-        row["peak_bytes"] = {
-            name: peak_bytes(call) for (name, what), call in work.items() if what == "step"
-        }
-    return row
+def _keep(context: Context, part: dict[str, Any], task: Task, row: dict[str, Any]) -> None:
+    """Add a row, its samples to their own file."""
+    told = training_plan.described(task)
+    told |= {"code": part["code"], "outcome": _outcome(row)}
+    if context.options.samples:
+        context.record.keep_samples(task.key, {**told, **row})
+    names = part.get("kernels", {}).get("kernels", {}).get(task.key)
+    looked_at = {} if names is None else {"kernels": names}
+    kept = {name: value for name, value in row.items() if name not in _SAMPLES}
+    part["rows"].append(told | looked_at | kept)
 
 
-def step(layer: Callable[..., Any], x: Any, residual: Any, dy: Any) -> None:
-    """Run forward and backward, and drop the gradients."""
-    layer(x, residual).backward(dy)
-    x.grad = None
-    if residual is not None:
-        residual.grad = None
+def _outcome(row: Mapping[str, Any]) -> str:
+    """In a word: an arm that is not to be had here is no failure, one that broke is."""
+    if row.get("error") or not row.get("medians_ms"):
+        return "failed"
+    broken = set(row["failures"]) & {"eager", "compiled", "ours"}
+    return "partly" if broken else "measured"
 
 
-def peak_bytes(call: Callable[[], Any]) -> int:
-    """Return the most device memory that a call holds beyond what was held before."""
-    import torch
+def _judge(context: Context, part: dict[str, Any]) -> None:
+    part["targets"] = targets.judge(context.record.document)
+    part["summary"] = targets.summary(part["targets"])
 
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    torch.cuda.synchronize()
-    return int(torch.cuda.max_memory_allocated() - before)
+
+def outcome_line(row: Mapping[str, Any]) -> str:
+    """Say in a line what came out."""
+    told = []
+    for pair, quantities in row.get("ratios", {}).items():
+        found = quantities.get("step queued") or quantities.get("step")
+        told.append(f"{pair} {found['value']:.3g}")
+    copied = row.get("of_copy", {}).get("ours", {})
+    told += [f"{part} {one['value']:.2f} of copy" for part, one in copied.items()]
+    told += [f"error {targets.worst_error(row)}"] if row.get("errors") else []
+    told += [f"{arm} failed: {why[:80]}" for arm, why in row.get("failures", {}).items()]
+    return "; ".join([row["outcome"], *([row["error"]] if row.get("error") else []), *told])

@@ -1,27 +1,29 @@
-"""The custom operators that torch sees: a pure one, its gradient, and one that mutates.
+"""What torch sees: autograd functions, and the same as custom operators for its compilers.
 
-An operator that mutates its arguments cannot have an autograd formula, so the running
-statistics are updated by an operator of their own. Kernels, and triton with them, are imported
-on first use.
+Called from Python, a step is one `torch.autograd.Function`: the dispatcher of a custom
+operator costs more than the kernels of a small tensor. Whatever traces instead of running (a
+compiler, an exporter, fake tensors, other modes of dispatch) meets custom operators: a pure
+one, its gradient, and one that mutates, because an operator that mutates its arguments cannot
+have an autograd formula. Kernels, and triton with them, are imported on first use.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bnfold.train.kernels import reference
 from bnfold.train.kernels.layout import layout_of
-from bnfold.train.kernels.reference import Activation
+from bnfold.train.kernels.reference import Activation, Running
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-NAMES = ("", *reference.ACTIVATIONS)
 
-
+@functools.cache
 def launcher() -> ModuleType:
     """Return the module that launches kernels; it imports triton."""
     from bnfold.train.kernels import launch
@@ -29,9 +31,152 @@ def launcher() -> ModuleType:
     return launch
 
 
-def activation_of(name: str, negative_slope: float) -> Activation:
-    """Return the activation of an operator's arguments, where "" is none."""
+def activation_of(name: str | None, negative_slope: float) -> Activation:
+    """Return an activation by its name, where "" is none."""
     return Activation(name or None, negative_slope)
+
+
+def is_traced(x: Tensor) -> bool:
+    """Something other than autograd looks at what is done to x, or does it later."""
+    return (
+        torch.compiler.is_compiling()
+        or type(x) not in (Tensor, torch.nn.Parameter)
+        or torch._C._len_torch_dispatch_stack() > 0  # noqa: SLF001  # torch has no public name for it
+        or torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001  # nor for this
+        or torch._C._is_tracing()  # noqa: SLF001  # torch.jit.is_tracing, without its cost
+    )
+
+
+class Saved(NamedTuple):
+    """What the forward keeps, besides tensors, for a gradient."""
+
+    activation: Activation
+    eps: float
+    has_residual: bool
+
+    @property
+    def stores_inner(self) -> bool:
+        """The residual's gradient is not simply that of the output."""
+        return self.has_residual and self.activation.name is not None
+
+
+def kept_residual(residual: Tensor | None, activation: Activation) -> Tensor | None:
+    """Return the residual where the backward must see it: where a bit does not decide."""
+    return residual if activation.name is not None and not activation.has_two_slopes else None
+
+
+class BatchNorm(torch.autograd.Function):
+    """activation(bn(x) + residual) by the statistics of the batch.
+
+    Returns y, and mean and 1 / √(var + eps) in float32, which have no gradient. Updates what
+    is running on the way.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        running: Running,
+        eps: float,
+        activation: Activation,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalise, and keep what the backward needs."""
+        done = launcher().forward(x, weight, bias, residual, eps, activation, running)
+        torch.autograd.graph.increment_version([b for b in running[:3] if b is not None])
+        kept = kept_residual(residual, activation)
+        ctx.save_for_backward(x, done.mean, done.rstd, weight, bias, kept, done.bits)
+        ctx.mark_non_differentiable(done.mean, done.rstd)
+        ctx.set_materialize_grads(False)  # torch takes it by position
+        ctx.saved = Saved(activation, eps, residual is not None)
+        return done.y, done.mean, done.rstd
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *_others: Tensor) -> tuple[Any, ...]:
+        """Return the gradients of x, weight, bias and residual."""
+        if dy is None:
+            return (None,) * 7
+        x, mean, rstd, weight, bias, kept, bits = ctx.saved_tensors
+        saved: Saved = ctx.saved
+        if torch.is_grad_enabled():  # the gradient itself will be differentiated
+            grads = reference.backward(
+                dy, x, weight, bias, kept, bits, saved.eps, saved.activation
+            )
+        else:
+            launch = launcher()
+            grads = launch.backward(
+                dy, x, launch.Affine(mean, rstd, weight, bias), kept, bits, saved.activation,
+                stores_inner=saved.stores_inner,
+            )  # fmt: skip
+        return (*of_inputs(grads, dy, weight, bias, saved), None, None, None)
+
+
+class FrozenBatchNorm(torch.autograd.Function):
+    """activation(bn(x) + residual) by known statistics.
+
+    Returns y, and 1 / √(var + eps) in float32, which has no gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        eps: float,
+        activation: Activation,
+    ) -> tuple[Tensor, Tensor]:
+        """Normalise, and keep what the backward needs."""
+        done = launcher().forward_known(x, mean, var, weight, bias, residual, eps, activation)
+        kept = kept_residual(residual, activation)
+        ctx.save_for_backward(x, mean, done.rstd, weight, bias, kept, done.bits)
+        ctx.mark_non_differentiable(done.rstd)
+        ctx.set_materialize_grads(False)  # torch takes it by position
+        ctx.saved = Saved(activation, eps, residual is not None)
+        return done.y, done.rstd
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *_others: Tensor) -> tuple[Any, ...]:
+        """Return the gradients of x, weight, bias and residual."""
+        if dy is None:
+            return (None,) * 8
+        x, mean, rstd, weight, bias, kept, bits = ctx.saved_tensors
+        saved: Saved = ctx.saved
+        if torch.is_grad_enabled():  # the gradient itself will be differentiated
+            grads = reference.backward(
+                dy, x, weight, bias, kept, bits, saved.eps, saved.activation, (mean, rstd)
+            )
+        else:
+            launch = launcher()
+            grads = launch.backward_known(
+                dy, x, launch.Affine(mean, rstd, weight, bias), kept, bits, saved.activation,
+                stores_inner=saved.stores_inner,
+                of_affine=ctx.needs_input_grad[3] or ctx.needs_input_grad[4],
+            )  # fmt: skip
+        dx, dweight, dbias, dresidual = of_inputs(grads, dy, weight, bias, saved)
+        return dx, None, None, dweight, dbias, dresidual, None, None
+
+
+def of_inputs(
+    grads: tuple[Tensor | None, ...],
+    dy: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    saved: Saved,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of x, weight, bias and residual, each in its own type."""
+    dx, dweight, dbias, inner = grads
+    return (
+        dx,
+        None if weight is None or dweight is None else dweight.to(weight.dtype),
+        None if bias is None or dbias is None else dbias.to(bias.dtype),
+        (dy if inner is None else inner) if saved.has_residual else None,
+    )
 
 
 @torch.library.custom_op("bnfold::batch_norm", mutates_args=())
@@ -46,7 +191,9 @@ def normalise(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """activation(bn(x) + residual), mean, 1 / √(var + eps), var, packed signs."""
     kind = activation_of(activation, negative_slope)
-    return launcher().forward(x, weight, bias, residual, eps, kind)  # type: ignore[no-any-return]  # a module's attribute
+    done = launcher().forward(x, weight, bias, residual, eps, kind, keeps_var=True)
+    bits = x.new_empty(0, dtype=torch.uint8) if done.bits is None else done.bits
+    return done.y, done.mean, done.rstd, done.var, bits
 
 
 @normalise.register_fake
@@ -62,32 +209,9 @@ def _(
     kind = activation_of(activation, negative_slope)
     mean, rstd, var = (x.new_empty(x.shape[1], dtype=torch.float32) for _ in range(3))
     layout = layout_of(x)
-    keeps = residual is not None and kind.sign_decides and layout is not None
+    keeps = residual is not None and kind.has_two_slopes and layout is not None
     size = layout.mask_bytes if keeps and layout is not None else 0
     return torch.empty_like(x), mean, rstd, var, x.new_empty(size, dtype=torch.uint8)
-
-
-@torch.library.custom_op("bnfold::batch_norm_again", mutates_args=())
-def normalise_again(
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    activation: str,
-    negative_slope: float,
-) -> Tensor:
-    """The output of `normalise`, bit for bit, from the statistics that it returned."""
-    launch = launcher()
-    affine = launch.Affine(mean, rstd, weight, bias)
-    kind = activation_of(activation, negative_slope)
-    return launch.normalise(x, affine, residual, kind, None)  # type: ignore[no-any-return]  # a module's attribute
-
-
-@normalise_again.register_fake
-def _(x: Tensor, *_others: Any) -> Tensor:
-    return torch.empty_like(x)
 
 
 @torch.library.custom_op("bnfold::batch_norm_backward", mutates_args=())
@@ -99,16 +223,19 @@ def differentiate(
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    bits: Tensor,
+    bits: Tensor | None,
     activation: str,
     negative_slope: float,
-    store_inner: bool,  # noqa: FBT001  # operators take arguments by position
+    stores_inner: bool,  # noqa: FBT001  # operators take arguments by position
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias, and dy · activation′ (empty unless stored)."""
     launch = launcher()
     affine = launch.Affine(mean, rstd, weight, bias)
     kind = activation_of(activation, negative_slope)
-    return launch.backward(dy, x, affine, residual, bits, kind, store_inner=store_inner)  # type: ignore[no-any-return]  # a module's attribute
+    dx, dweight, dbias, inner = launch.backward(
+        dy, x, affine, residual, bits, kind, stores_inner=stores_inner
+    )
+    return dx, dweight, dbias, x.new_empty(0) if inner is None else inner
 
 
 @differentiate.register_fake
@@ -120,12 +247,12 @@ def _(
     weight: Tensor | None,  # noqa: ARG001  # the schema's
     bias: Tensor | None,  # noqa: ARG001  # the schema's
     residual: Tensor | None,  # noqa: ARG001  # the schema's
-    bits: Tensor,  # noqa: ARG001  # the schema's
+    bits: Tensor | None,  # noqa: ARG001  # the schema's
     activation: str,  # noqa: ARG001  # the schema's
     negative_slope: float,  # noqa: ARG001  # the schema's
-    store_inner: bool,  # noqa: FBT001  # operators take arguments by position
+    stores_inner: bool,  # noqa: FBT001  # operators take arguments by position
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    inner = torch.empty_like(x) if store_inner else x.new_empty(0)
+    inner = torch.empty_like(x) if stores_inner else x.new_empty(0)
     return torch.empty_like(x), torch.empty_like(mean), torch.empty_like(rstd), inner
 
 
@@ -135,35 +262,28 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.mark_non_differentiable(mean, rstd, var, bits)
     ctx.set_materialize_grads(False)  # torch takes it by position
     kind = activation_of(activation, negative_slope)
-    kept = residual if kind.name is not None and not kind.sign_decides else None
-    ctx.save_for_backward(x, mean, rstd, weight, bias, kept, bits)
-    ctx.eps, ctx.activation, ctx.has_residual = eps, kind, residual is not None
+    has_bits = residual is not None and kind.has_two_slopes
+    kept = kept_residual(residual, kind)
+    ctx.save_for_backward(x, mean, rstd, weight, bias, kept, bits if has_bits else None)
+    ctx.saved = Saved(kind, eps, residual is not None)
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, *_others: Tensor) -> tuple[Any, ...]:
     if dy is None:
         return (None,) * 7
     x, mean, rstd, weight, bias, kept, bits = ctx.saved_tensors
-    kind: Activation = ctx.activation
+    saved: Saved = ctx.saved
+    kind = saved.activation
+    grads: tuple[Tensor | None, ...]
     if torch.is_grad_enabled():  # the gradient itself will be differentiated
-        signs = bits if bits.numel() else None
-        grads = reference.backward(dy, x, weight, bias, kept, signs, ctx.eps, kind)
+        grads = reference.backward(dy, x, weight, bias, kept, bits, saved.eps, kind)
     else:
-        store = ctx.has_residual and kind.name is not None
-        slope = kind.negative_slope
-        name = kind.name or ""
-        grads = differentiate(dy, x, mean, rstd, weight, bias, kept, bits, name, slope, store)
-        grads = (*grads[:3], grads[3] if store else dy)
-    dx, dweight, dbias, dresidual = grads
-    return (
-        dx,
-        None if weight is None else dweight.to(weight.dtype),
-        None if bias is None else dbias.to(bias.dtype),
-        dresidual if ctx.has_residual else None,
-        None,
-        None,
-        None,
-    )
+        grads = differentiate(
+            dy, x, mean, rstd, weight, bias, kept, bits, kind.name or "", kind.negative_slope,
+            saved.stores_inner,
+        )  # fmt: skip
+        grads = (*grads[:3], grads[3] if saved.stores_inner else None)
+    return (*of_inputs(grads, dy, weight, bias, saved), None, None, None)
 
 
 normalise.register_autograd(_differentiate, setup_context=_keep)
@@ -183,9 +303,8 @@ def update_running(
     momentum: float | None,
 ) -> None:
     """Blend mean and variance of a batch of `count` values into the running statistics."""
-    launcher().update_running(
-        running_mean, running_var, num_batches_tracked, mean, var, count, momentum
-    )
+    running = Running(running_mean, running_var, num_batches_tracked, momentum)
+    launcher().update_running(running, mean, var, count)
 
 
 @update_running.register_fake

@@ -46,10 +46,11 @@ class Draft:
 def convert(model: Model) -> Model:
     """Make every BatchNorm of the model ours, in place, and return the model.
 
-    What follows a BatchNorm becomes part of it: an activation (ReLU, LeakyReLU, SiLU, GELU),
-    or the addition of another value and then an activation. The forward of each module is read
-    by torch.fx, and left as it is where another could change its meaning. A BatchNorm or an
-    activation with hooks keeps its output; so does one that gets hooks, or is replaced, later.
+    What follows a BatchNorm becomes part of it: an activation (ReLU, ReLU6, LeakyReLU, SiLU,
+    GELU, Hardswish, Mish), or the addition of another value and then an activation. The
+    forward of each module is read by torch.fx, and left as it is where another could change
+    its meaning. A BatchNorm or an activation with hooks keeps its output; so does one that
+    gets hooks, or is replaced, later.
     """
     everything = list(inner_first(model, set()))
     for module in everything:

@@ -2,9 +2,9 @@
 
     y = activation(batch_norm(x) + residual)
 
-In training, on a CUDA device, in float32, float16 or bfloat16, Triton kernels compute it;
-everywhere else plain torch operators do. Evaluation is always plain: an exporter then writes
-BatchNormalization, which folds.
+On a CUDA device, in float32, float16 or bfloat16, Triton kernels compute it in training, and
+also with running statistics where a gradient goes through. Everywhere else plain torch
+operators do; an exporter always sees those, and writes BatchNormalization, which folds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bnfold.train import autograd, memory
 from bnfold.train.kernels.layout import laid_out
-from bnfold.train.kernels.reference import ACTIVATIONS, Activation
+from bnfold.train.kernels.reference import ACTIVATIONS, Activation, Running
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,20 +60,28 @@ def batch_norm(
             batches so far, which needs `num_batches_tracked`.
         eps: Added to the variance.
         residual: Added before the activation.
-        activation: One of None, "relu", "leaky_relu", "silu" and "gelu".
+        activation: None, or one of "relu", "relu6", "leaky_relu", "silu", "gelu", "gelu_tanh"
+            (the approximation), "hardswish" and "mish".
         negative_slope: Of "leaky_relu".
         num_batches_tracked: A counter, incremented in training.
     """
-    kind = Activation(checked_activation(activation), negative_slope)
+    kind = autograd.activation_of(checked_activation(activation), negative_slope)
     if not training:
+        if (
+            running_mean is not None
+            and running_var is not None
+            and can_fuse(x)
+            and _is_differentiated(x, weight, bias, residual)
+        ):
+            return frozen(x, running_mean, running_var, weight, bias, residual, eps, kind)
         y = nn.functional.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
         return kind(y if residual is None else y + residual)
     _refuse_single_values(x)
-    run = fused if _can_fuse(x) else plain_recomputed if memory.recomputing() else plain
-    return run(
-        x, running_mean, running_var, num_batches_tracked, weight, bias, residual, momentum,
-        eps, kind,
-    )  # fmt: skip
+    run = fused if can_fuse(x) else plain_recomputed if memory.recomputing() else plain
+    if running_mean is None or running_var is None:
+        running_mean = running_var = None
+    running = Running(running_mean, running_var, num_batches_tracked, momentum)
+    return run(x, running, weight, bias, residual, eps, kind)
 
 
 def checked_activation(name: str | None) -> str | None:
@@ -90,9 +98,23 @@ def _refuse_single_values(x: Tensor) -> None:
         )
 
 
-def _can_fuse(x: Tensor) -> bool:
-    here = x.device.type == "cuda" if not INTERPRETED else x.device.type in ("cuda", "cpu")
+def can_fuse(x: Tensor) -> bool:
+    """Return whether kernels take this tensor, where it is and as it is."""
+    here = x.is_cuda or (INTERPRETED and x.is_cpu)
     return here and HAS_TRITON and x.dtype in FUSED_DTYPES and x.numel() > 0
+
+
+def _is_differentiated(x: Tensor, *others: Tensor | None) -> bool:
+    """A gradient goes through, now, and nobody traces: exporters are to see BatchNorm."""
+    wanted = (torch.is_tensor(t) and t.requires_grad for t in (x, *others))
+    return torch.is_grad_enabled() and any(wanted) and not autograd.is_traced(x)
+
+
+def _is_alike(residual: Tensor | None, x: Tensor) -> bool:
+    """A kernel can add it. torch adds numbers, too, and tensors of other shapes and types."""
+    return residual is None or (
+        torch.is_tensor(residual) and residual.shape == x.shape and residual.dtype == x.dtype
+    )
 
 
 def _can_be_read(counter: Tensor) -> bool:
@@ -103,13 +125,10 @@ def _can_be_read(counter: Tensor) -> bool:
 
 def plain(
     x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    num_batches_tracked: Tensor | None,
+    running: Running,
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    momentum: float | None,
     eps: float,
     activation: Activation,
 ) -> Tensor:
@@ -117,46 +136,43 @@ def plain(
     normalise = partial(
         nn.functional.batch_norm, x, weight=weight, bias=bias, training=True, eps=eps
     )
-    if num_batches_tracked is not None:
-        num_batches_tracked.add_(1)
-        if momentum is None and _can_be_read(num_batches_tracked):
-            momentum = 1.0 / float(num_batches_tracked)  # as torch: the same bits
-    if running_mean is None or running_var is None or momentum is not None:
+    momentum = running.momentum
+    if running.counter is not None:
+        running.counter.add_(1)
+        if momentum is None and _can_be_read(running.counter):
+            momentum = 1.0 / float(running.counter)  # as torch: the same bits
+    if running.mean is None or running.var is None or momentum is not None:
         share = 0.0 if momentum is None else momentum
-        y = normalise(running_mean, running_var, momentum=share)
+        y = normalise(running.mean, running.var, momentum=share)
     else:
         # With a momentum of one these become the batch's own, so the share can stay a tensor:
         # reading the counter would stop a compiler.
-        mean, var = torch.zeros_like(running_mean), torch.zeros_like(running_var)
+        mean, var = torch.zeros_like(running.mean), torch.zeros_like(running.var)
         y = normalise(mean, var, momentum=1.0)
-        if num_batches_tracked is not None and x.numel() > 0:
-            share_now = num_batches_tracked.to(running_mean.dtype).reciprocal()
-            running_mean.copy_((1 - share_now) * running_mean + share_now * mean)
-            running_var.copy_((1 - share_now) * running_var + share_now * var)
+        if running.counter is not None and x.numel() > 0:
+            share_now = running.counter.to(running.mean.dtype).reciprocal()
+            running.mean.copy_((1 - share_now) * running.mean + share_now * mean)
+            running.var.copy_((1 - share_now) * running.var + share_now * var)
     return activation(y if residual is None else y + residual)
 
 
 def plain_recomputed(
     x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    num_batches_tracked: Tensor | None,
+    running: Running,
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    momentum: float | None,
     eps: float,
     activation: Activation,
 ) -> Tensor:
     """As `plain`, but save x alone, and let the output be rebuilt."""
-    buffers = (running_mean, running_var, num_batches_tracked)
     turns = itertools.count()
 
     def normalise(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
         # A batch counts once: whoever computes it again updates copies.
         repeated = next(turns) > 0
-        mean, var, counter = (b.clone() if repeated and b is not None else b for b in buffers)
-        return plain(x, mean, var, counter, weight, bias, residual, momentum, eps, activation)
+        kept = running.copied() if repeated else running
+        return plain(x, kept, weight, bias, residual, eps, activation)
 
     y: Tensor = checkpoint(normalise, x, weight, bias, residual, use_reentrant=False)
     build = partial(normalise, x.detach(), weight, bias, residual)  # type: ignore[arg-type]  # absent ones pass through
@@ -165,41 +181,76 @@ def plain_recomputed(
 
 def fused(
     x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    num_batches_tracked: Tensor | None,
+    running: Running,
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    momentum: float | None,
     eps: float,
     activation: Activation,
 ) -> Tensor:
     """Train with the kernels; x must be one that they can read."""
-    x = laid_out(x)
-    inside = residual is None or (
-        torch.is_tensor(residual)  # torch adds numbers, too
-        and (residual.shape, residual.dtype) == (x.shape, x.dtype)
-    )
-    name = activation.name or ""
-    y, mean, rstd, var, _ = autograd.normalise(
-        x, weight, bias, residual if inside else None, eps, name if inside else "",
-        activation.negative_slope,
-    )  # fmt: skip
-    if memory.recomputing() and inside:
-        build = partial(
-            autograd.normalise_again, x.detach(), mean, rstd, weight, bias, residual, name,
-            activation.negative_slope,
-        )  # fmt: skip
-        memory.remember(y, build, x, residual, weight, bias, mean, rstd)
-    count = x.numel() // x.shape[1]
-    if running_mean is not None and running_var is not None:
-        keeps_nothing = momentum is None and num_batches_tracked is None
-        autograd.update_running(
-            running_mean, running_var, num_batches_tracked, mean, var, count,
-            0.0 if keeps_nothing else momentum,
-        )  # fmt: skip
-    elif num_batches_tracked is not None:
-        num_batches_tracked.add_(1)
+    y: Tensor
+    traced = autograd.is_traced(x)
+    x = laid_out(x) if traced else autograd.launcher().readable(x)
+    inside = _is_alike(residual, x)
+    added, kind = (residual, activation) if inside else (None, Activation())
+    if traced:
+        y = fused_by_operators(x, running, weight, bias, added, eps, kind)
+    else:
+        y, mean, rstd = autograd.BatchNorm.apply(x, weight, bias, added, running, eps, kind)  # type: ignore[no-untyped-call]  # torch's
+        if inside and memory.recomputing():
+            launch = autograd.launcher()
+            affine = launch.Affine(mean, rstd, weight, bias)
+            build = partial(launch.normalise, x.detach(), affine, residual, kind, None)
+            memory.remember(y, build, x, residual, weight, bias, mean, rstd)
     # A residual of another shape or type: torch's own addition promotes and broadcasts.
+    return y if inside or residual is None else activation(y + residual)
+
+
+def fused_by_operators(
+    x: Tensor,
+    running: Running,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    activation: Activation,
+) -> Tensor:
+    """As `fused`, through operators that a compiler can see."""
+    y: Tensor
+    name, slope = activation.name or "", activation.negative_slope
+    y, mean, _, var, _ = autograd.normalise(x, weight, bias, residual, eps, name, slope)
+    if running.mean is not None and running.var is not None:
+        autograd.update_running(
+            running.mean, running.var, running.counter, mean, var, x.numel() // x.shape[1],
+            running.momentum,
+        )  # fmt: skip
+    elif running.counter is not None:
+        running.counter.add_(1)
+    return y
+
+
+def frozen(
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    activation: Activation,
+) -> Tensor:
+    """Normalise by known statistics, with the kernels, where a gradient goes through."""
+    y: Tensor
+    x = autograd.launcher().readable(x)
+    inside = _is_alike(residual, x)
+    added, kind = (residual, activation) if inside else (None, Activation())
+    y, rstd = autograd.FrozenBatchNorm.apply(
+        x, running_mean, running_var, weight, bias, added, eps, kind
+    )  # type: ignore[no-untyped-call]  # torch's
+    if inside and memory.recomputing():
+        launch = autograd.launcher()
+        affine = launch.Affine(running_mean, rstd, weight, bias)
+        build = partial(launch.normalise, x.detach(), affine, residual, kind, None)
+        memory.remember(y, build, x, residual, weight, bias, running_mean, rstd)
     return y if inside or residual is None else activation(y + residual)

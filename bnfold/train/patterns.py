@@ -26,23 +26,31 @@ FUNCTIONS: Final[dict[Callable[..., Any], str]] = {
     nn.functional.relu_: "relu",
     nn.functional.leaky_relu: "leaky_relu",
     nn.functional.leaky_relu_: "leaky_relu",
+    nn.functional.relu6: "relu6",
     nn.functional.silu: "silu",
     nn.functional.gelu: "gelu",
+    nn.functional.hardswish: "hardswish",
+    nn.functional.mish: "mish",
 }
+MODULES: Final[dict[type[nn.Module], str]] = {
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.SiLU: "silu",
+    nn.Hardswish: "hardswish",
+    nn.Mish: "mish",
+}
+GELUS: Final = {"none": "gelu", "tanh": "gelu_tanh"}
 NOT_TENSORS: Final = frozenset({"size", "dim", "numel", "shape"})
 
 
 def activation_of_module(module: nn.Module) -> Activation | None:
     """Return the activation that a module of torch's is, or None."""
-    if type(module) is nn.ReLU:
-        return Activation("relu")
     if type(module) is nn.LeakyReLU:
         return Activation("leaky_relu", float(module.negative_slope))
-    if type(module) is nn.SiLU:
-        return Activation("silu")
-    if type(module) is nn.GELU and module.approximate == "none":
-        return Activation("gelu")
-    return None
+    if type(module) is nn.GELU:
+        return Activation(GELUS[str(module.approximate)])
+    name = MODULES.get(type(module))
+    return None if name is None else Activation(name)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -196,8 +204,10 @@ def activation_of(node: fx.Node, end: fx.Node, root: nn.Module) -> Activation | 
     if name == "leaky_relu":
         slope = node.args[1] if len(node.args) > 1 else settings.get("negative_slope", 0.01)
         return Activation(name, slope) if isinstance(slope, float) else None
-    exact = settings.get("approximate", "none") == "none"
-    return Activation(name) if exact else None
+    if name == "gelu":
+        approximate = settings.get("approximate", "none")
+        return Activation(GELUS[approximate]) if approximate in GELUS else None
+    return Activation(name)
 
 
 def fuse(graph: fx.Graph, found: list[Found]) -> None:

@@ -61,11 +61,14 @@ def test_outcomes_are_read_from_pytest():
         "tests/gpu/test_a.py::test_x PASSED   [ 50%]\n"
         "tests/gpu/test_a.py::test_y[a-1] SKIPPED (no CUDA) [100%]\n"
         "FAILED tests/gpu/test_a.py::test_z - no\n"
+        "tests/gpu/test_b.py::test_w[c d] \n"
+        "[gw1] [ 75%] FAILED tests/gpu/test_b.py::test_w[c d] \n"
     )
     found = gpu_tests.outcomes(text)
     assert found == {
         "tests/gpu/test_a.py::test_x": "passed",
         "tests/gpu/test_a.py::test_y[a-1]": "skipped",
+        "tests/gpu/test_b.py::test_w[c d]": "failed",
     }
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.arms import ROOT
-from benchmarks.gpu import machine, nets
+from benchmarks.gpu import machine, nets, run_all
+from benchmarks.gpu.record import SCHEMA
 
 _SCRIPT = "benchmarks/gpu/run_all.py"
 _HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -37,7 +38,7 @@ def _run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_a_dry_run_writes_what_a_run_on_a_gpu_would(tmp_path):
     """One run for all claims: it takes long, and workers of xdist share no fixture."""
     names = ["tiny_free", *(["tiny_ocr"] if _HAS_TORCH else []), "absent.onnx"]
-    options = ("--dry-run", "--minutes", "0.25", "--nets", ",".join(names))
+    options = ("--dry-run", "--minutes", "0.4", "--nets", ",".join(names))
     out = tmp_path / "out"
     done = _run(_SCRIPT, *options, "--out", str(out), "--cache", str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
@@ -62,7 +63,7 @@ def _nobody_mistakes_it(result: dict, page: Path) -> None:
 
 
 def _the_head_says_what_it_rests_on(result: dict) -> None:
-    assert result["schema"] == "bnfold/gpu-run/2"
+    assert result["schema"] == "bnfold/gpu-run/3"
     assert result["ended"] == "done"
     assert result["environment"]["versions"]["onnxruntime"]
     assert result["environment"]["cores"] >= 1
@@ -75,8 +76,8 @@ def _the_sections_say_how_they_ended(result: dict) -> None:
     assert sections["inference"]["status"] == "done"
     assert sections["tests"]["verdict"] == "collected only"
     assert sections["tests"]["tests"]
-    if importlib.util.find_spec("benchmarks.gpu.training") is None:
-        assert sections["training"]["status"] == "missing"
+    assert sections["training"]["status"] == "done"
+    assert bool(sections["training"]["rows"]) is _HAS_TORCH
 
 
 def _every_case_has_its_line_in_a_table(result: dict, page: Path) -> None:
@@ -162,6 +163,33 @@ def test_without_the_gpu_build_of_the_runtime_it_says_what_is_missing(tmp_path):
     assert "CUDAExecutionProvider" in done.stderr
     assert "bnfold[gpu]" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_training_needs_no_gpu_build_of_the_runtime(monkeypatch):
+    """The image of a GPU machine may have the CPU's build only."""
+    asked = []
+    monkeypatch.setattr(run_all.machine, "gpu_name", lambda: "Imaginary GPU 9000")
+    monkeypatch.setattr(run_all, "_lacking_provider", lambda name: asked.append(name) or "no")
+    monkeypatch.setattr(run_all, "_run", lambda *_: 0)
+    assert run_all.main(["--only", "training", "--only", "tests"]) == 0
+    assert asked == []
+    assert run_all.main(["--only", "inference"]) == 4
+    assert asked == ["cuda"]
+
+
+def test_sections_that_are_not_run_again_stay_as_they_were(tmp_path):
+    earlier = tmp_path / "earlier.json"
+    sections = {
+        "inference": {"rows": [{"key": "a"}], "nets": {}, "not_reached": []},
+        "training": {"rows": [{"key": "b"}]},
+    }
+    head = {"device": machine.DRY, "schema": SCHEMA, "sections": sections}
+    earlier.write_text(json.dumps(head), encoding="utf-8")
+    options = run_all._options(["--dry-run", "--only", "training", "--resume", str(earlier)])
+    found = run_all._earlier(options, machine.DRY)
+    assert found["sections"] == {"inference": sections["inference"]}
+    kept = {"training": [{"from": str(earlier), "key": "b"}]}
+    assert found["resumed_rows"] == kept
 
 
 def test_an_unknown_section_is_a_usage_error():

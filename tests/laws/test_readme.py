@@ -64,6 +64,15 @@ def test_the_example_of_exporting_runs(tmp_path):
     assert (tmp_path / "net.onnx").exists()
 
 
+def test_the_example_of_training_runs(tmp_path):
+    for needed in ("torch", "onnxscript", "onnxruntime"):
+        pytest.importorskip(needed)
+    said = run(example_of("training.md"), tmp_path)
+    assert "passed" in said
+    assert "Conv" in said
+    assert "BatchNormalization" not in said
+
+
 def test_every_option_named_exists():
     shown = "".join(
         subprocess.run(

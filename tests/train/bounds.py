@@ -17,6 +17,9 @@ from torch import Tensor
 from bnfold.train.kernels.reference import Activation, per_channel
 
 FLOAT32 = 2.0**-24
+# Where a slope jumps, by at most one.
+CORNERS = {"relu": (0,), "leaky_relu": (0,), "relu6": (0, 6), "hardswish": (-3, 3)}
+STEEPEST = 1.2  # of a slope that does not jump: GELU's changes by at most 1.13 per unit
 UNITS = 24  # float32 roundings that one value sees: sums by blocks, a root, a few products
 
 
@@ -120,11 +123,13 @@ def inner_errors(dy: Tensor, at: ForwardErrors, activation: Activation) -> Tenso
     """How far dy · activation′ may be off."""
     tiny = UNITS * FLOAT32
     error = dy.abs() * tiny * activation.slope(at.pre).abs()
-    if activation.sign_decides:
-        return error + dy.abs() * (at.pre.abs() <= at.pre_error)
     if activation.name is None:
         return error
-    return error + dy.abs() * (at.pre_error + tiny * (1 + at.pre.abs()))
+    for corner in CORNERS.get(activation.name, ()):
+        error = error + dy.abs() * ((at.pre - corner).abs() <= at.pre_error)
+    if activation.has_two_slopes:
+        return error
+    return error + dy.abs() * (STEEPEST * at.pre_error + tiny * (1 + at.pre.abs()))
 
 
 def axes_of(x: Tensor) -> list[int]:

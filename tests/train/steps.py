@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from unittest import mock
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
 from bnfold.train.kernels import tiles
-from bnfold.train.kernels.reference import Activation
+from bnfold.train.kernels.reference import ACTIVATIONS, Activation
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-ACTIVATIONS = (None, "relu", "leaky_relu", "silu", "gelu")
 
 
 @dataclass(frozen=True)
@@ -69,13 +66,15 @@ class Step:
         return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
-@contextmanager
-def small_tiles(step: Step) -> Iterator[None]:
+def small_tiles(step: Step) -> AbstractContextManager[None]:
     """Let a tiny tensor need many tiles and many splits, as a large one does."""
-    launch = tiles.Launch(step.tile_elements, 64, 4, step.programs, steps=2, alone=step.alone)
-    kernels = ("statistics", "normalise", "sums", "gradient")
-    with mock.patch.dict(tiles.TABLE, {80: dict.fromkeys(kernels, launch)}, clear=True):
-        yield
+
+    def launch(steps: int) -> tiles.Launch:
+        return tiles.Launch(step.tile_elements, 64, 4, step.programs, steps)
+
+    several: dict[tiles.Kernel, tiles.Launch] = dict.fromkeys(tiles.KERNELS, launch(2))
+    alone = dict.fromkeys(("forward_alone", "backward_alone"), launch(step.alone))
+    return tiles.using(tiles.uniform(several | alone))
 
 
 @st.composite
@@ -89,7 +88,7 @@ def steps(draw: st.DrawFn) -> Step:
         shape=shape,
         dtype=draw(st.sampled_from(DTYPES)),
         channels_last=draw(st.booleans()),
-        activation=draw(st.sampled_from(ACTIVATIONS)),
+        activation=draw(st.sampled_from((None, *ACTIVATIONS))),
         has_residual=draw(st.booleans()),
         affine=draw(st.sampled_from(("both", "weight", "none"))),
         offset=draw(st.sampled_from((0.0, -3.0, 100.0, 1e4))),

@@ -24,13 +24,17 @@ if not kernel_registers.DISASSEMBLER.exists():
 SIZES = ("rows", "channels", "images", "size", "planes", "steps", "blocks", "splits")
 CONSTANTS = {"BLOCK_R": 64, "BLOCK_N": 64, "BLOCK_P": 64, "SPLITS": 8, "CUMULATIVE": True}
 CONSTANTS |= {"ACTIVATION": "relu", "BLOCK_C": 16, "BLOCK_S": 16}
-KERNELS = [
+FUNCTIONS = [
     kernel
     for module in (forward, backward)
     for kernel in vars(module).values()
-    if isinstance(kernel, triton.JITFunction)
-    and kernel.__module__ == module.__name__
-    and "first" not in kernel.arg_names  # a part that kernels call
+    if isinstance(kernel, triton.JITFunction) and kernel.__module__ == module.__name__
+]
+# The others are parts that these call.
+KERNELS = [
+    kernel
+    for kernel in FUNCTIONS
+    if not any(f" {kernel.__name__}(" in other.src.partition(":\n")[2] for other in FUNCTIONS)
 ]
 VARIANTS = list(kernel_registers.variants())
 

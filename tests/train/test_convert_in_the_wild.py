@@ -326,6 +326,24 @@ class SummedInPlace(nn.Module):
         return torch.relu(y)
 
 
+class Activations(nn.Module):
+    """Every activation, as a module and as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.bns = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(10))
+        self.acts = nn.ModuleList(
+            [nn.ReLU6(), nn.Hardswish(), nn.Mish(), nn.GELU(approximate="tanh"), nn.ELU()]
+        )
+
+    def forward(self, x):
+        for bn, act in zip(self.bns, self.acts, strict=False):
+            x = act(bn(x))
+        x = functional.hardswish(self.bns[5](x) + x, inplace=True)
+        x = functional.mish(self.bns[6](functional.relu6(self.bns[7](x))))
+        return functional.gelu(self.bns[8](x), approximate="tanh") + torch.tanh(self.bns[9](x))
+
+
 class ByKeyword(Parts):
     def forward(self, x, *, scale=1.5):
         return functional.relu(input=self.bn(input=self.c(x))) * scale
@@ -352,7 +370,7 @@ WILD = [
         Doubled,
     ),
     *(DroppedOut, PartlyFrozen, Decoder, Tails, TailsTapped, Yolo, Subclassed, Named, Asking),
-    *(Checkpointed, CheckpointedOnDemand, SharedBlocks, SummedInPlace),
+    *(Checkpointed, CheckpointedOnDemand, SharedBlocks, SummedInPlace, Activations),
     *(ByKeyword, Synchronised),
 ]
 
@@ -428,6 +446,16 @@ def test_bits_names_and_the_way_back(make, x):
             {"b.1.bn": "addition or silu", "a.0.bn": "addition + relu or relu"},
         ),
         (SummedInPlace, {"branches.1.bn": "addition", "branches.2.bn": "addition + relu"}),
+        (
+            Activations,
+            {
+                **{f"bns.{i}": a for i, a in ((0, "relu6"), (1, "hardswish"), (2, "mish"))},
+                **{f"bns.{i}": "gelu_tanh" for i in (3, 8)},
+                "bns.5": "addition + hardswish",
+                "bns.6": "mish",
+                "bns.7": "relu6",
+            },
+        ),
         (ByKeyword, {}),
         (Checkpointed, {}),
         (CheckpointedOnDemand, {"bn": "relu"}),
@@ -597,7 +625,7 @@ class Acting(nn.Module):
     def __init__(self):
         super().__init__()
         self.a = BatchNormAct2d(4, nn.SiLU(inplace=True))
-        self.b = BatchNormAct2d(4, nn.Hardswish())
+        self.b = BatchNormAct2d(4, nn.ELU())
         self.c = BatchNormAct2d(4, nn.ReLU(), nn.Dropout(0.3))
         self.d = BatchNormAct2d(4, nn.Identity())
 

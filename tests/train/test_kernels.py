@@ -12,8 +12,9 @@ pytest.importorskip("triton")
 from hypothesis import HealthCheck, given, settings  # noqa: E402  # after the skip
 
 from bnfold.train import autograd, functional  # noqa: E402  # after the skip
-from bnfold.train.kernels import reference  # noqa: E402  # after the skip
-from tests.train.bounds import expect  # noqa: E402  # after the skip
+from bnfold.train.kernels import launch, reference  # noqa: E402  # after the skip
+from bnfold.train.kernels.reference import Running  # noqa: E402  # after the skip
+from tests.train.bounds import CORNERS, expect, storage_unit  # noqa: E402  # after the skip
 from tests.train.steps import Step, small_tiles, steps  # noqa: E402  # after the skip
 
 # numpy warns where a GPU goes on: exp(−pre) overflows to infinity, whose reciprocal is right,
@@ -37,7 +38,7 @@ LARGE = Step(
 )
 
 
-def train(step: Step, device: str):
+def train(step: Step, device: str, run=functional.fused):
     """Run a step on the kernels: output, gradients by name, running statistics, counter."""
     x, weight, bias, residual = step.make(device)
     named = {"dx": x, "dweight": weight, "dbias": bias, "dresidual": residual}
@@ -46,9 +47,8 @@ def train(step: Step, device: str):
     var = torch.ones(x.shape[1], device=device)
     counter = torch.tensor(4, device=device)
     with small_tiles(step):
-        y = functional.fused(
-            x, mean, var, counter, weight, bias, residual, step.momentum, 1e-5, step.kind
-        )
+        running = Running(mean, var, counter, step.momentum)
+        y = run(x, running, weight, bias, residual, 1e-5, step.kind)
         grads = torch.autograd.grad(y, list(named.values()), step.gradient(device))
     return y.detach(), dict(zip(named, grads, strict=True)), (mean, var), counter
 
@@ -57,6 +57,14 @@ def train(step: Step, device: str):
 @given(step=steps())
 def test_a_step_is_the_formula(kernels, step):
     check(kernels, step)
+
+
+@few
+@given(step=steps())
+def test_operators_for_compilers_give_the_same_bits(kernels, step):
+    direct = train(step, kernels)
+    traced = train(step, kernels, functional.fused_by_operators)
+    assert_same_bits(direct, traced)
 
 
 def check(device, step):
@@ -94,21 +102,26 @@ def test_one_launch_is_the_formula(kernels, activation, has_residual):
 @few
 @given(step=steps())
 def test_a_step_is_the_same_bit_for_bit(kernels, step):
-    first, second = train(step, kernels), train(step, kernels)
-    assert torch.equal(first[0], second[0])
-    for name, grad in first[1].items():
-        assert torch.equal(grad, second[1][name]), name
+    assert_same_bits(train(step, kernels), train(step, kernels))
+
+
+def assert_same_bits(one, other):
+    assert torch.equal(one[0], other[0])
+    for name, grad in one[1].items():
+        assert torch.equal(grad, other[1][name]), name
+    for first, second in zip((*one[2], one[3]), (*other[2], other[3]), strict=True):
+        assert torch.equal(first, second)
 
 
 @few
 @given(step=steps())
 def test_the_output_can_be_rebuilt_bit_for_bit(kernels, step):
     x, weight, bias, residual = step.make(kernels)
-    name, slope = step.activation or "", step.kind.negative_slope
     with small_tiles(step):
-        y, mean, rstd, _, _ = autograd.normalise(x, weight, bias, residual, 1e-5, name, slope)
-        again = autograd.normalise_again(x, mean, rstd, weight, bias, residual, name, slope)
-    assert torch.equal(y, again)
+        done = launch.forward(x, weight, bias, residual, 1e-5, step.kind)
+        affine = launch.Affine(done.mean, done.rstd, weight, bias)
+        again = launch.normalise(x, affine, residual, step.kind, None)
+    assert torch.equal(done.y, again)
 
 
 @few
@@ -123,7 +136,38 @@ def test_backward_masks_exactly_what_forward_clipped(kernels, step):
     axes = [axis for axis in range(x.dim()) if axis != 1]
     assert torch.equal(dbias, (y > 0).sum(axes).float())
     if residual is not None:
-        assert torch.equal(reference.unpack_signs(bits, x), y > 0)
+        assert torch.equal(reference.unpack_bits(bits, x), y > 0)
+
+
+@few
+@given(step=steps())
+def test_a_frozen_step_is_the_formula(kernels, step):
+    """Of known statistics; gradients only where float32 cannot be on the other side."""
+    step = dataclasses.replace(step, offset=0.0)
+    x, weight, bias, residual = step.make(kernels)
+    mean = torch.linspace(-1, 1, x.shape[1], device=kernels)
+    var = torch.linspace(0.5, 2, x.shape[1], device=kernels)
+    given = [None if t is None else t.requires_grad_() for t in (x, weight, bias, residual)]
+    with small_tiles(step):
+        y = functional.frozen(given[0], mean, var, *given[1:], 1e-5, step.kind)
+        wide = [None if t is None else t.detach().double().requires_grad_() for t in given]
+        normal = torch.nn.functional.batch_norm(
+            wide[0], mean.double(), var.double(), wide[1], wide[2], eps=1e-5
+        )
+        pre = normal if wide[3] is None else normal + wide[3]
+        corners = CORNERS.get(step.activation, ())
+        clear = [((pre - corner).abs() > 1e-4).detach() for corner in corners]
+        dy = step.gradient(kernels)
+        dy = dy * torch.stack(clear).all(0) if clear else dy
+        inputs = [t for t in given if t is not None]
+        grads = torch.autograd.grad(y, inputs, dy)
+    expected = step.kind(pre)
+    truths = torch.autograd.grad(expected, [t for t in wide if t is not None], dy.double())
+    unit = 4 * storage_unit(x.dtype)
+    for actual, truth in zip((y, *grads), (expected.detach(), *truths), strict=True):
+        # Sums over a channel come from values that were rounded to the type on the way.
+        close = {"rtol": unit + 1e-5, "atol": (unit + 1e-5) * (1 + float(truth.abs().max()))}
+        torch.testing.assert_close(actual.detach().double(), truth, **close)
 
 
 def test_a_constant_channel_has_no_variance_at_all(kernels):

@@ -4,6 +4,9 @@ Statistics are taken of x − pivot, where the pivot is the channel's first valu
 from zero costs no digits. Inside a tile the mean comes first and the squared deviations from
 it second; tiles are merged by Chan's formula. Where a tile starts is a 64-bit number, what is
 added to it inside the tile a 32-bit one.
+
+The splits take turns at the tiles, so that together they read a tensor from front to back. The
+kernel that normalises goes from back to front: what was read last is still in the cache.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ import triton.language as tl
 
 from bnfold.train.kernels.elementwise import (
     activate,
-    is_positive,
+    count_batch,
     load_or,
     merge,
     pack,
+    passes,
     preactivate,
+    rstd_of,
+    update_channels,
 )
 
 
@@ -25,7 +31,8 @@ from bnfold.train.kernels.elementwise import (
 def rows_moments(
     x_ptr,
     pivot,
-    first,  # row
+    first,  # tile
+    stride,  # from one tile to the next
     rows,
     channels,
     steps,
@@ -34,23 +41,31 @@ def rows_moments(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Count, mean − pivot and squared deviations of `steps` tiles below each other."""
+    """Count, mean − pivot and squared deviations of `steps` tiles.
+
+    Every place of a tile follows its own values from tile to tile (Welford), so that threads
+    meet only once, at the end, where the places are merged.
+    """
     r = tl.arange(0, BLOCK_R)
     offsets = r[:, None] * channels + c[None, :]
-    count = 0.0
-    mean = tl.zeros((BLOCK_C,), tl.float32)
-    m2 = tl.zeros((BLOCK_C,), tl.float32)
+    counts = tl.zeros((BLOCK_R,), tl.float32)
+    means = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    m2s = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for step in range(steps):
-        start = first + step * BLOCK_R
-        left = tl.minimum(tl.maximum(rows - start, 0), BLOCK_R).to(tl.int32)
-        inside = (r < left)[:, None] & has_c[None, :]
+        start = (first + step * stride) * BLOCK_R
+        has_r = r < rows - start
+        inside = has_r[:, None] & has_c[None, :]
         x = tl.load(x_ptr + start * channels + offsets, mask=inside, other=0.0)
-        shifted = tl.where(inside, x.to(tl.float32) - pivot[None, :], 0.0)
-        tile_count = left.to(tl.float32)
-        tile_mean = tl.sum(shifted, 0) / tl.maximum(tile_count, 1.0)
-        apart = tl.where(inside, shifted - tile_mean[None, :], 0.0)
-        tile_m2 = tl.sum(apart * apart, 0)
-        count, mean, m2 = merge(count, mean, m2, tile_count, tile_mean, tile_m2)
+        shifted = x.to(tl.float32) - pivot[None, :]
+        counts += has_r.to(tl.float32)
+        share = has_r.to(tl.float32) / tl.maximum(counts, 1.0)
+        before = tl.where(inside, shifted - means, 0.0)
+        means += before * share[:, None]
+        m2s += tl.where(inside, before * (shifted - means), 0.0)
+    count = tl.sum(counts, 0)
+    mean = tl.sum(means * counts[:, None], 0) / tl.maximum(count, 1.0)
+    apart = means - mean[None, :]
+    m2 = tl.sum(m2s + apart * apart * counts[:, None], 0)
     return count, mean, m2
 
 
@@ -69,10 +84,10 @@ def rows_statistics(
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     has_c = c < channels
     pivot = tl.load(x_ptr + c, mask=has_c, other=0.0).to(tl.float32)
-    first = split.to(tl.int64) * steps * BLOCK_R
     count, mean, m2 = rows_moments(
-        x_ptr, pivot, first, rows, channels, steps, c, has_c, BLOCK_R, BLOCK_C
-    )
+        x_ptr, pivot, split.to(tl.int64), tl.num_programs(1), rows, channels, steps, c, has_c,
+        BLOCK_R, BLOCK_C,
+    )  # fmt: skip
     part = parts_ptr + split * channels + c
     stride = tl.num_programs(1) * channels
     tl.store(part, tl.zeros((BLOCK_C,), tl.float32) + count, mask=has_c)
@@ -81,9 +96,12 @@ def rows_statistics(
 
 
 @triton.jit
-def planes_statistics(
+def planes_moments(
     x_ptr,
-    parts_ptr,  # as in rows_statistics
+    pivot,
+    c,
+    first,  # tile
+    stride,  # from one tile to the next
     images,
     channels,
     size,
@@ -92,19 +110,16 @@ def planes_statistics(
     BLOCK_N: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ):
-    """Moments of one channel over one split of its tiles [BLOCK_N images, BLOCK_S values]."""
-    c = tl.program_id(0)
-    split = tl.program_id(1)
+    """Count, mean − pivot and squared deviations of `steps` tiles [BLOCK_N, BLOCK_S]."""
     n = tl.arange(0, BLOCK_N)
     s = tl.arange(0, BLOCK_S)
     plane = x_ptr + c.to(tl.int64) * size
-    pivot = tl.load(plane).to(tl.float32)
     offsets = n.to(tl.int64)[:, None] * channels * size + s[None, :]
     count = 0.0
     mean = 0.0
     m2 = 0.0
     for step in range(steps):
-        tile = split * steps + step
+        tile = first + step * stride
         first_n = (tile // blocks) * BLOCK_N
         first_s = (tile % blocks) * BLOCK_S
         left_n = tl.minimum(tl.maximum(images - first_n, 0), BLOCK_N)
@@ -118,6 +133,29 @@ def planes_statistics(
         apart = tl.where(inside, shifted - tile_mean, 0.0)
         tile_m2 = tl.sum(tl.sum(apart * apart, 1), 0)
         count, mean, m2 = merge(count, mean, m2, tile_count, tile_mean, tile_m2)
+    return count, mean, m2
+
+
+@triton.jit
+def planes_statistics(
+    x_ptr,
+    parts_ptr,  # as in rows_statistics
+    images,
+    channels,
+    size,
+    steps,
+    blocks,
+    BLOCK_N: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+):
+    """Moments of one channel over one split of its tiles."""
+    c = tl.program_id(0)
+    split = tl.program_id(1)
+    pivot = tl.load(x_ptr + c.to(tl.int64) * size).to(tl.float32)
+    count, mean, m2 = planes_moments(
+        x_ptr, pivot, c, split, tl.num_programs(1), images, channels, size, steps, blocks,
+        BLOCK_N, BLOCK_S,
+    )  # fmt: skip
     part = parts_ptr + split * channels + c
     parts = tl.num_programs(1) * channels
     tl.store(part, count)
@@ -131,15 +169,20 @@ def finish_statistics(
     parts_ptr,
     mean_ptr,
     rstd_ptr,
-    var_ptr,
+    var_ptr,  # absent where nobody asks for it
+    running_mean_ptr,  # these three may be absent
+    running_var_ptr,
+    counter_ptr,
     channels,
     pivot_stride,  # from one channel's first value to the next channel's
     splits,
     eps,
+    momentum,
+    unbias,  # n / (n − 1)
     SPLITS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Merge the splits: mean, 1 / √(var + eps) and the biased variance of each channel."""
+    """Merge the splits: mean, 1 / √(var + eps), biased variance; update what is running."""
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     k = tl.arange(0, SPLITS)
     has_c = c < channels
@@ -154,10 +197,16 @@ def finish_statistics(
     apart = mean - centre[None, :]
     var = tl.sum(m2 + count * apart * apart, 0) / total
     pivot = tl.load(x_ptr + c.to(tl.int64) * pivot_stride, mask=has_c, other=0.0)
-    rstd = tl.div_rn(1.0, tl.sqrt_rn(var + eps))
-    tl.store(mean_ptr + c, pivot.to(tl.float32) + centre, mask=has_c)
-    tl.store(rstd_ptr + c, rstd, mask=has_c)
-    tl.store(var_ptr + c, var, mask=has_c)
+    centre += pivot.to(tl.float32)
+    tl.store(mean_ptr + c, centre, mask=has_c)
+    tl.store(rstd_ptr + c, rstd_of(var, eps), mask=has_c)
+    if var_ptr is not None:
+        tl.store(var_ptr + c, var, mask=has_c)
+    if running_mean_ptr is not None:
+        update_channels(
+            running_mean_ptr, running_var_ptr, c, has_c, centre, var, momentum, unbias
+        )
+    count_batch(counter_ptr)
 
 
 @triton.jit
@@ -182,7 +231,7 @@ def rows_write(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Write activation(pre), and on which side of zero pre lies, on tiles below each other."""
+    """Write activation(pre), and where its slope is one, on tiles below each other."""
     r = tl.arange(0, BLOCK_R)
     length = (channels + 7) // 8
     for step in range(steps):
@@ -199,7 +248,7 @@ def rows_write(
         tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
         if bits_ptr is not None:
             at = start * length + (r[:, None] * length + b[None, :])
-            packed = pack(is_positive(pre), BLOCK_R, BLOCK_C)
+            packed = pack(passes(pre, ACTIVATION), BLOCK_R, BLOCK_C)
             tl.store(bits_ptr + at, packed, mask=has_r[:, None] & (b < length)[None, :])
 
 
@@ -215,6 +264,7 @@ def rows_normalise(
     bias_ptr,
     rows,
     channels,
+    blocks,  # how many tiles lie side by side on a row
     steps,  # how many tiles below each other one program takes
     negative_slope,
     ACTIVATION: tl.constexpr,
@@ -222,14 +272,16 @@ def rows_normalise(
     BLOCK_C: tl.constexpr,
 ):
     """Normalise with known statistics."""
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    b = tl.program_id(1) * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
+    program = tl.num_programs(0) - 1 - tl.program_id(0)
+    block = program % blocks
+    c = block * BLOCK_C + tl.arange(0, BLOCK_C)
+    b = block * (BLOCK_C // 8) + tl.arange(0, BLOCK_C // 8)
     has_c = c < channels
     mean = load_or(mean_ptr, c, has_c, 0.0)
     rstd = load_or(rstd_ptr, c, has_c, 0.0)
     weight = load_or(weight_ptr, c, has_c, 1.0)
     bias = load_or(bias_ptr, c, has_c, 0.0)
-    first = tl.program_id(0).to(tl.int64) * steps * BLOCK_R
+    first = (program // blocks).to(tl.int64) * steps * BLOCK_R
     rows_write(
         x_ptr, residual_ptr, y_ptr, bits_ptr, mean, rstd, weight, bias, first, rows, channels,
         steps, c, b, has_c, negative_slope, ACTIVATION, BLOCK_R, BLOCK_C,
@@ -247,11 +299,16 @@ def rows_alone(
     weight_ptr,
     bias_ptr,
     var_ptr,
+    running_mean_ptr,  # these three may be absent
+    running_var_ptr,
+    counter_ptr,
     rows,
     channels,
     steps,
     negative_slope,
     eps,
+    momentum,
+    unbias,
     ACTIVATION: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -263,14 +320,20 @@ def rows_alone(
     pivot = tl.load(x_ptr + c, mask=has_c, other=0.0).to(tl.float32)
     first = tl.program_id(0).to(tl.int64) * 0
     count, mean, m2 = rows_moments(
-        x_ptr, pivot, first, rows, channels, steps, c, has_c, BLOCK_R, BLOCK_C
+        x_ptr, pivot, first, 1, rows, channels, steps, c, has_c, BLOCK_R, BLOCK_C
     )
     var = m2 / tl.maximum(count, 1.0)
-    rstd = tl.div_rn(1.0, tl.sqrt_rn(var + eps))
+    rstd = rstd_of(var, eps)
     mean += pivot
     tl.store(mean_ptr + c, mean, mask=has_c)
     tl.store(rstd_ptr + c, rstd, mask=has_c)
-    tl.store(var_ptr + c, var, mask=has_c)
+    if var_ptr is not None:
+        tl.store(var_ptr + c, var, mask=has_c)
+    if running_mean_ptr is not None:
+        update_channels(
+            running_mean_ptr, running_var_ptr, c, has_c, mean, var, momentum, unbias
+        )
+    count_batch(counter_ptr)
     weight = load_or(weight_ptr, c, has_c, 1.0)
     bias = load_or(bias_ptr, c, has_c, 0.0)
     rows_write(
@@ -292,14 +355,17 @@ def planes_normalise(
     planes,  # images · channels
     channels,
     size,
+    blocks,  # how many tiles lie side by side on a plane
     negative_slope,
     ACTIVATION: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ):
     """As rows_normalise, on a tile [BLOCK_P planes, BLOCK_S values]."""
-    first = tl.program_id(0).to(tl.int64) * BLOCK_P
-    s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
+    program = tl.num_programs(0) - 1 - tl.program_id(0)
+    first = (program // blocks).to(tl.int64) * BLOCK_P
+    block = program % blocks
+    s = block * BLOCK_S + tl.arange(0, BLOCK_S)
     p = tl.arange(0, BLOCK_P)
     has_p = p < planes - first
     inside = has_p[:, None] & (s < size)[None, :]
@@ -318,10 +384,84 @@ def planes_normalise(
     tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
     if bits_ptr is not None:
         length = (size + 7) // 8
-        b = tl.program_id(1) * (BLOCK_S // 8) + tl.arange(0, BLOCK_S // 8)
+        b = block * (BLOCK_S // 8) + tl.arange(0, BLOCK_S // 8)
         at = first * length + (p.to(tl.int64)[:, None] * length + b[None, :])
-        packed = pack(is_positive(pre), BLOCK_P, BLOCK_S)
+        packed = pack(passes(pre, ACTIVATION), BLOCK_P, BLOCK_S)
         tl.store(bits_ptr + at, packed, mask=has_p[:, None] & (b < length)[None, :])
+
+
+@triton.jit
+def planes_alone(
+    x_ptr,
+    residual_ptr,
+    y_ptr,
+    bits_ptr,
+    mean_ptr,
+    rstd_ptr,
+    weight_ptr,
+    bias_ptr,
+    var_ptr,
+    running_mean_ptr,  # these three may be absent
+    running_var_ptr,
+    counter_ptr,
+    images,
+    channels,
+    size,
+    steps,
+    blocks,
+    negative_slope,
+    eps,
+    momentum,
+    unbias,
+    ACTIVATION: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+):
+    """The whole forward in one launch: a program has all planes of its channel."""
+    c = tl.program_id(0)
+    pivot = tl.load(x_ptr + c.to(tl.int64) * size).to(tl.float32)
+    count, mean, m2 = planes_moments(
+        x_ptr, pivot, c, c * 0, 1, images, channels, size, steps, blocks, BLOCK_N, BLOCK_S
+    )
+    one = c + tl.zeros((1,), tl.int32)
+    yes = one >= 0
+    mean = mean + pivot + tl.zeros((1,), tl.float32)
+    var = m2 / tl.maximum(count, 1.0) + tl.zeros((1,), tl.float32)
+    rstd = rstd_of(var, eps)
+    tl.store(mean_ptr + one, mean, mask=yes)
+    tl.store(rstd_ptr + one, rstd, mask=yes)
+    if var_ptr is not None:
+        tl.store(var_ptr + one, var, mask=yes)
+    if running_mean_ptr is not None:
+        update_channels(
+            running_mean_ptr, running_var_ptr, one, yes, mean, var, momentum, unbias
+        )
+    count_batch(counter_ptr)
+    weight = load_or(weight_ptr, one, yes, 1.0)
+    bias = load_or(bias_ptr, one, yes, 0.0)
+    n = tl.arange(0, BLOCK_N).to(tl.int64)
+    s = tl.arange(0, BLOCK_S)
+    b = tl.arange(0, BLOCK_S // 8)
+    length = (size + 7) // 8
+    for step in range(steps):
+        first_n = ((step // blocks) * BLOCK_N).to(tl.int64)
+        first_s = (step % blocks) * BLOCK_S
+        has_n = n < images - first_n
+        inside = has_n[:, None] & (s < size - first_s)[None, :]
+        plane = (first_n + n)[:, None] * channels + c
+        offsets = plane * size + (first_s + s)[None, :]
+        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        normal = (x - mean[:, None]) * rstd[:, None]
+        pre = preactivate(normal, weight[:, None], bias[:, None])
+        if residual_ptr is not None:
+            pre += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        y = activate(pre, negative_slope, ACTIVATION)
+        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
+        if bits_ptr is not None:
+            byte = (first_s // 8 + b)[None, :]
+            packed = pack(passes(pre, ACTIVATION), BLOCK_N, BLOCK_S)
+            has_b = has_n[:, None] & (byte < length)
+            tl.store(bits_ptr + plane * length + byte, packed, mask=has_b)
 
 
 @triton.jit
@@ -348,11 +488,20 @@ def update_running(
         c = start + tl.arange(0, BLOCK_C)
         has_c = c < channels
         mean = tl.load(mean_ptr + c, mask=has_c)
-        var = tl.load(var_ptr + c, mask=has_c) * unbias
-        old_mean = tl.load(running_mean_ptr + c, mask=has_c).to(tl.float32)
-        old_var = tl.load(running_var_ptr + c, mask=has_c).to(tl.float32)
-        new_mean = (1.0 - share) * old_mean + share * mean
-        new_var = (1.0 - share) * old_var + share * var
-        element = running_mean_ptr.dtype.element_ty
-        tl.store(running_mean_ptr + c, new_mean.to(element), mask=has_c)
-        tl.store(running_var_ptr + c, new_var.to(element), mask=has_c)
+        var = tl.load(var_ptr + c, mask=has_c)
+        update_channels(running_mean_ptr, running_var_ptr, c, has_c, mean, var, share, unbias)
+
+
+@triton.jit
+def invert_deviation(
+    var_ptr,
+    rstd_ptr,
+    channels,
+    eps,
+    BLOCK_C: tl.constexpr,
+):
+    """1 / √(var + eps) of stored variances."""
+    c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    has_c = c < channels
+    var = tl.load(var_ptr + c, mask=has_c, other=1.0).to(tl.float32)
+    tl.store(rstd_ptr + c, rstd_of(var, eps), mask=has_c)

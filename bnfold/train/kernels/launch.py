@@ -1,10 +1,17 @@
-"""Launch the kernels: check what comes in, choose tiles and grids, allocate what goes out."""
+"""Launch the kernels: choose tiles and grids once per kind of tensor, allocate what goes out.
+
+What follows from a tensor's shape, strides, type and device is kept in its `Plan`, together
+with the compiled kernels: a training step launches several hundred of them, and a layer's
+time on a small tensor is the time that Python takes.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,139 +19,278 @@ from torch import Tensor
 from bnfold.errors import UsageError
 from bnfold.train.kernels import backward as backward_kernels
 from bnfold.train.kernels import forward as forward_kernels
-from bnfold.train.kernels.layout import Layout, Planes, Rows, laid_out_like, layout_of
-from bnfold.train.kernels.tiles import (
-    Kernel,
-    Launch,
-    Split,
-    Tile,
-    launch_of,
-    power_of_two,
-    split_of,
-    steps_of,
-    tile_of,
-)
+from bnfold.train.kernels import tiles
+from bnfold.train.kernels.layout import Layout, Planes, Rows, laid_out_like, layout_from
+from bnfold.train.kernels.tiles import Kernel, Launch, Split, Tile
 
 if TYPE_CHECKING:
-    from bnfold.train.kernels.reference import Activation
+    from bnfold.train.kernels.reference import Activation, Running
 
-INTERPRETED_CAPABILITY = 90  # what the interpreter, which is no device, is taken for
-INTERPRETED_PROCESSORS = 1
+INTERPRETED_CAPABILITY: Final = 90  # what the interpreter, which is no device, is taken for
+INTERPRETED_PROCESSORS: Final = 1
 # No multiply-add but the explicit one: forward and backward then agree on every sign.
-ROUNDED = {"enable_fp_fusion": False}
+ROUNDED: Final = {"enable_fp_fusion": False}
+_MOST_PLANS: Final = 4096
+_VECTOR: Final = 1024  # channels that a program takes which only reads one value of each
+_ALIGNMENT: Final = 16  # bytes; triton compiles for pointers that have it, or have not
+_HERE: Final = contextlib.nullcontext()
 
 
-@dataclass(frozen=True, slots=True)
-class Affine:
-    """What one channel is normalised with: vectors of one value per channel."""
+class Affine(NamedTuple):
+    """What one channel is normalised with, in the order in which every kernel takes it."""
 
     mean: Tensor
     rstd: Tensor
     weight: Tensor | None
     bias: Tensor | None
 
-    def buffers(self) -> tuple[Tensor | None, ...]:
-        """The four pointers in the order in which every kernel takes them."""
-        return self.mean, self.rstd, self.weight, self.bias
+
+class Call:
+    """A kernel with its grid and all its arguments but the buffers, which come first."""
+
+    __slots__ = ("_compiled", "_kernel", "_options", "_rest", "grid")
+
+    def __init__(
+        self, kernel: Any, grid: tuple[int, ...], rest: tuple[Any, ...], warps: int
+    ) -> None:
+        self._kernel = kernel
+        self.grid = (*grid, 1, 1)[:3]
+        self._rest = rest
+        self._options = {"num_warps": warps, **ROUNDED}
+        self._compiled: dict[tuple[torch.dtype | None, ...], Callable[..., None]] = {}
+
+    def __call__(self, *buffers: Tensor | None) -> None:
+        """Launch; what triton would find out again about the arguments is known already."""
+        addresses = 0
+        kinds: list[torch.dtype | None] = []
+        for buffer in buffers:
+            if buffer is None:
+                kinds.append(None)
+            else:
+                kinds.append(buffer.dtype)
+                addresses |= buffer.data_ptr()
+        key = tuple(kinds)
+        aligned = addresses % _ALIGNMENT == 0
+        run = self._compiled.get(key) if aligned else None
+        if run is not None:
+            run(*buffers, *self._rest)
+            return
+        compiled = self._kernel[self.grid](*buffers, *self._rest, **self._options)
+        if aligned and compiled is not None:  # the interpreter compiles nothing
+            self._compiled[key] = compiled[self.grid]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
-    """Everything about a launch that follows from a tensor: how it lies, tiles, device."""
+    """All that follows from a tensor: how it lies, tiles, device, kernels ready to launch."""
 
     layout: Layout
     itemsize: int
     capability: int
     processors: int
+    table: tiles.Table
+    calls: dict[tuple[Any, ...], Call] = field(default_factory=dict)
+
+    def call(self, make: Callable[..., Call], *settings: Any) -> Call:
+        """Return what `make(self, *settings)` makes; it is made once."""
+        key = (make, *settings)
+        known = self.calls.get(key)
+        if known is None:
+            known = self.calls[key] = make(self, *settings)
+        return known
 
     def launch(self, kernel: Kernel) -> Launch:
         """Return the table's entry for a kernel."""
-        return launch_of(kernel, self.capability)
+        return self.table.launch_of(kernel, self.capability, self.layout, self.itemsize)
 
     def tile(self, kernel: Kernel) -> Tile:
         """Return the tile of a kernel."""
-        return tile_of(self.launch(kernel), self.layout, self.itemsize)
+        lines = tiles.lines_of(self.layout, kernel)
+        return tiles.tile_of(self.launch(kernel), self.layout, self.itemsize, lines)
 
     def split(self, kernel: Kernel) -> Split:
         """Return how the work of a kernel that reduces is shared out."""
         wanted = self.processors * self.launch(kernel).programs
-        return split_of(self.tile(kernel), self.layout, wanted)
+        return tiles.split_of(self.tile(kernel), self.layout, wanted)
 
-    def tiles_alone(self, kernel: Kernel) -> int:
-        """Return how many tiles a single program per block of channels takes, or 0."""
-        if not isinstance(self.layout, Rows):
-            return 0
-        tiles = -(-self.layout.rows // self.tile(kernel).lines)
-        return tiles if tiles <= self.launch(kernel).alone else 0
+    @functools.cached_property
+    def splits(self) -> tuple[int, int]:
+        """Of the statistics, and of the sums of the backward."""
+        return self.split("statistics").splits, self.split("sums").splits
+
+    @functools.cached_property
+    def forward_works_alone(self) -> bool:
+        """The whole forward takes one launch."""
+        return self.works_alone("forward_alone")
+
+    @functools.cached_property
+    def backward_works_alone(self) -> bool:
+        """The whole backward takes one launch."""
+        return self.works_alone("backward_alone")
+
+    def works_alone(self, kernel: Kernel) -> bool:
+        """One program has so few tiles that it does everything for its channels."""
+        return tiles.tiles_of(self.tile(kernel), self.layout) <= self.launch(kernel).steps
+
+    def unbias(self) -> float:
+        """N / (n − 1), for n values per channel."""
+        count = self.layout.per_channel
+        return count / max(1, count - 1)
+
+
+def find_plan(x: Tensor) -> Plan | None:
+    """Return how kernels read x, or None where they cannot."""
+    table = tiles.table()
+    key = (x.shape, x.stride(), x.dtype, x.get_device())
+    if key in table.plans:
+        known: Plan | None = table.plans[key]
+        return known
+    if len(table.plans) >= _MOST_PLANS:  # of a model whose inputs are of every size
+        table.plans.clear()
+    layout = layout_from(x.shape, x.stride()) if x.numel() > 0 else None
+    plan = None
+    if layout is not None:
+        plan = Plan(layout, x.element_size(), *device_of(x), table)
+    table.plans[key] = plan
+    return plan
+
+
+def readable(x: Tensor) -> Tensor:
+    """Return x itself where a kernel can read it, or a contiguous copy."""
+    return x if find_plan(x) is not None else x.contiguous()
 
 
 def plan_of(x: Tensor) -> Plan:
     """Return how kernels read x, or say why they cannot."""
-    layout = layout_of(x)
-    if layout is None or x.numel() == 0:
+    plan = find_plan(x)
+    if plan is None:
         raise UsageError(
             "this tensor cannot be read by a kernel",
             where=f"shape {tuple(x.shape)}, strides {tuple(x.stride())}",
             why="it is empty, or neither contiguous nor channels_last",
             remedy="call bnfold.train.functional.batch_norm, which takes any tensor",
         )
+    return plan
+
+
+def device_of(x: Tensor) -> tuple[int, int]:
+    """Return compute capability and number of multiprocessors."""
     if x.device.type != "cuda":
-        return Plan(layout, x.element_size(), INTERPRETED_CAPABILITY, INTERPRETED_PROCESSORS)
+        return INTERPRETED_CAPABILITY, INTERPRETED_PROCESSORS
     properties = torch.cuda.get_device_properties(x.device)
-    capability = properties.major * 10 + properties.minor
-    return Plan(layout, x.element_size(), capability, properties.multi_processor_count)
+    return properties.major * 10 + properties.minor, properties.multi_processor_count
 
 
 def on_device_of(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Make the device of x the current one: a kernel starts on the current device."""
-    if x.device.type != "cuda":
-        return contextlib.nullcontext()
+    if not x.is_cuda or x.get_device() == torch.cuda.current_device():
+        return _HERE
     return torch.cuda.device(x.device)
 
 
-def vectors(x: Tensor, channels: int, count: int) -> list[Tensor]:
-    """Allocate float32 vectors of one value per channel, on the device of x."""
-    return [torch.empty(channels, dtype=torch.float32, device=x.device) for _ in range(count)]
+def vector(x: Tensor, *shape: int) -> Tensor:
+    """Allocate float32 values on the device of x."""
+    return torch.empty(shape, dtype=torch.float32, device=x.device)
 
 
-def finish_grid(channels: int, splits: int) -> tuple[tuple[int], dict[str, int]]:
-    """Return the grid and the block sizes of a kernel that adds up splits."""
-    held = power_of_two(splits)
-    block = max(8, min(64, 4096 // held))
-    return (-(-channels // block),), {"SPLITS": held, "BLOCK_C": block}
-
-
-def statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean, 1 / √(var + eps) and biased variance of each channel, in float32."""
-    plan = plan_of(x)
+def statistics_call(plan: Plan) -> Call:
+    """Moments of every split."""
     tile, split, layout = plan.tile("statistics"), plan.split("statistics"), plan.layout
-    channels = layout.channels
-    parts = torch.empty((3, split.splits, channels), dtype=torch.float32, device=x.device)
-    mean, rstd, var = vectors(x, channels, 3)
     grid = (split.channel_blocks, split.splits)
-    held, blocks = finish_grid(channels, split.splits)
-    with on_device_of(x):
-        if isinstance(layout, Rows):
-            forward_kernels.rows_statistics[grid](
-                x, parts, layout.rows, channels, split.steps,
-                BLOCK_R=tile.lines, BLOCK_C=tile.length, num_warps=tile.warps, **ROUNDED,
-            )  # fmt: skip
-        else:
-            forward_kernels.planes_statistics[grid](
-                x, parts, layout.images, channels, layout.size, split.steps,
-                -(-layout.size // tile.length),
-                BLOCK_N=tile.lines, BLOCK_S=tile.length, num_warps=tile.warps, **ROUNDED,
-            )  # fmt: skip
-        forward_kernels.finish_statistics[held](
-            x, parts, mean, rstd, var, channels, pivot_stride(layout), split.splits, eps,
-            **blocks, num_warps=4, **ROUNDED,
-        )  # fmt: skip
-    return mean, rstd, var
+    ends = (tile.lines, tile.length)
+    if isinstance(layout, Rows):
+        rest: tuple[Any, ...] = (layout.rows, layout.channels, split.steps, *ends)
+        return Call(forward_kernels.rows_statistics, grid, rest, tile.warps)
+    rest = (*planes_of(layout), split.steps, tiles.blocks_of(tile, layout), *ends)
+    return Call(forward_kernels.planes_statistics, grid, rest, tile.warps)
 
 
-def pivot_stride(layout: Layout) -> int:
-    """How far a channel's first value is from the next channel's."""
-    return 1 if isinstance(layout, Rows) else layout.size
+def planes_of(layout: Planes) -> tuple[int, int, int]:
+    """Return the sizes that kernels on planes take."""
+    return layout.images, layout.channels, layout.size
+
+
+def finish_blocks(channels: int, splits: int) -> tuple[tuple[int], tuple[int, int]]:
+    """Return the grid and the block sizes of a kernel that adds up splits."""
+    held = tiles.power_of_two(splits)
+    block = max(8, min(64, 4096 // held))
+    return (-(-channels // block),), (held, block)
+
+
+def finish_statistics_call(plan: Plan, eps: float, momentum: float) -> Call:
+    """Merge the splits."""
+    layout, splits = plan.layout, plan.splits[0]
+    grid, ends = finish_blocks(layout.channels, splits)
+    pivot_stride = 1 if isinstance(layout, Rows) else layout.size
+    rest = (layout.channels, pivot_stride, splits, eps, momentum, plan.unbias(), *ends)
+    return Call(forward_kernels.finish_statistics, grid, rest, warps=4)
+
+
+def lines_grid(plan: Plan, kernel: Kernel) -> tuple[tuple[int], tuple[int, ...]]:
+    """Return the grid of a kernel that treats every value alike, and the sizes it takes."""
+    tile, layout = plan.tile(kernel), plan.layout
+    if isinstance(layout, Planes):
+        planes = layout.images * layout.channels
+        blocks = tiles.blocks_of(tile, layout)
+        grid = (-(-planes // tile.lines) * blocks,)
+        return grid, (planes, layout.channels, layout.size, blocks)
+    downwards, across = -(-layout.rows // tile.lines), -(-layout.channels // tile.length)
+    steps = tiles.steps_of(plan.launch(kernel), downwards * across, plan.processors)
+    grid = (-(-downwards // steps) * across,)
+    return grid, (layout.rows, layout.channels, across, steps)
+
+
+def normalise_call(plan: Plan, activation: str | None, negative_slope: float) -> Call:
+    """Activation(bn(x) + residual) from known statistics."""
+    tile = plan.tile("normalise")
+    grid, sizes = lines_grid(plan, "normalise")
+    by_rows = isinstance(plan.layout, Rows)
+    kernel = forward_kernels.rows_normalise if by_rows else forward_kernels.planes_normalise
+    rest = (*sizes, negative_slope, activation, tile.lines, tile.length)
+    return Call(kernel, grid, rest, tile.warps)
+
+
+def alone_grid(plan: Plan, kernel: Kernel) -> tuple[tuple[int], tuple[int, ...]]:
+    """Return the grid of a kernel that does everything for its channels, and its sizes."""
+    tile, layout = plan.tile(kernel), plan.layout
+    steps = tiles.tiles_of(tile, layout)
+    if isinstance(layout, Rows):
+        return (-(-layout.channels // tile.length),), (layout.rows, layout.channels, steps)
+    sizes = (*planes_of(layout), steps, tiles.blocks_of(tile, layout))
+    return (layout.channels,), sizes
+
+
+def forward_alone_call(
+    plan: Plan, activation: str | None, negative_slope: float, eps: float, momentum: float
+) -> Call:
+    """The whole forward in one launch."""
+    tile = plan.tile("forward_alone")
+    grid, sizes = alone_grid(plan, "forward_alone")
+    by_rows = isinstance(plan.layout, Rows)
+    kernel = forward_kernels.rows_alone if by_rows else forward_kernels.planes_alone
+    numbers = (negative_slope, eps, momentum, plan.unbias())
+    rest = (*sizes, *numbers, activation, tile.lines, tile.length)
+    return Call(kernel, grid, rest, tile.warps)
+
+
+@functools.lru_cache(maxsize=1024)
+def update_running_call(
+    channels: int,
+    momentum: float | None,
+    unbias: float,
+    device: int,  # noqa: ARG001  # compiled kernels belong to one
+) -> Call:
+    """Blend a batch into what is running, in one program."""
+    share = 0.0 if momentum is None else momentum
+    rest = (channels, share, unbias, momentum is None, _VECTOR)
+    return Call(forward_kernels.update_running, (1,), rest, warps=4)
+
+
+def invert_deviation_call(plan: Plan, eps: float) -> Call:
+    """1 / √(var + eps) of known variances."""
+    channels = plan.layout.channels
+    rest = (channels, eps, _VECTOR)
+    return Call(forward_kernels.invert_deviation, (-(-channels // _VECTOR),), rest, warps=4)
 
 
 def normalise(
@@ -155,39 +301,22 @@ def normalise(
     bits: Tensor | None,
 ) -> Tensor:
     """Return activation(bn(x) + residual) from known statistics; fill `bits` with signs."""
-    plan = plan_of(x)
-    tile, layout = plan.tile("normalise"), plan.layout
     residual = None if residual is None else laid_out_like(residual, x)
     y = torch.empty_like(x)
-    meta = {"ACTIVATION": activation.name, "num_warps": tile.warps, **ROUNDED}
-    pointers = (x, residual, y, bits, *affine.buffers())
+    call = plan_of(x).call(normalise_call, activation.name, activation.negative_slope)
     with on_device_of(x):
-        if isinstance(layout, Rows):
-            grid, steps = rows_grid(plan, layout, "normalise")
-            forward_kernels.rows_normalise[grid](
-                *pointers, layout.rows, layout.channels, steps, activation.negative_slope,
-                BLOCK_R=tile.lines, BLOCK_C=tile.length, **meta,
-            )  # fmt: skip
-        else:
-            forward_kernels.planes_normalise[planes_grid(layout, tile)](
-                *pointers, layout.images * layout.channels, layout.channels, layout.size,
-                activation.negative_slope, BLOCK_P=tile.lines, BLOCK_S=tile.length, **meta,
-            )  # fmt: skip
+        call(x, residual, y, bits, *affine)
     return y
 
 
-def rows_grid(plan: Plan, layout: Rows, kernel: Kernel) -> tuple[tuple[int, int], int]:
-    """Return the grid over a matrix, long axis first, and how many tiles a program takes."""
-    tile = plan.tile(kernel)
-    downwards, across = -(-layout.rows // tile.lines), -(-layout.channels // tile.length)
-    steps = steps_of(plan.launch(kernel), downwards * across, plan.processors)
-    return (-(-downwards // steps), across), steps
+class Normalised(NamedTuple):
+    """A batch, normalised, and what its backward needs."""
 
-
-def planes_grid(layout: Planes, tile: Tile) -> tuple[int, int]:
-    """One program for each tile of the planes."""
-    planes = layout.images * layout.channels
-    return -(-planes // tile.lines), -(-layout.size // tile.length)
+    y: Tensor
+    mean: Tensor
+    rstd: Tensor
+    var: Tensor | None  # biased; only where it was asked for
+    bits: Tensor | None  # where the slope is one, beside a residual
 
 
 def forward(
@@ -197,48 +326,95 @@ def forward(
     residual: Tensor | None,
     eps: float,
     activation: Activation,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return y, mean, 1 / √(var + eps), biased variance and packed signs (or nothing)."""
-    bits = empty_bits(x, residual, activation)
-    if plan_of(x).tiles_alone("normalise"):
-        return forward_alone(x, weight, bias, residual, eps, activation, bits)
-    mean, rstd, var = statistics(x, eps)
-    affine = Affine(mean, rstd, weight, bias)
-    y = normalise(x, affine, residual, activation, bits if bits.numel() else None)
-    return y, mean, rstd, var, bits
-
-
-def forward_alone(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    eps: float,
-    activation: Activation,
-    bits: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """As `forward`, in one launch, for a matrix of few rows."""
+    running: Running | None = None,
+    *,
+    keeps_var: bool = False,
+) -> Normalised:
+    """Normalise by the batch itself, and update what is running."""
     plan = plan_of(x)
-    tile, channels = plan.tile("normalise"), plan.layout.channels
-    mean, rstd, var = vectors(x, channels, 3)
-    residual = None if residual is None else laid_out_like(residual, x)
-    y = torch.empty_like(x)
-    pointers = (x, residual, y, bits if bits.numel() else None, mean, rstd, weight, bias, var)
+    channels = plan.layout.channels
+    if residual is not None:
+        residual = laid_out_like(residual, x)
+    cumulative = running is not None and running.is_cumulative
+    bits = empty_bits(x, residual, activation)
+    mean, rstd = vector(x, channels), vector(x, channels)
+    var = vector(x, channels) if keeps_var or cumulative else None
+    kept = (None, None, None) if running is None or cumulative else running[:3]
+    share = 0.0 if running is None or running.momentum is None else running.momentum
+    name, slope = activation.name, activation.negative_slope
     with on_device_of(x):
-        forward_kernels.rows_alone[(-(-channels // tile.length),)](
-            *pointers, plan.layout.per_channel, channels, plan.tiles_alone("normalise"),
-            activation.negative_slope, eps, ACTIVATION=activation.name, BLOCK_R=tile.lines,
-            BLOCK_C=tile.length, num_warps=tile.warps, **ROUNDED,
-        )  # fmt: skip
-    return y, mean, rstd, var, bits
+        if plan.forward_works_alone:
+            y = torch.empty_like(x)
+            call = plan.call(forward_alone_call, name, slope, eps, share)
+            call(x, residual, y, bits, mean, rstd, weight, bias, var, *kept)
+        else:
+            parts = vector(x, 3, plan.splits[0], channels)
+            plan.call(statistics_call)(x, parts)
+            finish = plan.call(finish_statistics_call, eps, share)
+            finish(x, parts, mean, rstd, var, *kept)
+            y = torch.empty_like(x)
+            call = plan.call(normalise_call, name, slope)
+            call(x, residual, y, bits, mean, rstd, weight, bias)
+    if running is not None and cumulative and var is not None:
+        update_running(running, mean, var, plan.layout.per_channel)
+    return Normalised(y, mean, rstd, var, bits)
 
 
-def empty_bits(x: Tensor, residual: Tensor | None, activation: Activation) -> Tensor:
+def empty_bits(x: Tensor, residual: Tensor | None, activation: Activation) -> Tensor | None:
     """Allocate what the backward needs of the signs: one bit per value beside a residual."""
-    layout = layout_of(x)
-    needed = residual is not None and activation.sign_decides and layout is not None
-    size = layout.mask_bytes if needed and layout is not None else 0
-    return torch.empty(size, dtype=torch.uint8, device=x.device)
+    if residual is None or not activation.has_two_slopes:
+        return None
+    return torch.empty(plan_of(x).layout.mask_bytes, dtype=torch.uint8, device=x.device)
+
+
+def sums_call(plan: Plan, activation: str | None, negative_slope: float) -> Call:
+    """The gradients of weight and bias, by splits."""
+    tile, split, layout = plan.tile("sums"), plan.split("sums"), plan.layout
+    grid = (split.channel_blocks, split.splits)
+    ends = (negative_slope, activation, tile.lines, tile.length)
+    if isinstance(layout, Rows):
+        rest: tuple[Any, ...] = (layout.rows, layout.channels, split.steps, *ends)
+        return Call(backward_kernels.rows_sums, grid, rest, tile.warps)
+    rest = (*planes_of(layout), split.steps, tiles.blocks_of(tile, layout), *ends)
+    return Call(backward_kernels.planes_sums, grid, rest, tile.warps)
+
+
+def finish_sums_call(plan: Plan) -> Call:
+    """Add up the splits."""
+    channels, splits = plan.layout.channels, plan.splits[1]
+    grid, ends = finish_blocks(channels, splits)
+    return Call(backward_kernels.finish_sums, grid, (channels, splits, *ends), warps=4)
+
+
+def gradient_call(plan: Plan, activation: str | None, negative_slope: float) -> Call:
+    """The gradient of x; `activation` is what has not been applied to `inner` yet."""
+    tile = plan.tile("gradient")
+    grid, sizes = lines_grid(plan, "gradient")
+    by_rows = isinstance(plan.layout, Rows)
+    kernel = backward_kernels.rows_gradient if by_rows else backward_kernels.planes_gradient
+    share = 1.0 / plan.layout.per_channel
+    rest = (*sizes, share, negative_slope, activation, tile.lines, tile.length)
+    return Call(kernel, grid, rest, tile.warps)
+
+
+def backward_alone_call(plan: Plan, activation: str | None, negative_slope: float) -> Call:
+    """The whole backward in one launch."""
+    tile = plan.tile("backward_alone")
+    grid, sizes = alone_grid(plan, "backward_alone")
+    by_rows = isinstance(plan.layout, Rows)
+    rows, planes = backward_kernels.rows_backward_alone, backward_kernels.planes_backward_alone
+    share = 1.0 / plan.layout.per_channel
+    rest = (*sizes, share, negative_slope, activation, tile.lines, tile.length)
+    return Call(rows if by_rows else planes, grid, rest, tile.warps)
+
+
+class Gradients(NamedTuple):
+    """What a backward computes; `inner` is the residual's gradient where it was stored."""
+
+    x: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    inner: Tensor | None
 
 
 def backward(
@@ -246,132 +422,93 @@ def backward(
     x: Tensor,
     affine: Affine,
     residual: Tensor | None,
-    bits: Tensor,
+    bits: Tensor | None,
     activation: Activation,
     *,
-    store_inner: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of x, weight, bias and, where it is stored, of the residual."""
+    stores_inner: bool,
+) -> Gradients:
+    """Differentiate a step that was normalised by the batch itself."""
+    plan = plan_of(x)
+    channels = plan.layout.channels
     dy = laid_out_like(dy, x)
-    inner = torch.empty_like(x) if store_inner else None
-    if plan_of(x).tiles_alone("sums"):
-        return backward_alone(dy, x, affine, residual, bits, activation, inner)
-    dweight, dbias = sums(dy, x, affine, residual, bits, activation, inner)
-    known = dy if inner is None else inner
-    left = activation.name if inner is None else None
-    slope = activation.negative_slope
-    dx = gradient(known, x, affine, (dweight, dbias), left, slope)
-    return dx, dweight, dbias, dx.new_empty(0) if inner is None else inner
-
-
-def backward_alone(
-    dy: Tensor,
-    x: Tensor,
-    affine: Affine,
-    residual: Tensor | None,
-    bits: Tensor,
-    activation: Activation,
-    inner: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `backward`, in one launch, for a matrix of few rows."""
-    plan = plan_of(x)
-    tile, layout = plan.tile("sums"), plan.layout
-    dx = torch.empty_like(x)
-    dweight, dbias = vectors(x, layout.channels, 2)
-    residual = None if residual is None else laid_out_like(residual, x)
-    packed = bits if bits.numel() else None
-    pointers = (dy, x, residual, packed, inner, dx, dweight, dbias, *affine.buffers())
+    if residual is not None:
+        residual = laid_out_like(residual, x)
+    inner = torch.empty_like(x) if stores_inner else None
+    dweight, dbias = vector(x, channels), vector(x, channels)
+    name, slope = activation.name, activation.negative_slope
     with on_device_of(x):
-        backward_kernels.rows_backward_alone[(-(-layout.channels // tile.length),)](
-            *pointers, layout.per_channel, layout.channels, plan.tiles_alone("sums"),
-            1.0 / layout.per_channel, activation.negative_slope, ACTIVATION=activation.name,
-            BLOCK_R=tile.lines, BLOCK_C=tile.length, num_warps=tile.warps, **ROUNDED,
-        )  # fmt: skip
-    return dx, dweight, dbias, dx.new_empty(0) if inner is None else inner
-
-
-def sums(
-    dy: Tensor,
-    x: Tensor,
-    affine: Affine,
-    residual: Tensor | None,
-    bits: Tensor,
-    activation: Activation,
-    inner: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of weight and bias; fill `inner` with dy · activation′."""
-    plan = plan_of(x)
-    tile, split, layout = plan.tile("sums"), plan.split("sums"), plan.layout
-    channels = layout.channels
-    residual = None if residual is None else laid_out_like(residual, x)
-    parts = torch.empty((2, split.splits, channels), dtype=torch.float32, device=x.device)
-    dweight, dbias = vectors(x, channels, 2)
-    packed = bits if bits.numel() else None
-    pointers = (dy, x, residual, packed, inner, parts, *affine.buffers())
-    grid = (split.channel_blocks, split.splits)
-    held, blocks = finish_grid(channels, split.splits)
-    meta = {"ACTIVATION": activation.name, "num_warps": tile.warps, **ROUNDED}
-    with on_device_of(x):
-        if isinstance(layout, Rows):
-            backward_kernels.rows_sums[grid](
-                *pointers, layout.rows, channels, split.steps, activation.negative_slope,
-                BLOCK_R=tile.lines, BLOCK_C=tile.length, **meta,
-            )  # fmt: skip
+        if plan.backward_works_alone:
+            dx = torch.empty_like(x)
+            call = plan.call(backward_alone_call, name, slope)
+            call(dy, x, residual, bits, inner, dx, dweight, dbias, *affine)
         else:
-            backward_kernels.planes_sums[grid](
-                *pointers, layout.images, channels, layout.size, split.steps,
-                -(-layout.size // tile.length), activation.negative_slope,
-                BLOCK_N=tile.lines, BLOCK_S=tile.length, **meta,
-            )  # fmt: skip
-        backward_kernels.finish_sums[held](
-            parts, dweight, dbias, channels, split.splits, **blocks, num_warps=4, **ROUNDED
-        )
-    return dweight, dbias
+            parts = vector(x, 2, plan.splits[1], channels)
+            call = plan.call(sums_call, name, slope)
+            call(dy, x, residual, bits, inner, None, parts, *affine)
+            plan.call(finish_sums_call)(parts, dweight, dbias)
+            dx = torch.empty_like(x)
+            call = plan.call(gradient_call, name if inner is None else None, slope)
+            call(dy if inner is None else inner, x, dx, dweight, dbias, *affine)
+    return Gradients(dx, dweight, dbias, inner)
 
 
-def gradient(
-    inner: Tensor,
+def forward_known(
     x: Tensor,
-    affine: Affine,
-    of_affine: tuple[Tensor, Tensor],
-    activation: str | None,
-    negative_slope: float,
-) -> Tensor:
-    """Return the gradient of x; `activation` is what has not been applied to `inner` yet."""
-    plan = plan_of(x)
-    tile, layout = plan.tile("gradient"), plan.layout
-    dx = torch.empty_like(x)
-    pointers = (inner, x, dx, *of_affine, *affine.buffers())
-    meta = {"ACTIVATION": activation, "num_warps": tile.warps, **ROUNDED}
-    share = 1.0 / layout.per_channel
-    with on_device_of(x):
-        if isinstance(layout, Rows):
-            grid, steps = rows_grid(plan, layout, "gradient")
-            backward_kernels.rows_gradient[grid](
-                *pointers, layout.rows, layout.channels, steps, share, negative_slope,
-                BLOCK_R=tile.lines, BLOCK_C=tile.length, **meta,
-            )  # fmt: skip
-        else:
-            backward_kernels.planes_gradient[planes_grid(layout, tile)](
-                *pointers, layout.images * layout.channels, layout.channels, layout.size,
-                share, negative_slope, BLOCK_P=tile.lines, BLOCK_S=tile.length, **meta,
-            )  # fmt: skip
-    return dx
-
-
-def update_running(
-    running_mean: Tensor,
-    running_var: Tensor,
-    num_batches_tracked: Tensor | None,
     mean: Tensor,
     var: Tensor,
-    count: int,
-    momentum: float | None,
-) -> None:
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    activation: Activation,
+) -> Normalised:
+    """Normalise by statistics that are known: of a frozen layer."""
+    plan = plan_of(x)
+    if residual is not None:
+        residual = laid_out_like(residual, x)
+    bits = empty_bits(x, residual, activation)
+    rstd = vector(x, plan.layout.channels)
+    with on_device_of(x):
+        plan.call(invert_deviation_call, eps)(var, rstd)
+        affine = Affine(mean, rstd, weight, bias)
+        y = normalise(x, affine, residual, activation, bits)
+    return Normalised(y, mean, rstd, None, bits)
+
+
+def backward_known(
+    dy: Tensor,
+    x: Tensor,
+    affine: Affine,
+    residual: Tensor | None,
+    bits: Tensor | None,
+    activation: Activation,
+    *,
+    stores_inner: bool,
+    of_affine: bool,
+) -> Gradients:
+    """Differentiate a step that was normalised by known statistics, in one pass."""
+    plan = plan_of(x)
+    channels = plan.layout.channels
+    dy = laid_out_like(dy, x)
+    if residual is not None:
+        residual = laid_out_like(residual, x)
+    dx = torch.empty_like(x)
+    inner = torch.empty_like(x) if stores_inner else None
+    dweight = vector(x, channels) if of_affine else None
+    dbias = vector(x, channels) if of_affine else None
+    parts = vector(x, 2, plan.splits[1], channels) if of_affine else None
+    call = plan.call(sums_call, activation.name, activation.negative_slope)
+    with on_device_of(x):
+        call(dy, x, residual, bits, inner, dx, parts, *affine)
+        if of_affine:
+            plan.call(finish_sums_call)(parts, dweight, dbias)
+    return Gradients(dx, dweight, dbias, inner)
+
+
+def update_running(running: Running, mean: Tensor, var: Tensor, count: int) -> None:
     """Blend the batch into the running statistics and count it, all on the device."""
+    unbias = count / max(1, count - 1)
+    momentum = running.momentum if running.is_cumulative else running.momentum or 0.0
+    call = update_running_call(mean.numel(), momentum, unbias, mean.get_device())
     with on_device_of(mean):
-        forward_kernels.update_running[(1,)](
-            running_mean, running_var, num_batches_tracked, mean, var, mean.numel(),
-            0.0 if momentum is None else momentum, count / (count - 1),
-            CUMULATIVE=momentum is None, BLOCK_C=1024, num_warps=4, **ROUNDED,
-        )  # fmt: skip
+        call(*running[:3], mean, var)

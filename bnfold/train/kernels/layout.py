@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,14 +51,31 @@ class Planes:
 Layout = Rows | Planes
 
 
+def layout_from(shape: Sequence[int], strides: Sequence[int]) -> Layout | None:
+    """Return how values of this shape lie, or None where it is neither rows nor planes."""
+    images, channels, *inner = shape
+    size = prod(inner)
+    if is_packed([(shape[a], strides[a]) for a in (1, *range(len(shape) - 1, 1, -1), 0)]):
+        return Rows(images * size, channels)
+    if is_packed([(shape[a], strides[a]) for a in range(len(shape) - 1, -1, -1)]):
+        return Planes(images, channels, size)
+    return None
+
+
+def is_packed(axes: Iterable[tuple[int, int]]) -> bool:
+    """The axes, innermost first, follow each other without a gap."""
+    reached = 1
+    for size, stride in axes:
+        if size != 1:
+            if stride != reached:
+                return False
+            reached *= size
+    return True
+
+
 def layout_of(x: Tensor) -> Layout | None:
     """Return how x lies in memory, or None where it is neither rows nor planes."""
-    images, channels = x.shape[0], x.shape[1]
-    if x.movedim(1, -1).is_contiguous():
-        return Rows(x.numel() // channels, channels)
-    if x.is_contiguous():
-        return Planes(images, channels, x.numel() // (images * channels))
-    return None
+    return layout_from(x.shape, x.stride())
 
 
 def laid_out(x: Tensor) -> Tensor:
