@@ -206,7 +206,7 @@ def activation_of(node: fx.Node, end: fx.Node, root: nn.Module) -> Activation | 
         return Activation(name, slope) if isinstance(slope, float) else None
     if name == "gelu":
         approximate = settings.get("approximate", "none")
-        return Activation(GELUS[approximate]) if approximate in GELUS else None
+        return Activation(GELUS[str(approximate)]) if approximate in GELUS else None
     return Activation(name)
 
 
