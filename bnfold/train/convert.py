@@ -7,7 +7,8 @@ classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from torch import fx, nn
@@ -22,6 +23,7 @@ from bnfold.train.rewriting import (
     is_rewritten,
     rewritten_class,
     source_of,
+    still_holds,
 )
 from bnfold.train.subclasses import TORCHS, our_class, own_activation, takes_more
 from bnfold.train.tracing import Reading, inputs_of, read_forward, settings_of
@@ -38,21 +40,19 @@ class Draft:
 
     readings: list[Reading]
     found: list[list[Found]]
-    tail: fx.Node | None = (
-        None  # the call whose result the forward returns, if that takes more
-    )
-    parts: dict[Part, None] = field(default_factory=dict)
+    tail: fx.Node | None  # the call whose result the forward returns, if that takes more
 
 
 def convert(model: Model) -> Model:
     """Make every BatchNorm of the model ours, in place, and return the model.
 
-    What follows a BatchNorm becomes part of it: an activation (ReLU, LeakyReLU, SiLU, GELU),
-    or the addition of another value and then an activation. The forward of each module is read
-    by torch.fx, and left as it is where another could change its meaning. A BatchNorm or an
-    activation with hooks keeps its output; so does one that gets hooks, or is replaced, later.
+    What follows a BatchNorm becomes part of it: an activation (ReLU, ReLU6, LeakyReLU, SiLU,
+    GELU, Hardswish, Mish), or the addition of another value and then an activation. The
+    forward of each module is read by torch.fx, and left as it is where another could change
+    its meaning. A BatchNorm or an activation with hooks keeps its output; so does one that
+    gets hooks, or is replaced, later.
     """
-    everything = list(model.modules())
+    everything = list(inner_first(model, set()))
     for module in everything:
         ours = our_class(type(module))
         if ours is not None:
@@ -60,18 +60,27 @@ def convert(model: Model) -> Model:
             setattr(module, MARK, True)
     takers = {m for m in everything if MARK in vars(m) and takes_more(m) and not has_hooks(m)}
     drafts = drafted(everything, takers)
-    claimed = claims(everything, drafts)
-    for module in reversed(everything):
+    claimed = claims(reversed(everything), drafts)
+    for module in everything:
         if module in drafts and (any(drafts[module].found) or module in claimed):
             rewrite(module, drafts, takes_more=module in claimed)
     return model
+
+
+def inner_first(module: nn.Module, seen: set[nn.Module]) -> Iterator[nn.Module]:
+    """Yield all modules, each behind its parts: one part may be of several modules."""
+    seen.add(module)
+    for child in module.children():
+        if child not in seen:
+            yield from inner_first(child, seen)
+    yield module
 
 
 def drafted(everything: list[nn.Module], takers: set[nn.Module]) -> dict[nn.Module, Draft]:
     """Read modules, the inner ones first; what ends in a taker is one, and joins them."""
     drafts: dict[nn.Module, Draft] = {}
     inside: dict[nn.Module, bool] = {}
-    for module in reversed(everything):
+    for module in everything:
         within = any(child in takers or inside[child] for child in module.children())
         inside[module] = within
         if not within or MARK in vars(module) or not can_be_derived(type(module)):
@@ -104,10 +113,10 @@ def tail_of(
     return None
 
 
-def claims(everything: list[nn.Module], drafts: dict[nn.Module, Draft]) -> set[nn.Module]:
+def claims(outer_first: Iterable[nn.Module], drafts: dict[nn.Module, Draft]) -> set[nn.Module]:
     """Return which modules will be called with a residual or an activation."""
     claimed: set[nn.Module] = set()
-    for module in everything:
+    for module in outer_first:
         draft = drafts.get(module)
         if draft is None:
             continue
@@ -143,11 +152,11 @@ def rewrite(module: nn.Module, drafts: dict[nn.Module, Draft], *, takes_more: bo
 
 def said(module: nn.Module, drafts: dict[nn.Module, Draft]) -> tuple[tuple[str, str], ...]:
     """Return the BatchNorms that are called fused, and what becomes part of them."""
-    words: dict[str, dict[str, None]] = {}
-    for match in (match for found in drafts[module].found for match in found):
-        name = full_name(module, str(match.call.target), drafts)
-        words.setdefault(name, {})[match.said] = None
-    return tuple((name, " or ".join(ways)) for name, ways in words.items())
+    return tuple(
+        (full_name(module, str(match.call.target), drafts), match.said)
+        for found in drafts[module].found
+        for match in found
+    )
 
 
 def full_name(module: nn.Module, target: str, drafts: dict[nn.Module, Draft]) -> str:
@@ -196,15 +205,30 @@ def revert(model: Model) -> Model:
 
 
 def fusions(model: nn.Module) -> dict[str, str]:
-    """Return what `convert` made part of which BatchNorm: "relu", "addition + relu", …."""
-    found: dict[str, str] = {}
+    """Return what is part of which BatchNorm now: "relu", "addition + relu", …."""
+    found: dict[str, dict[str, None]] = {}
     for name, module in model.named_modules():
         kind: Any = type(module)
         inside = f"{name}." if name else ""
-        if hasattr(kind, "fused_plan"):
-            found |= {inside + target: said for target, said in kind.fused_plan.fused}
-        elif MARK in vars(module) and not takes_more(module):
-            own = own_activation(module)
-            if own is not None and own.name is not None:
-                found[name] = own.name
-    return found
+        for target, words in kind.fused_plan.fused if hasattr(kind, "fused_plan") else ():
+            if hold(module, target):
+                found.setdefault(inside + target, {})[words] = None
+        own = (
+            own_activation(module) if MARK in vars(module) and not takes_more(module) else None
+        )
+        if own is not None and own.name is not None:
+            found.setdefault(name, {})[own.name] = None
+    return {name: " or ".join(ways) for name, ways in found.items()}
+
+
+def hold(module: nn.Module, target: str) -> bool:
+    """A rewritten module, and those through which it calls a BatchNorm, are as they were."""
+    names = target.split(".")
+    paths = (".".join(names[:i]) for i in range(len(names)))
+    return all(is_as_read(module.get_submodule(path)) for path in paths)
+
+
+def is_as_read(module: nn.Module) -> bool:
+    """If a module is rewritten, its new forward runs."""
+    plan = getattr(type(module), "fused_plan", None)
+    return plan is None or still_holds(module, plan)

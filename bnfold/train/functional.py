@@ -117,6 +117,12 @@ def _is_alike(residual: Tensor | None, x: Tensor) -> bool:
     )
 
 
+def _can_be_read(counter: Tensor) -> bool:
+    """Reading it waits for no device, and stops no compiler."""
+    plain_tensor = type(counter) is torch.Tensor and counter.device.type == "cpu"
+    return plain_tensor and not torch.compiler.is_compiling()
+
+
 def plain(
     x: Tensor,
     running: Running,
@@ -130,10 +136,13 @@ def plain(
     normalise = partial(
         nn.functional.batch_norm, x, weight=weight, bias=bias, training=True, eps=eps
     )
+    momentum = running.momentum
     if running.counter is not None:
         running.counter.add_(1)
-    if running.mean is None or running.var is None or running.momentum is not None:
-        share = 0.0 if running.momentum is None else running.momentum
+        if momentum is None and _can_be_read(running.counter):
+            momentum = 1.0 / float(running.counter)  # as torch: the same bits
+    if running.mean is None or running.var is None or momentum is not None:
+        share = 0.0 if momentum is None else momentum
         y = normalise(running.mean, running.var, momentum=share)
     else:
         # With a momentum of one these become the batch's own, so the share can stay a tensor:

@@ -30,7 +30,8 @@ class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch'
 
     Args:
         *args: As of torch's BatchNorm: num_features, eps, momentum, affine, …
-        activation: None, "relu", "leaky_relu", "silu" or "gelu".
+        activation: None, "relu", "relu6", "leaky_relu", "silu", "gelu", "gelu_tanh",
+            "hardswish" or "mish".
         negative_slope: Of "leaky_relu".
         frozen: Normalise by the running statistics in training too, and leave them alone.
         **kwargs: As of torch's BatchNorm.

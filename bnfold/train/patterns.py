@@ -26,23 +26,31 @@ FUNCTIONS: Final[dict[Callable[..., Any], str]] = {
     nn.functional.relu_: "relu",
     nn.functional.leaky_relu: "leaky_relu",
     nn.functional.leaky_relu_: "leaky_relu",
+    nn.functional.relu6: "relu6",
     nn.functional.silu: "silu",
     nn.functional.gelu: "gelu",
+    nn.functional.hardswish: "hardswish",
+    nn.functional.mish: "mish",
 }
+MODULES: Final[dict[type[nn.Module], str]] = {
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.SiLU: "silu",
+    nn.Hardswish: "hardswish",
+    nn.Mish: "mish",
+}
+GELUS: Final = {"none": "gelu", "tanh": "gelu_tanh"}
 NOT_TENSORS: Final = frozenset({"size", "dim", "numel", "shape"})
 
 
 def activation_of_module(module: nn.Module) -> Activation | None:
     """Return the activation that a module of torch's is, or None."""
-    if type(module) is nn.ReLU:
-        return Activation("relu")
     if type(module) is nn.LeakyReLU:
         return Activation("leaky_relu", float(module.negative_slope))
-    if type(module) is nn.SiLU:
-        return Activation("silu")
-    if type(module) is nn.GELU and module.approximate == "none":
-        return Activation("gelu")
-    return None
+    if type(module) is nn.GELU:
+        return Activation(GELUS[str(module.approximate)])
+    name = MODULES.get(type(module))
+    return None if name is None else Activation(name)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -84,7 +92,7 @@ def find(graph: fx.Graph, root: nn.Module, takers: set[nn.Module]) -> list[Found
     taken: set[fx.Node] = set()
     for node, module in reversed(list(zip(calls, modules, strict=True))):
         if module in takers and is_plain_call(node):
-            match = follow(node, root)
+            match = follow(node, root, takers)
             if match.behind and taken.isdisjoint(match.behind):
                 taken.update(match.behind)
                 found.append(match)
@@ -96,12 +104,12 @@ def is_plain_call(node: fx.Node) -> bool:
     return len(node.args) == 1 and not node.kwargs
 
 
-def follow(call: fx.Node, root: nn.Module) -> Found:
+def follow(call: fx.Node, root: nn.Module, takers: set[nn.Module]) -> Found:
     """Go down from a BatchNorm as far as one kernel can."""
     behind = identities(call, root)
     end = behind[-1] if behind else call
     addition = only_reader(end)
-    if addition is None or other_operand(addition, end) is None or moves(call, addition):
+    if addition is None or moves(call, addition) or not adds(addition, end, root, takers):
         addition = None
     else:
         behind += [addition, *identities(addition, root)]
@@ -153,21 +161,30 @@ def writes(node: fx.Node) -> bool:
     return node.op == "call_function" and (node.target in WRITING or name.endswith("_"))
 
 
-def other_operand(node: fx.Node, end: fx.Node) -> fx.Node | None:
-    """Return what a node adds to the BatchNorm, or None where it is not such an addition."""
+def adds(node: fx.Node, end: fx.Node, root: nn.Module, takers: set[nn.Module]) -> bool:
+    """A node adds another value to that of the BatchNorm, and writes to nothing that stays."""
     if node.kwargs or len(node.args) != 2:
-        return None
+        return False
     left, right = node.args
     in_place = node.target in WRITING_ADDITIONS or (
         node.op == "call_method" and node.target == "add_"
     )
-    adds = node.target in ADDITIONS or (node.op == "call_method" and node.target == "add")
-    if not (in_place or adds) or (in_place and left is not end):
-        return None
+    plain = node.target in ADDITIONS or (node.op == "call_method" and node.target == "add")
     other = right if left is end else left
     if not isinstance(other, fx.Node) or other is end or other.target in NOT_TENSORS:
-        return None
-    return other
+        return False
+    return plain or (in_place and (left is end or is_new(other, root, takers)))
+
+
+def is_new(value: fx.Node, root: nn.Module, takers: set[nn.Module]) -> bool:
+    """Nobody else can see what is written to a value: it was made for its one reader."""
+    if only_reader(value) is None:
+        return False
+    if value.op == "call_module":
+        return root.get_submodule(str(value.target)) in takers
+    if value.target in WRITING_ADDITIONS:
+        return isinstance(value.args[0], fx.Node) and is_new(value.args[0], root, takers)
+    return value.target in ADDITIONS
 
 
 def activation_of(node: fx.Node, end: fx.Node, root: nn.Module) -> Activation | None:
@@ -187,8 +204,10 @@ def activation_of(node: fx.Node, end: fx.Node, root: nn.Module) -> Activation | 
     if name == "leaky_relu":
         slope = node.args[1] if len(node.args) > 1 else settings.get("negative_slope", 0.01)
         return Activation(name, slope) if isinstance(slope, float) else None
-    exact = settings.get("approximate", "none") == "none"
-    return Activation(name) if exact else None
+    if name == "gelu":
+        approximate = settings.get("approximate", "none")
+        return Activation(GELUS[str(approximate)]) if approximate in GELUS else None
+    return Activation(name)
 
 
 def fuse(graph: fx.Graph, found: list[Found]) -> None:

@@ -153,6 +153,7 @@ def rewritten_class(original: type[nn.Module], plan: Rewriting) -> type[nn.Modul
         names[f"way{index}"] = defined(way.source, f"{original.__qualname__} {index}", {})
     forward = defined(wrapper_of(original, plan), original.__qualname__, names)
     forward.__annotations__ = dict(original.forward.__annotations__)
+    forward.__qualname__ = original.forward.__qualname__
     made = subclass(original, {"forward": forward, "fused_plan": plan})
     made.takes_more = plan.takes_more  # type: ignore[attr-defined]  # read by whoever calls it
     _classes[original, plan] = made

@@ -48,7 +48,8 @@ def derived(kind: type[nn.Module]) -> type[nn.Module]:
         content: dict[str, Any] = {"__reduce_ex__": reduce_derived}
         if (kind.__module__, kind.__name__) == ACTING:
             content["forward"] = act
-        _classes[kind] = subclass(kind, content, modules.FusedBatchNorm)
+        ours = next(OURS[base] for base in kind.__mro__ if base in OURS)
+        _classes[kind] = subclass(kind, content, ours)
     return _classes[kind]
 
 
@@ -84,7 +85,7 @@ def own_activation(bn: nn.Module) -> Activation | None:
 
 def takes_more(bn: nn.Module) -> bool:
     """Nothing follows the normalisation inside of a converted BatchNorm itself."""
-    if "forward" not in vars(type(bn)) or type(bn) in TORCHS:
+    if type(bn).forward is not act:
         return True
     own = own_activation(bn)
     return own is not None and own.name is None

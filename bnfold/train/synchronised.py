@@ -93,7 +93,7 @@ class SyncBatchNorm(FusedBatchNorm):
         """Blend the statistics of all ranks into the running ones."""
         counter: Any = self.num_batches_tracked
         counter.add_(1)
-        share = self.momentum if self.momentum is not None else counter.reciprocal()
+        share = self.momentum if self.momentum is not None else 1 / counter.to(mean.dtype)
         unbiased = var * count / (count - 1).clamp_min(1)
         for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
             if running is not None:

@@ -298,6 +298,52 @@ class CheckpointedOnDemand(Checkpointed):
         return self.inner(x)
 
 
+class SharedBlocks(nn.Module):
+    """One block in two others, and one under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(ConvBn(), nn.ReLU())
+        self.b = nn.ModuleList([self.a[0], ConvBn()])
+        self.again = self.b[1]
+
+    def forward(self, x):
+        y = torch.relu(self.b[0](self.a(x)) + x)
+        return functional.silu(self.b[1](y)) + self.again(x)
+
+
+class SummedInPlace(nn.Module):
+    """Branches added into the output of the first, as in a re-parameterised block."""
+
+    def __init__(self):
+        super().__init__()
+        self.branches = nn.ModuleList([ConvBn(), ConvBn(), ConvBn()])
+
+    def forward(self, x):
+        y = self.branches[0](x)
+        for branch in self.branches[1:]:
+            y += branch(x)
+        return torch.relu(y)
+
+
+class Activations(nn.Module):
+    """Every activation, as a module and as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.bns = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(10))
+        self.acts = nn.ModuleList(
+            [nn.ReLU6(), nn.Hardswish(), nn.Mish(), nn.GELU(approximate="tanh"), nn.ELU()]
+        )
+
+    def forward(self, x):
+        for bn, act in zip(self.bns, self.acts, strict=False):
+            x = act(bn(x))
+        x = functional.hardswish(self.bns[5](x) + x, inplace=True)
+        x = functional.mish(self.bns[6](functional.relu6(self.bns[7](x))))
+        return functional.gelu(self.bns[8](x), approximate="tanh") + torch.tanh(self.bns[9](x))
+
+
 class ByKeyword(Parts):
     def forward(self, x, *, scale=1.5):
         return functional.relu(input=self.bn(input=self.c(x))) * scale
@@ -324,7 +370,8 @@ WILD = [
         Doubled,
     ),
     *(DroppedOut, PartlyFrozen, Decoder, Tails, TailsTapped, Yolo, Subclassed, Named, Asking),
-    *(Checkpointed, CheckpointedOnDemand, ByKeyword, Synchronised),
+    *(Checkpointed, CheckpointedOnDemand, SharedBlocks, SummedInPlace, Activations),
+    *(ByKeyword, Synchronised),
 ]
 
 
@@ -394,6 +441,21 @@ def test_bits_names_and_the_way_back(make, x):
         (Subclassed, {"bn": "relu"}),
         (Named, dict.fromkeys(("bn0", "bn1", "bn2"), "leaky_relu")),
         (Asking, {"bn": "relu"}),
+        (
+            SharedBlocks,
+            {"b.1.bn": "addition or silu", "a.0.bn": "addition + relu or relu"},
+        ),
+        (SummedInPlace, {"branches.1.bn": "addition", "branches.2.bn": "addition + relu"}),
+        (
+            Activations,
+            {
+                **{f"bns.{i}": a for i, a in ((0, "relu6"), (1, "hardswish"), (2, "mish"))},
+                **{f"bns.{i}": "gelu_tanh" for i in (3, 8)},
+                "bns.5": "addition + hardswish",
+                "bns.6": "mish",
+                "bns.7": "relu6",
+            },
+        ),
         (ByKeyword, {}),
         (Checkpointed, {}),
         (CheckpointedOnDemand, {"bn": "relu"}),
@@ -494,6 +556,17 @@ def test_classes_that_notice_subclasses_are_not_rewritten():
     assert Noticing.seen == ("one",)
 
 
+def test_fusions_are_those_that_hold_now():
+    net = train.convert(Tails())
+    net.short.register_forward_hook(lambda *_: None)
+    assert train.fusions(net) == {"body.0.bn": "relu"}
+    net.body = nn.Identity()
+    assert train.fusions(net) == {}
+    net = train.convert_sync_batchnorm(train.convert(Tails()))
+    assert train.fusions(net) == {}
+    net.load_state_dict(train.convert(net).state_dict())
+
+
 def test_converting_again_changes_nothing():
     net = train.convert(Tails())
     kinds = [type(m) for m in net.modules()]
@@ -528,6 +601,55 @@ def test_saved_bytes_sees_the_fused_layers(x):
     with train.recompute():
         report = train.saved_bytes(net, x)
     assert report.layers == {"0": x.nbytes}
+
+
+def test_subclasses_stay_what_they_are():
+    net = train.convert(Subclassed())
+    assert isinstance(net.bn, Subclassed.Defaults)
+    assert isinstance(net.bn, train.BatchNorm2d)
+    assert type(net.bn2) is Subclassed.Own
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """As timm's, which holds what follows the normalisation."""
+
+    def __init__(self, channels, act, drop=None):
+        super().__init__(channels)
+        self.drop, self.act = drop or nn.Identity(), act
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+class Acting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = BatchNormAct2d(4, nn.SiLU(inplace=True))
+        self.b = BatchNormAct2d(4, nn.ELU())
+        self.c = BatchNormAct2d(4, nn.ReLU(), nn.Dropout(0.3))
+        self.d = BatchNormAct2d(4, nn.Identity())
+
+    def forward(self, x):
+        return torch.relu(self.d(self.c(self.b(self.a(x)))) + x)
+
+
+def test_batch_norms_that_hold_an_activation_compute_it(x, monkeypatch):
+    monkeypatch.setattr(BatchNormAct2d, "__module__", "timm.layers.norm_act")
+    torch.manual_seed(0)
+    net = Acting()
+    before = described(net)
+    converted = train.convert(copy.deepcopy(net))
+    assert train.fusions(converted) == {"a": "silu", "d": "addition + relu"}
+    expected = two_steps(copy.deepcopy(net), x)
+    assert_bits(two_steps(copy.deepcopy(converted), x), expected)
+    for one in (net, converted):  # seen by who looks later, and exchanged
+        doubled(one.a.act)
+        one.c.act = nn.GELU()
+    assert_bits(two_steps(copy.deepcopy(converted), x), two_steps(copy.deepcopy(net), x))
+    assert isinstance(converted.a, BatchNormAct2d)
+    assert [d[:2] for d in described(train.revert(converted))][:3] == [d[:2] for d in before][
+        :3
+    ]
 
 
 def test_torch_fx_reads_converted_models_as_it_reads_the_original(x):

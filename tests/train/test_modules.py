@@ -112,11 +112,14 @@ def test_two_steps_and_an_evaluation_are_torchs(
 
 
 @pytest.mark.skipif(functional.INTERPRETED, reason="kernels, not torch's operators")
-def test_on_a_cpu_the_numbers_are_torchs_own():
-    x = torch.randn(3, 4, 5, 5)
-    mine, theirs = train.BatchNorm2d(4, activation="relu"), nn.BatchNorm2d(4)
-    assert torch.equal(mine(x), torch.relu(theirs(x)))
-    assert torch.equal(mine.running_var, theirs.running_var)
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_on_a_cpu_the_numbers_are_torchs_own(momentum):
+    mine = train.BatchNorm2d(4, activation="relu", momentum=momentum)
+    theirs = nn.BatchNorm2d(4, momentum=momentum)
+    for _ in range(3):
+        x = torch.randn(3, 4, 5, 5)
+        assert torch.equal(mine(x), torch.relu(theirs(x)))
+        assert torch.equal(mine.running_var, theirs.running_var)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
