@@ -302,6 +302,21 @@ def sync_converted(rank: int, world: int) -> None:
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
 
 
+@case
+def recalibrated(rank: int, _world: int) -> None:
+    """Ranks with more, fewer and no batches get the statistics of all of them."""
+    data = [x for x, *_ in drawn([3, 1, 4, 2], 7, torch.float32)]
+    mine = {0: data[:3], 1: data[3:]}.get(rank, [])
+    module = train.BatchNorm2d(4)
+    done = train.recalibrate(module, mine)
+    everything = torch.cat(data).double()
+    mean, var = module.running_mean.double(), module.running_var.double()
+    torch.testing.assert_close(mean, everything.mean((0, 2, 3)), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(var, everything.var((0, 2, 3)), rtol=1e-6, atol=0)
+    assert done.batches == len(mine)
+    assert done.layers[""].values == everything.numel() // 4
+
+
 def main() -> None:
     """Meet the other ranks, run the cases, and leave without waiting for anybody."""
     names, rank, world, file = (

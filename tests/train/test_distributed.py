@@ -51,7 +51,8 @@ def test_under_data_parallel_and_sharding_training_is_torchs(tmp_path):
 
 
 def test_statistics_are_of_all_ranks_uneven_and_empty_ones_too(tmp_path):
-    run_ranks(["synchronised", "synchronised_halves", "sync_converted"], 3, tmp_path)
+    cases = ["synchronised", "synchronised_halves", "sync_converted", "recalibrated"]
+    run_ranks(cases, 3, tmp_path)
 
 
 @pytest.mark.slow
