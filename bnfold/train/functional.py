@@ -110,8 +110,8 @@ def _is_differentiated(x: Tensor, *others: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(wanted) and not autograd.is_traced(x)
 
 
-def _is_alike(residual: Tensor | None, x: Tensor) -> bool:
-    """A kernel can add it. torch adds numbers, too, and tensors of other shapes and types."""
+def is_alike(residual: Tensor | None, x: Tensor) -> bool:
+    """Return whether a kernel can add it; torch adds numbers, too, and other shapes."""
     return residual is None or (
         torch.is_tensor(residual) and residual.shape == x.shape and residual.dtype == x.dtype
     )
@@ -192,7 +192,7 @@ def fused(
     y: Tensor
     traced = autograd.is_traced(x)
     x = laid_out(x) if traced else autograd.launcher().readable(x)
-    inside = _is_alike(residual, x)
+    inside = is_alike(residual, x)
     added, kind = (residual, activation) if inside else (None, Activation())
     if traced:
         y = fused_by_operators(x, running, weight, bias, added, eps, kind)
@@ -243,7 +243,7 @@ def frozen(
     """Normalise by known statistics, with the kernels, where a gradient goes through."""
     y: Tensor
     x = autograd.launcher().readable(x)
-    inside = _is_alike(residual, x)
+    inside = is_alike(residual, x)
     added, kind = (residual, activation) if inside else (None, Activation())
     y, rstd = autograd.FrozenBatchNorm.apply(
         x, running_mean, running_var, weight, bias, added, eps, kind

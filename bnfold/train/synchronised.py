@@ -10,6 +10,7 @@ the host waits for neither. Both are torch's collectives, on any backend: gloo o
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import batch_norm
 
+from bnfold.train import autograd, functional, memory
 from bnfold.train.kernels.reference import Activation, per_channel, widened
 from bnfold.train.modules import (
     BatchNorm1d,
@@ -81,12 +83,41 @@ class SyncBatchNorm(FusedBatchNorm):
         self._check_input_dim(input)
         if activation is None:
             activation, negative_slope = self.activation, self.negative_slope
-        y, mean, var, count = Synchronised.apply(  # type: ignore[no-untyped-call]  # torch's
-            input, self.weight, self.bias, self.eps, self.process_group
+        kind = Activation(activation, negative_slope)
+        by_kernels = (
+            functional.can_fuse(input)
+            and functional.is_alike(residual, input)
+            and not autograd.is_traced(input)
         )
+        run = self.by_kernels if by_kernels else self.by_torch
+        y, mean, var, count = run(input, residual, kind)
         if self.track_running_stats and self.running_mean is not None:
             self.update(mean, var, count)
-        return Activation(activation, negative_slope)(y if residual is None else y + residual)
+        return y
+
+    def by_torch(
+        self, x: Tensor, residual: Tensor | None, kind: Activation
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return output, mean, biased variance and count, by torch's operators."""
+        y, mean, var, count = Synchronised.apply(  # type: ignore[no-untyped-call]  # torch's
+            x, self.weight, self.bias, self.eps, self.process_group
+        )
+        return kind(y if residual is None else y + residual), mean, var, count
+
+    def by_kernels(
+        self, x: Tensor, residual: Tensor | None, kind: Activation
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `by_torch`, in the passes over memory of a layer that shares nothing."""
+        launch = autograd.launcher()
+        x = launch.readable(x)
+        y, mean, rstd, var, count = SynchronisedByKernels.apply(  # type: ignore[no-untyped-call]  # torch's
+            x, self.weight, self.bias, residual, self.eps, kind, self.process_group
+        )
+        if memory.recomputing():
+            affine = launch.Affine(mean, rstd, self.weight, self.bias)
+            build = partial(launch.normalise, x.detach(), affine, residual, kind, None)
+            memory.remember(y, build, x, residual, self.weight, self.bias, mean, rstd)
+        return y, mean, var, count
 
     @torch.no_grad()
     def update(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
@@ -154,6 +185,58 @@ class Synchronised(torch.autograd.Function):
             None,
             None,
         )
+
+
+class SynchronisedByKernels(torch.autograd.Function):
+    """activation(bn(x) + residual) by the statistics of all ranks, by the kernels.
+
+    A rank without values takes part by `Synchronised`: both gather and add up the same.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        eps: float,
+        activation: Activation,
+        group: ProcessGroup | None,
+    ) -> tuple[Tensor, ...]:
+        """Return output, mean, 1 / √(var + eps), biased variance and count."""
+        launch = autograd.launcher()
+        mean, var = launch.moments(x)
+        own = x.numel() // x.shape[1]
+        vector = torch.cat([mean, var * own, mean.new_full((1,), own)])
+        mean, var, count = merged(gathered(vector, group), x.shape[1])
+        done = launch.forward_known(x, mean, var, weight, bias, residual, eps, activation)
+        kept = autograd.kept_residual(residual, activation)
+        ctx.save_for_backward(x, mean, done.rstd, weight, bias, kept, done.bits, own / count)
+        ctx.saved = autograd.Saved(activation, eps, residual is not None)
+        ctx.group = group
+        ctx.mark_non_differentiable(mean, done.rstd, var, count)
+        return done.y, mean, done.rstd, var, count
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]  # torch's
+    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients; those of weight and bias are of this rank's batch."""
+        launch = autograd.launcher()
+        x, mean, rstd, weight, bias, kept, bits, share = ctx.saved_tensors
+        saved: autograd.Saved = ctx.saved
+        affine = launch.Affine(mean, rstd, weight, bias)
+        sums = launch.local_sums(
+            dy, x, affine, kept, bits, saved.activation, stores_inner=saved.stores_inner
+        )
+        dx = None
+        if ctx.needs_input_grad[0]:
+            everyone = torch.stack([sums.bias, sums.weight])
+            distributed.all_reduce(everyone, group=ctx.group)
+            of_all = sums._replace(bias=everyone[0], weight=everyone[1])
+            dx = launch.shared_gradient(of_all, x, affine, saved.activation, share)
+        grads = autograd.of_inputs(sums._replace(x=dx), dy, weight, bias, saved)
+        return (*grads, None, None, None)
 
 
 def local_moments(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 
 import torch
@@ -266,6 +267,36 @@ def synchronised(rank: int, world: int) -> None:
                 torch.testing.assert_close(
                     module(x).double(), reference(x.double(), None, activation), **fine
                 )
+
+
+@case
+def synchronised_kernels(rank: int, world: int) -> None:
+    """As `synchronised`, by the kernels where a rank has values, and rebuilt by them."""
+    fine = {"rtol": 1e-4, "atol": 1e-4}
+    for sizes in ([4, 1, 0], [2, 2, 2]):
+        for activation in (None, "relu", "silu"):
+            torch.manual_seed(1)
+            module = train.SyncBatchNorm(4, activation=activation)
+            for turn in range(2):
+                reference = Reference().double()
+                reference.bn.load_state_dict(module.state_dict())
+                sync_step(
+                    module, reference, sizes[:world], rank, turn, activation, torch.float32,
+                    fine,
+                )  # fmt: skip
+            x, residual, dy = (t.clone() for t in drawn(sizes, 3, torch.float32)[rank])
+            results = []
+            for context in (nullcontext(), train.recompute()):
+                inputs = [x.requires_grad_(), residual.requires_grad_()]
+                with context:
+                    y = module(*inputs)
+                    kept = y * y  # saves the output
+                results.append([y.detach(), *torch.autograd.grad(kept, inputs, dy)])
+                if len(x):
+                    names = str(y.grad_fn), str(y.grad_fn.next_functions)
+                    assert "SynchronisedByKernels" in "".join(names)
+            for plain, rebuilt in zip(*results, strict=True):
+                assert torch.equal(plain, rebuilt)
 
 
 @case

@@ -55,6 +55,11 @@ def test_statistics_are_of_all_ranks_uneven_and_empty_ones_too(tmp_path):
     run_ranks(cases, 3, tmp_path)
 
 
+def test_kernels_take_statistics_of_all_ranks(tmp_path):
+    pytest.importorskip("triton", reason="triton is not installed: no kernels to interpret")
+    run_ranks(["synchronised_kernels"], 3, tmp_path, TRITON_INTERPRET="1")
+
+
 @pytest.mark.slow
 def test_kernels_get_plain_tensors_of_sharded_weights(tmp_path):
     pytest.importorskip("triton", reason="triton is not installed: no kernels to interpret")

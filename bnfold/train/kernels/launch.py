@@ -442,14 +442,93 @@ def backward(
             call = plan.call(backward_alone_call, name, slope)
             call(dy, x, residual, bits, inner, dx, dweight, dbias, *affine)
         else:
-            parts = vector(x, 2, plan.splits[1], channels)
-            call = plan.call(sums_call, name, slope)
-            call(dy, x, residual, bits, inner, None, parts, *affine)
-            plan.call(finish_sums_call)(parts, dweight, dbias)
-            dx = torch.empty_like(x)
-            call = plan.call(gradient_call, name if inner is None else None, slope)
-            call(dy if inner is None else inner, x, dx, dweight, dbias, *affine)
+            add_up(dy, x, affine, residual, bits, activation, inner, dweight, dbias)
+            dx = differentiate(dy, x, affine, activation, inner, dweight, dbias)
     return Gradients(dx, dweight, dbias, inner)
+
+
+def add_up(
+    dy: Tensor,
+    x: Tensor,
+    affine: Affine,
+    residual: Tensor | None,
+    bits: Tensor | None,
+    activation: Activation,
+    inner: Tensor | None,
+    dweight: Tensor,
+    dbias: Tensor,
+) -> None:
+    """Fill the gradients of weight and bias, and `inner` where it is stored; all laid out."""
+    plan = plan_of(x)
+    parts = vector(x, 2, plan.splits[1], plan.layout.channels)
+    call = plan.call(sums_call, activation.name, activation.negative_slope)
+    call(dy, x, residual, bits, inner, None, parts, *affine)
+    plan.call(finish_sums_call)(parts, dweight, dbias)
+
+
+def differentiate(
+    dy: Tensor,
+    x: Tensor,
+    affine: Affine,
+    activation: Activation,
+    inner: Tensor | None,
+    dweight: Tensor,
+    dbias: Tensor,
+) -> Tensor:
+    """Return the gradient of x from known sums over the batch; all laid out."""
+    dx = torch.empty_like(x)
+    left = activation.name if inner is None else None
+    call = plan_of(x).call(gradient_call, left, activation.negative_slope)
+    call(dy if inner is None else inner, x, dx, dweight, dbias, *affine)
+    return dx
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of each channel, in float32."""
+    plan = plan_of(x)
+    channels = plan.layout.channels
+    mean, rstd, var = (vector(x, channels) for _ in range(3))
+    parts = vector(x, 3, plan.splits[0], channels)
+    with on_device_of(x):
+        plan.call(statistics_call)(x, parts)
+        finish = plan.call(finish_statistics_call, 1.0, 0.0)
+        finish(x, parts, mean, rstd, var, None, None, None)
+    return mean, var
+
+
+def local_sums(
+    dy: Tensor,
+    x: Tensor,
+    affine: Affine,
+    residual: Tensor | None,
+    bits: Tensor | None,
+    activation: Activation,
+    *,
+    stores_inner: bool,
+) -> Gradients:
+    """As `backward` up to where other ranks have a say: x has no gradient yet, but dy."""
+    dy = laid_out_like(dy, x)
+    if residual is not None:
+        residual = laid_out_like(residual, x)
+    inner = torch.empty_like(x) if stores_inner else None
+    channels = plan_of(x).layout.channels
+    dweight, dbias = vector(x, channels), vector(x, channels)
+    with on_device_of(x):
+        add_up(dy, x, affine, residual, bits, activation, inner, dweight, dbias)
+    return Gradients(dy, dweight, dbias, inner)
+
+
+def shared_gradient(
+    sums: Gradients, x: Tensor, affine: Affine, activation: Activation, share: Tensor
+) -> Tensor:
+    """Return the gradient of x; `share` is what this rank has of all values of a channel."""
+    _, product, inner_sum, inner = sums
+    if product is None or inner_sum is None:
+        raise ValueError("the sums of all ranks are wanted")
+    with on_device_of(x):
+        # The kernel divides by this rank's values.
+        along, even = product * share, inner_sum * share
+        return differentiate(sums.x, x, affine, activation, inner, along, even)
 
 
 def forward_known(
