@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
+from bnfold.errors import UsageError
 from bnfold.train.functional import batch_norm, checked_activation
 
 if TYPE_CHECKING:
@@ -25,6 +27,32 @@ def as_leaf(module: nn.Module, stand_in: Any, *told: Any) -> Tensor:
     return called
 
 
+class RefusesConversion:
+    """An attribute that is not there, but notices who asks.
+
+    torch's `SyncBatchNorm.convert_sync_batchnorm` replaces every BatchNorm by its own, which
+    knows no activation and never is frozen: a model would go on training, without its ReLUs.
+    Whether there is a `qconfig` is the one thing that it asks of a module that others do not.
+    """
+
+    def __get__(self, module: FusedBatchNorm | None, _owner: type) -> Any:
+        """Raise AttributeError, or UsageError where torch's conversion loses something."""
+        caller = sys._getframe(1)  # noqa: SLF001  # the only way to know
+        converts = (
+            caller.f_code.co_name == "convert_sync_batchnorm"
+            and caller.f_globals.get("__name__") == nn.modules.batchnorm.__name__
+        )
+        if module is not None and converts and (module.activation or module.frozen):
+            lost = f"the activation {module.activation!r}" if module.activation else "frozen"
+            raise UsageError(
+                "this BatchNorm cannot become torch's SyncBatchNorm",
+                where=repr(module),
+                why=f"torch's module has no place for {lost}: it would be dropped",
+                remedy="call bnfold.train.convert_sync_batchnorm in place of torch's",
+            )
+        raise AttributeError("qconfig")
+
+
 class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch's base has no public name
     """activation(bn(x) + residual); a torch BatchNorm in every other respect.
 
@@ -37,6 +65,7 @@ class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch'
         **kwargs: As of torch's BatchNorm.
     """
 
+    qconfig = RefusesConversion()
     takes_more = True  # a call may ask for a residual and an activation
     # Of the class too: a module that torch made, or pickled, has no attributes of ours.
     activation: str | None = None

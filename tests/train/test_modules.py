@@ -16,6 +16,7 @@ from torch import nn  # noqa: E402  # after the skip
 from torch.utils.checkpoint import checkpoint  # noqa: E402  # after the skip
 
 from bnfold import train  # noqa: E402  # after the skip
+from bnfold.errors import UsageError  # noqa: E402  # after the skip
 from bnfold.train import functional  # noqa: E402  # after the skip
 from bnfold.train.kernels.reference import Activation  # noqa: E402  # after the skip
 
@@ -202,6 +203,25 @@ def test_state_dicts_go_both_ways(device):
     assert_same(mine.cpu().buffers(), theirs.buffers())
     assert isinstance(mine, nn.BatchNorm2d)
     assert "activation='silu'" in repr(mine)
+
+
+@pytest.mark.parametrize("settings", [{"activation": "relu"}, {"frozen": True}], ids=str)
+def test_torchs_sync_batch_norm_does_not_drop_what_it_has_no_place_for(settings):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), train.BatchNorm2d(4, **settings))
+    with pytest.raises(UsageError, match=r"call bnfold\.train\.convert_sync_batchnorm"):
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert type(model[1]) is train.BatchNorm2d
+    assert not hasattr(model[1], "qconfig")
+    model[1].qconfig = "kept"
+    assert copy.deepcopy(model)[1].qconfig == "kept"
+
+
+def test_torchs_sync_batch_norm_takes_what_it_has_a_place_for():
+    model = train.convert(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()))
+    other = nn.SyncBatchNorm.convert_sync_batchnorm(model).eval()
+    assert type(other[0]) is nn.SyncBatchNorm
+    x = torch.randn(2, 4, 3, 3)
+    assert torch.equal(other(x), torch.relu(nn.BatchNorm2d(4).eval()(x)))
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
