@@ -37,6 +37,12 @@ KERNELS = [
     if not any(f" {kernel.__name__}(" in other.src.partition(":\n")[2] for other in FUNCTIONS)
 ]
 VARIANTS = list(kernel_registers.variants())
+# Their work is split, and they are of a ResNet.
+SPLIT = [
+    variant
+    for variant in VARIANTS
+    if variant.kernel in ("statistics", "sums") and variant.activation in (None, "relu")
+]
 
 
 @pytest.mark.parametrize("capability", kernel_registers.CAPABILITIES)
@@ -53,6 +59,22 @@ def test_kernels_fit_registers_and_use_wide_access(capability):
         if used.wide_loads < loads or used.wide_stores < stores:
             faults.append(f"{variant.title}: {loads} loads, {stores} stores needed: {used}")
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("variant", SPLIT, ids=lambda v: v.title)
+def test_programs_of_one_wave_fit_a_multiprocessor(variant):
+    """What the splits are chosen by: a last wave of a few keeps all others waiting."""
+    if variant.kernel not in ("statistics", "sums") or variant.activation not in (
+        None,
+        "relu",
+    ):
+        pytest.skip("its work is not split, or it is no kernel of a ResNet")
+    used = kernel_registers.compile_ahead(variant, 90)
+    launch = variant.launch(90)
+    by_warp = -(-used.registers // 8) * 8 * 32
+    assert by_warp * launch.warps * launch.programs <= 2**16
+    in_flight = 32 * launch.warps * launch.programs * launch.elements // (32 * launch.warps)
+    assert in_flight * kernel_registers.ITEMSIZE[variant.storage] * variant.reads >= 24 * 1024
 
 
 def type_of(name, size):

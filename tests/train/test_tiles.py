@@ -72,9 +72,25 @@ def test_tiles_cover_a_tensor_and_no_split_is_empty(layout, kernel, itemsize, wa
     split = tiles.split_of(tile, layout, wanted)
     needed = tiles.tiles_of(tile, layout)
     assert needed <= split.splits * split.steps < needed + split.splits
-    assert split.splits <= tiles.MAX_SPLITS
+    assert 1 <= split.splits <= min(needed, tiles.MAX_SPLITS)
     across = split.channel_blocks * (tile.length if isinstance(layout, Rows) else 1)
     assert across >= layout.channels
+
+
+@pytest.mark.parametrize("side", [Rows, Planes])
+@pytest.mark.parametrize("kernel", ["statistics", "sums"])
+@pytest.mark.parametrize(("channels", "width"), [(64, 112), (256, 56), (512, 28), (2048, 7)])
+def test_a_large_tensor_leaves_little_of_a_device_idle(side, kernel, channels, width):
+    """Of an H100, in every wave, by what the slowest program has to do."""
+    size = width * width
+    layout = Rows(256 * size, channels) if side is Rows else Planes(256, channels, size)
+    launch = tiles.packaged().launch_of(kernel, 90, layout, 2)
+    tile = tiles.tile_of(launch, layout, 2, tiles.lines_of(layout, kernel))
+    held = 132 * launch.programs
+    split = tiles.split_of(tile, layout, held)
+    waves = -(-split.splits * split.channel_blocks // held)
+    work = tiles.tiles_of(tile, layout) * split.channel_blocks
+    assert work > 0.85 * held * waves * split.steps
 
 
 @given(shape=st.lists(st.integers(1, 4), min_size=2, max_size=5), data=st.data())

@@ -27,6 +27,8 @@ KERNELS: Final[tuple[Kernel, ...]] = get_args(Kernel)
 FILE: Final = Path(__file__).with_name("launches.json")
 MAX_SPLITS: Final = 512  # the kernels that finish hold all splits of a channel at once
 MIN_LENGTH: Final = 16
+MOST_WAVES: Final = 4
+ENOUGH: Final = 0.95  # of a device at work: more is not worth more splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Launch:
         elements: Of a tile; a power of two.
         row_bytes: Of the contiguous side of a tile where rows are read; a power of two.
         warps: Of one program.
-        programs: Per multiprocessor, where the work is split.
+        programs: Where the work is split, how many a multiprocessor holds at a time; elsewhere
+            how many it is to get at least.
         steps: At most so many tiles per program. A kernel that works alone, in one launch, is
             taken where so many tiles are all there is; 0 means never.
     """
@@ -240,11 +243,21 @@ def blocks_of(tile: Tile, layout: Planes) -> int:
     return -(-layout.size // tile.length)
 
 
-def split_of(tile: Tile, layout: Layout, wanted_programs: int) -> Split:
-    """Share the tiles out over about as many programs as wanted."""
+def split_of(tile: Tile, layout: Layout, held: int) -> Split:
+    """Share the tiles out over programs that keep a device busy which holds `held` at a time.
+
+    Programs of one wave end together; a last wave of a few keeps the others waiting, and so
+    does a program that has one tile more. The fewest splits are taken that leave little idle.
+    """
     tiles = tiles_of(tile, layout)
     by_rows = isinstance(layout, Rows)
     blocks = -(-layout.channels // tile.length) if by_rows else layout.channels
-    splits = max(1, min(MAX_SPLITS, tiles, -(-wanted_programs // blocks)))
-    steps = -(-tiles // splits)
-    return Split(blocks, -(-tiles // steps), steps)
+
+    def busy(splits: int) -> float:
+        waves = -(-splits * blocks // held)
+        steps = -(-tiles // splits)
+        return min(ENOUGH, tiles * blocks / (held * waves * steps))
+
+    most = max(1, min(MAX_SPLITS, tiles, -(-MOST_WAVES * held // blocks)))
+    splits = max(range(1, most + 1), key=busy)
+    return Split(blocks, splits, -(-tiles // splits))
