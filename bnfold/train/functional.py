@@ -77,7 +77,9 @@ def batch_norm(
         y = nn.functional.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
         return kind(y if residual is None else y + residual)
     _refuse_single_values(x)
-    run = fused if can_fuse(x) else plain_recomputed if memory.recomputing() else plain
+    run = fused if can_fuse(x) else plain
+    if run is plain and memory.recomputing() and memory.is_worth_it(x, residual):
+        run = plain_recomputed
     if running_mean is None or running_var is None:
         running_mean = running_var = None
     running = Running(running_mean, running_var, num_batches_tracked, momentum)
@@ -176,7 +178,9 @@ def plain_recomputed(
 
     y: Tensor = checkpoint(normalise, x, weight, bias, residual, use_reentrant=False)
     build = partial(normalise, x.detach(), weight, bias, residual)  # type: ignore[arg-type]  # absent ones pass through
-    return memory.remember(y, build, x, residual, weight, bias)
+    memory.hold(x)
+    memory.remember(y, build, x, residual, weight, bias)
+    return y
 
 
 def fused(

@@ -3,6 +3,9 @@
 What follows a BatchNorm, mostly a convolution, saves the layer's output for its own backward,
 although the layer itself saves its input already. Inside `recompute()` that output is not
 kept: the backward builds it again from the input and the batch's statistics, bit for bit.
+
+With a residual it is built from that, too; so it is only where something keeps the residual
+anyway. In a chain of residual blocks that is every other output.
 """
 
 from __future__ import annotations
@@ -30,15 +33,12 @@ class Recipe:
         self, build: Callable[[], Tensor], sources: tuple[Tensor | None, ...]
     ) -> None:
         self.sources = tuple(source.detach() for source in sources if source is not None)
-        self.kept: Tensor | None = None  # the output itself, where something keeps it anyway
         self._build = build
         self._versions = [source._version for source in self.sources]  # noqa: SLF001  # torch names it so
         self._built: weakref.ref[Tensor] | None = None
 
     def build(self) -> Tensor:
         """Return the output; the same tensor for all who ask while it lives."""
-        if self.kept is not None:
-            return self.kept
         built = None if self._built is None else self._built()
         if built is not None:
             return built
@@ -103,9 +103,10 @@ class Entry:
 
 @dataclass(eq=False)
 class Ledger:
-    """The outputs that can be rebuilt, by their storage."""
+    """The outputs that can be rebuilt, and what is kept as it is, by their storage."""
 
     entries: dict[int, Entry] = field(default_factory=dict)
+    held: dict[int, Any] = field(default_factory=dict)
 
     def find(self, tensor: Tensor) -> Recipe | View | None:
         """Return how a tensor can be rebuilt, or None."""
@@ -121,7 +122,32 @@ class Ledger:
 
     def pack(self, tensor: Tensor) -> Tensor | Recipe | View:
         """Say what is kept in place of a tensor that autograd saves."""
-        return self.find(tensor) or tensor
+        found = self.find(tensor)
+        if found is not None:
+            return found
+        self.hold(tensor)
+        return tensor
+
+    def hold(self, tensor: Tensor) -> None:
+        """Note that something keeps this tensor until the backward."""
+        if tensor.layout is torch.strided:
+            storage: Any = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]  # torch's
+            self.held[tensor.untyped_storage()._cdata] = storage  # noqa: SLF001  # its address
+
+    def holds(self, tensor: Tensor | None) -> bool:
+        """Something keeps this tensor anyway; nothing at all is always there."""
+        if tensor is None:
+            return True
+        if tensor.layout is not torch.strided:
+            return False
+        storage = self.held.get(tensor.untyped_storage()._cdata)  # noqa: SLF001  # its address
+        return storage is not None and not storage.expired()
+
+    def forget(self) -> None:
+        """Drop what nobody can ask for: its memory is gone, and with it what it rests on."""
+        gone = [key for key, entry in self.entries.items() if entry.storage.expired()]  # type: ignore[no-untyped-call]  # torch's
+        for key in gone:
+            del self.entries[key]
 
 
 def unpack(kept: Tensor | Recipe | View) -> Tensor:
@@ -158,8 +184,8 @@ def recomputing() -> bool:
 def recompute() -> Iterator[None]:
     """Run the forward pass without keeping the outputs of our BatchNorm layers.
 
-    Only the forward pass needs to be inside. Outputs that serve as a residual stay: the layer
-    that adds them is rebuilt from them. It is about the calling thread alone.
+    Only the forward pass needs to be inside. Of outputs that are each other's residual every
+    other one stays: the next one is rebuilt from it. It is about the calling thread alone.
     """
     ledger = Ledger()
     _state.ledgers.append(ledger)
@@ -170,20 +196,32 @@ def recompute() -> Iterator[None]:
         _state.ledgers.remove(ledger)
 
 
-def remember(
-    y: Tensor, build: Callable[[], Tensor], x: Tensor, *others: Tensor | None
-) -> Tensor:
-    """Note that y can be rebuilt from x and the others; the first of them is the residual."""
+def is_worth_it(x: Tensor, residual: Tensor | None) -> bool:
+    """Nothing more would be kept if x and the residual were, for a layer to be run again."""
     ledger = _state.ledgers[-1]
-    residual = others[0]
-    recipe = Recipe(build, (x, *others))
-    of_residual = None if residual is None else ledger.find(residual)
-    if isinstance(of_residual, Recipe) and residual is not None:
-        of_residual.kept = residual.detach()
-    ledger.entries[y.untyped_storage()._cdata] = Entry.of(y, recipe)  # noqa: SLF001  # its address
+    return ledger.find(x) is None and ledger.holds(residual)
+
+
+def hold(x: Tensor) -> None:
+    """Note that x is kept without autograd's knowing, as a checkpoint keeps its arguments."""
+    _state.ledgers[-1].hold(x)
     for count in _state.counts:
-        count.note(recipe)
-    return y
+        count.note(x)
+
+
+def remember(
+    y: Tensor,
+    build: Callable[[], Tensor],
+    x: Tensor,
+    residual: Tensor | None,
+    *others: Tensor | None,
+) -> None:
+    """Note that y can be rebuilt from the others, if what is as large as y is kept anyway."""
+    ledger = _state.ledgers[-1]
+    ledger.forget()
+    if ledger.holds(x) and ledger.holds(residual):
+        recipe = Recipe(build, (x, residual, *others))
+        ledger.entries[y.untyped_storage()._cdata] = Entry.of(y, recipe)  # noqa: SLF001  # its address
 
 
 @dataclass(frozen=True, slots=True)

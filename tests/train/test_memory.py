@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -74,10 +76,80 @@ def test_recomputing_saves_bytes_of_every_inner_layer(device):
     # x; then what each of six layers normalises, and six outputs, all read by convolutions.
     small = 8 * size // 32 + 4096  # signs, one bit per value; vectors of eight channels
     assert 13 * size <= kept.total_bytes <= 13 * size + small
-    # Outputs stay that are a residual (the first block's); five of thirteen go.
+    # The second block's output stays: its residual, the first block's, is rebuilt. Five go.
     assert 8 * size <= less.total_bytes <= 8 * size + small
     assert "0.bn1" in kept.layers
     assert "in all" in str(less)
+
+
+def test_of_a_chain_of_residuals_every_other_output_is_rebuilt(device):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(*(Block() for _ in range(4)), nn.Conv2d(8, 4, 1)), net(device)[1]
+    model.to(device)
+    other = copy.deepcopy(model)
+    kept = results(model, train_step(model, x))
+    with train.recompute():
+        y = train_step(other, x)
+    for first, second in zip(kept, results(other, y), strict=True):
+        assert torch.equal(first, second)
+    with train.recompute():
+        less = train.saved_bytes(model, x).total_bytes
+    # x, what twelve layers normalise, and the outputs of the second and the fourth block.
+    size = x.numel() * 4
+    assert 15 * size <= less <= 15 * size + 16 * size // 32 + 8192
+
+
+class Branches(nn.Module):
+    """Outputs are added that nothing else keeps, as in RepVGG and MobileOne."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(8, 8, 1, bias=False) for _ in range(3))
+        self.bns = nn.ModuleList(train.BatchNorm2d(8) for _ in range(3))
+        self.last = train.BatchNorm2d(8, activation="relu")
+
+    def forward(self, x):
+        y = None
+        for conv, bn in zip(self.convs, self.bns, strict=True):
+            y = bn(conv(x), y)
+        return self.last(x, y)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(Branches(), Branches(), Branches()),
+        lambda: nn.Sequential(Block(None), Block("silu"), Branches()),
+        lambda: nn.Sequential(*(train.BatchNorm2d(8, activation="silu") for _ in range(4))),
+    ],
+    ids=["branches", "blocks", "norms"],
+)
+def test_recomputing_never_keeps_more(device, make):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(make(), nn.Conv2d(8, 4, 1)).to(device), net(device)[1]
+    other = copy.deepcopy(model)
+    kept = results(model, train_step(model, x))
+    with train.recompute():
+        y = train_step(other, x)
+    for first, second in zip(kept, results(other, y), strict=True):
+        assert torch.equal(first, second)
+    plain = train.saved_bytes(model, x).total_bytes
+    with train.recompute():
+        assert train.saved_bytes(model, x).total_bytes <= plain
+
+
+def test_an_output_that_nobody_saves_leaves_nothing_behind(device):
+    """What it would have been rebuilt from is not held until the forward ends."""
+    bn = train.BatchNorm2d(8).to(device)
+    with train.recompute():
+        for _ in range(3):
+            x = torch.randn(2, 8, 4, 4, device=device)
+            gone = weakref.ref(x)
+            y = bn(x)
+            del x, y
+            bn(torch.randn(2, 8, 4, 4, device=device))
+            gc.collect()
+            assert gone() is None
 
 
 def test_saved_bytes_leaves_the_model_as_it_was(device):
