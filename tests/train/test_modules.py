@@ -179,6 +179,26 @@ def test_any_residual_that_torch_adds(device, tensor):
     torch.testing.assert_close(y, expected, **CLOSE)
 
 
+@pytest.mark.parametrize("evaluates", [False, True])
+@pytest.mark.parametrize(
+    ("residual", "error", "said"),
+    [
+        (torch.ones(3, 5, 5, 5), ValueError, r"\(3, 5, 5, 5\).*\(3, 4, 5, 5\)"),
+        (torch.ones(3, 4, 5, 5, device="meta"), ValueError, "the residual is on meta"),
+        ("relu", TypeError, "activation='relu'"),
+    ],
+    ids=["shape", "device", "name"],
+)
+def test_a_residual_that_cannot_be_added_changes_nothing(
+    device, residual, error, said, evaluates
+):
+    bn = train.BatchNorm2d(4).to(device).train(not evaluates)
+    with pytest.raises(error, match=said):
+        bn(torch.randn(3, 4, 5, 5, device=device), residual)
+    assert bn.num_batches_tracked.item() == 0
+    assert bn.running_mean.eq(0).all()
+
+
 def test_inputs_in_any_layout(device):
     x = torch.randn(6, 3, 8, 5, device=device).transpose(0, 2)[:, :, ::2]
     mine, theirs = train.BatchNorm2d(3), nn.BatchNorm2d(3)
