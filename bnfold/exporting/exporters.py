@@ -209,8 +209,7 @@ def _by_torchscript(request: Request, path: Path) -> None:
         model, args = _Flat(model, example).eval(), example.tensors
     named = zip(example.names, request.axes.by_tensor, strict=True)
     given = zip(request.outputs, request.output_axes, strict=False)
-    # Where it fails, it prints the whole graph to stdout, whatever `verbose` says.
-    with mock.patch.object(torch._C, "_jit_onnx_log", create=True):  # noqa: SLF001  no switch
+    with _spelled_out_attention(), _no_dumps():
         torch.onnx.export(
             model,
             tuple(args),
@@ -224,6 +223,24 @@ def _by_torchscript(request: Request, path: Path) -> None:
             output_names=list(request.outputs),
             dynamic_axes={name: dict(axes) for name, axes in (*named, *given) if axes},
         )
+
+
+@contextmanager
+def _spelled_out_attention() -> Iterator[None]:
+    """Have attention use operators that ONNX has: in evaluation torch uses one of its own."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _no_dumps() -> Iterator[None]:
+    """Keep TorchScript from printing the graph to stdout where it fails, `verbose` or not."""
+    with mock.patch.object(torch._C, "_jit_onnx_log", create=True):  # noqa: SLF001  no switch
+        yield
 
 
 @contextmanager

@@ -359,6 +359,26 @@ def test_an_opset_that_is_not_written_is_an_error(exporter, opset, said, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv1d(8, 8, 1), nn.BatchNorm1d(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        y = self.bn(self.conv(x)).transpose(1, 2)
+        return self.attention(y, y, y)[0]
+
+
+def test_attention_is_traced_as_plain_operators(tmp_path):
+    """In evaluation, without gradients, torch computes it by one operator of its own."""
+    bnfold.export(
+        Attending().eval(), torch.randn(2, 8, 5), tmp_path / "o.onnx", exporter="torchscript"
+    )
+    assert "BatchNormalization" not in operators(tmp_path / "o.onnx")
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_arguments_on_another_device_than_the_module(tmp_path):
     with pytest.raises(ModelError, match="does not run") as caught:
         bnfold.export(nets.conv_bn(), nets.image().to("meta"), tmp_path / "o.onnx")
