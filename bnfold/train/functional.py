@@ -187,7 +187,8 @@ def plain(
             share_now = running.counter.to(running.mean.dtype).reciprocal()
             running.mean.copy_((1 - share_now) * running.mean + share_now * mean)
             running.var.copy_((1 - share_now) * running.var + share_now * var)
-    return activation(y if residual is None else y + residual)
+    y = y if residual is None else y + residual
+    return activation(y) if autograd.is_traced(x) else activation.onto(y)
 
 
 def plain_recomputed(
