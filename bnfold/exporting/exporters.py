@@ -91,6 +91,9 @@ def written(request: Request, exporter: str, path: Path) -> tuple[str, ...]:
         with _quiet() as remarks, torch.no_grad():
             export(request, path)
     except Exception as error:
+        bottom = _bottom(error)
+        if isinstance(bottom, OSError):
+            raise bottom from None  # the disk is no fault of module or exporter
         raise ModelError(
             f"torch's {exporter} exporter cannot write this module",
             where=type(request.model).__name__,
@@ -259,10 +262,16 @@ def _quiet() -> Iterator[list[warnings.WarningMessage]]:
             logger.setLevel(level)
 
 
-def _said(error: BaseException) -> str:
-    """Return the first lines that say something, of the error at the bottom."""
+def _bottom(error: BaseException) -> BaseException:
+    """Return the error that the others were raised from."""
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def _said(error: BaseException) -> str:
+    """Return the first lines that say something, of the error at the bottom."""
+    error = _bottom(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[0] if lines else ""
     if said.endswith(":"):  # it announces what comes: that is what matters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -196,3 +197,15 @@ def test_a_file_of_anything_else_is_no_file_of_weights(data, run, folder):
     assert done.returncode == 3
     assert "cannot read the weights" in done.stderr
     assert "weights_only" not in done.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_full_disk_is_said_to_be_full(run, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bnfold.exporting.sources.source_named", full)
+    done = run("nets:called", "-o", "o.onnx")
+    assert done.returncode == 3
+    assert "why:   No space left on device" in done.stderr
+    assert "TMPDIR" in done.stderr

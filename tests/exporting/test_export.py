@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -377,6 +378,20 @@ def test_attention_is_traced_as_plain_operators(tmp_path):
     )
     assert "BatchNormalization" not in operators(tmp_path / "o.onnx")
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@both
+def test_a_full_disk_is_not_laid_on_the_exporter(exporter, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    with pytest.raises(OutputError, match="on the way") as caught:
+        bnfold.export(
+            nets.conv_bn(), nets.image(), tmp_path / "o.onnx", exporter=exporter, verify=False
+        )
+    assert caught.value.why == "No space left on device"
+    assert "TMPDIR" in caught.value.remedy
 
 
 def test_arguments_on_another_device_than_the_module(tmp_path):
