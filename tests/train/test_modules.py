@@ -166,6 +166,11 @@ def test_a_batch_of_one_value_is_refused_as_by_torch(device):
         train.BatchNorm2d(4, activation="tanh")
 
 
+def test_an_activation_in_the_place_of_eps_is_noticed():
+    with pytest.raises(TypeError, match="activation='relu'"):
+        train.BatchNorm2d(4, "relu")
+
+
 @pytest.mark.parametrize("tensor", ["broadcast", "wider", "strided"])
 def test_any_residual_that_torch_adds(device, tensor):
     x = torch.randn(3, 4, 5, 5, device=device)
