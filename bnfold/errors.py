@@ -45,6 +45,18 @@ class OutputError(BnfoldError):
     """The result cannot be written where it was asked for."""
 
 
+def refused_by_disk(error: OSError) -> OutputError:
+    """Return what to say of a file on the way that cannot be written: mostly, a full disk."""
+    import tempfile  # what only an error needs
+
+    return OutputError(
+        "cannot write a file that is needed on the way",
+        where=str(error.filename or tempfile.gettempdir()),
+        why=error.strerror or str(error),
+        remedy="free some space, or set TMPDIR to a folder that is writable and has some",
+    )
+
+
 class UsageError(BnfoldError):
     """The call itself makes no sense."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import pickle
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 import torch
 
 from bnfold.errors import DataError, OutputError, UsageError
+from bnfold.exporting.sources import unreadable
 from models.training import Training
 
 _FORMAT: Final = 1
@@ -75,10 +75,11 @@ def resume(training: Training, folder: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler meets what is no pickle with errors of any kind
+        raise _unusable(path, unreadable(error)) from error
+    try:
         _check_form(saved)
-    except pickle.UnpicklingError as error:
-        raise _unusable(path, "it is no file of torch.save, or not of tensors only") from error
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise _unusable(path, f"{type(error).__name__}: {error}") from error
     return saved
 

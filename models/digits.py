@@ -6,6 +6,8 @@ The split lies beside this file, so that training needs no other package and no 
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
@@ -65,6 +67,8 @@ def split() -> dict[str, dict[str, np.ndarray]]:
 
 def main() -> None:
     """Write both parts beside this file."""
+    if importlib.util.find_spec("sklearn") is None:
+        sys.exit("error: scikit-learn is not installed\n  next:  pip install scikit-learn")
     for part, arrays in split().items():
         np.savez_compressed(HERE / f"digits_{part}.npz", **arrays)
 

@@ -155,7 +155,12 @@ def make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = error.strerror or str(error)
-        raise UsageError("cannot make a folder", where=str(folder), why=why) from error
+        raise UsageError(
+            "cannot make a folder",
+            where=str(folder),
+            why=why,
+            remedy="name another --output: a folder that you may write to",
+        ) from error
 
 
 def train_one(

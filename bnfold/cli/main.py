@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -10,7 +11,7 @@ from typing import Final
 import click
 
 from bnfold import __version__
-from bnfold.errors import BnfoldError
+from bnfold.errors import BnfoldError, refused_by_disk
 
 _COMMANDS: Final = {
     "fold": "Fold affine maps into neighbouring weights and check the result.",
@@ -21,6 +22,7 @@ _COMMANDS: Final = {
 }
 _UNUSABLE: Final = 3
 _INTERRUPTED: Final = 130
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _LazyGroup(click.Group):
@@ -77,6 +79,8 @@ def main() -> None:
 
 
 def _unexpected(error: Exception) -> BnfoldError:
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return refused_by_disk(error)
     return BnfoldError(
         "bnfold met something it does not know how to handle; nothing was written",
         where=" ".join(sys.argv[1:]),

@@ -32,8 +32,20 @@ def first_call(model: nn.Module, example: Example) -> object:
                 for name, one in zip(example.names, example.tensors, strict=True)
             ),
             why=f"{type(error).__name__}: {error}".splitlines()[0],
-            remedy="give arguments that the module takes",
+            remedy=_to_one_device(model, example) or "give arguments that the module takes",
         ) from error
+
+
+def _to_one_device(model: nn.Module, example: Example) -> str:
+    """Say where module and arguments are, if that is not one device."""
+    where = {str(one.device) for one in (*model.parameters(), *model.buffers())}
+    given = {str(one.device) for one in example.tensors}
+    if len(where | given) < 2:
+        return ""
+    return (
+        f"the module is on {' and '.join(sorted(where)) or 'no device'}, the arguments are on"
+        f" {' and '.join(sorted(given))}: move them to one device"
+    )
 
 
 def calls_to_try(

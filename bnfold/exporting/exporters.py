@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import onnx
 import torch
@@ -90,19 +91,37 @@ def written(request: Request, exporter: str, path: Path) -> tuple[str, ...]:
         with _quiet() as remarks, torch.no_grad():
             export(request, path)
     except Exception as error:
-        other = "torchscript" if exporter == "dynamo" else "dynamo"
+        bottom = _bottom(error)
+        if isinstance(bottom, OSError):
+            raise bottom from None  # the disk is no fault of module or exporter
         raise ModelError(
             f"torch's {exporter} exporter cannot write this module",
             where=type(request.model).__name__,
             why=_said(error),
-            remedy=f"try the {other} exporter",
+            remedy=_remedy(error, exporter, request.opset),
         ) from error
     proto = onnx.load(path, load_external_data=False)
+    _check_opset(proto, request.opset, exporter)
     forget_the_machine(proto)
     path.write_bytes(proto.SerializeToString())
     check_valid(path, f"the file of torch's {exporter} exporter")
     traced = [one for one in remarks if issubclass(one.category, TracerWarning)]
     return tuple(dict.fromkeys(_first_sentence(str(one.message)) for one in traced))
+
+
+def _check_opset(proto: onnx.ModelProto, asked: int | None, exporter: str) -> None:
+    """Refuse a file in another opset than was asked for: dynamo writes its own, in silence.
+
+    Raises:
+        ModelError: Naming both.
+    """
+    wrote = next((one.version for one in proto.opset_import if not one.domain), asked)
+    if asked not in (None, wrote):
+        raise ModelError(
+            f"torch's {exporter} exporter does not write opset {asked}",
+            why=f"it wrote opset {wrote}: it cannot convert this module to that one",
+            remedy="ask for another opset, or for none; or try the other exporter",
+        )
 
 
 def _first_sentence(text: str) -> str:
@@ -193,19 +212,38 @@ def _by_torchscript(request: Request, path: Path) -> None:
         model, args = _Flat(model, example).eval(), example.tensors
     named = zip(example.names, request.axes.by_tensor, strict=True)
     given = zip(request.outputs, request.output_axes, strict=False)
-    torch.onnx.export(
-        model,
-        tuple(args),
-        str(path),
-        dynamo=False,
-        verbose=False,
-        training=TrainingMode.PRESERVE,
-        do_constant_folding=False,
-        opset_version=request.opset or _OPSET_OF_TORCHSCRIPT,
-        input_names=list(example.names),
-        output_names=list(request.outputs),
-        dynamic_axes={name: dict(axes) for name, axes in (*named, *given) if axes},
-    )
+    with _spelled_out_attention(), _no_dumps():
+        torch.onnx.export(
+            model,
+            tuple(args),
+            str(path),
+            dynamo=False,
+            verbose=False,
+            training=TrainingMode.PRESERVE,
+            do_constant_folding=False,
+            opset_version=request.opset or _OPSET_OF_TORCHSCRIPT,
+            input_names=list(example.names),
+            output_names=list(request.outputs),
+            dynamic_axes={name: dict(axes) for name, axes in (*named, *given) if axes},
+        )
+
+
+@contextmanager
+def _spelled_out_attention() -> Iterator[None]:
+    """Have attention use operators that ONNX has: in evaluation torch uses one of its own."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _no_dumps() -> Iterator[None]:
+    """Keep TorchScript from printing the graph to stdout where it fails, `verbose` or not."""
+    with mock.patch.object(torch._C, "_jit_onnx_log", create=True):  # noqa: SLF001  no switch
+        yield
 
 
 @contextmanager
@@ -224,10 +262,33 @@ def _quiet() -> Iterator[list[warnings.WarningMessage]]:
             logger.setLevel(level)
 
 
-def _said(error: BaseException) -> str:
-    """Return the first line that says something, of the error at the bottom."""
+def _bottom(error: BaseException) -> BaseException:
+    """Return the error that the others were raised from."""
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def _said(error: BaseException) -> str:
+    """Return the first lines that say something, of the error at the bottom."""
+    error = _bottom(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[0] if lines else ""
+    if said.endswith(":"):  # it announces what comes: that is what matters
+        said = " ".join(lines[:2])
     return f"{type(error).__name__}: {said}"[:_MOST_WORDS]
+
+
+def _remedy(error: BaseException, exporter: str, opset: int | None) -> str:
+    """Return what helps against what an exporter says; another exporter is the last resort."""
+    said = _said(error)
+    if "inferred a static shape" in said:
+        return "leave this size closed: the module takes no other"
+    other = "torchscript" if exporter == "dynamo" else "dynamo"
+    if "data-dependent" in said:
+        return (
+            "write the branch as torch.where or torch.cond; the torchscript exporter would"
+            " write the way that the example takes, and the verification would find that"
+        )
+    asked = "" if opset is None else ", or another opset"
+    return f"try the {other} exporter{asked}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.errors import UsageError
+from bnfold.errors import UsageError, refused_by_disk
 from bnfold.exporting.presence import require_torch
 from bnfold.model.save import check_writable
 from bnfold.runtime import require
@@ -97,8 +97,11 @@ def export(
         seed=seed,
         tell=progress or _silent,
     )
-    with tempfile.TemporaryDirectory(prefix="bnfold-export-") as folder:
-        return carried_out(model, args, kwargs, wishes, Path(folder))
+    try:
+        with tempfile.TemporaryDirectory(prefix="bnfold-export-") as folder:
+            return carried_out(model, args, kwargs, wishes, Path(folder))
+    except OSError as error:
+        raise refused_by_disk(error) from error
 
 
 def _silent(_: str) -> None:

@@ -6,6 +6,7 @@ import importlib
 import pickle
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,14 +55,24 @@ def source_named(word: str) -> Source:
         try:
             found = _imported(word)
             made = found if isinstance(found, nn.Module) else found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script may end the program
             raise ModelError(
                 "cannot make the module",
-                where=word,
+                where=f"{word}{_place_of(error)}",
                 why=f"{type(error).__name__}: {error}".splitlines()[0],
                 remedy="check module and name; the callable is called without arguments",
             ) from error
     return _understood(made, word)
+
+
+def _place_of(error: BaseException) -> str:
+    """Say in which line of what is beside the current folder it happened, if it was there."""
+    here = Path.cwd()
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(here) and "site-packages" not in path.parts:
+            return f", {path.relative_to(here)} line {frame.lineno}"
+    return ""
 
 
 def _imported(word: str) -> Any:
@@ -95,7 +106,7 @@ def _understood(made: object, word: str) -> Source:
     raise ModelError(
         "the callable makes no torch.nn.Module",
         where=word,
-        why=f"it returned a {type(made).__name__}",
+        why=f"it returned an object of type {type(made).__name__}",
         remedy="return the module, (module, args) or (module, args, kwargs)",
     )
 
@@ -127,11 +138,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except Exception as error:  # the unpickler meets what is no pickle with errors of any kind
         raise DataError(
             "cannot read the weights",
             where=str(path),
-            why=str(error).strip().splitlines()[0] if str(error).strip() else "it is empty",
+            why=unreadable(error),
             remedy="give a file of torch.save(model.state_dict(), …); whole pickled modules"
             " are not read, for that would run code of the file",
         ) from error
@@ -149,6 +160,17 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
             remedy="give a file of torch.save(model.state_dict(), …)",
         )
     return dict(found)
+
+
+def unreadable(error: Exception) -> str:
+    """Say why torch.load fails, without its own advice: to run the code of the file."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, EOFError):
+        return "it is empty, or cut off"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of torch.save, or holds more than tensors and plain values"
+    return "it is no file of torch.save, or it is damaged"
 
 
 def _check_fits(own: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> None:

@@ -66,6 +66,8 @@ def batch_norm(
         num_batches_tracked: A counter, incremented in training.
     """
     kind = autograd.activation_of(checked_activation(activation), negative_slope)
+    if residual is not None and not autograd.is_traced(x):
+        _check_residual(residual, x)
     if not training:
         if (
             running_mean is not None
@@ -91,6 +93,38 @@ def checked_activation(name: str | None) -> str | None:
     if name is not None and name not in ACTIVATIONS:
         raise ValueError(f"activation must be None or one of {ACTIVATIONS}: {name!r}")
     return name
+
+
+def _check_residual(residual: object, x: Tensor) -> None:
+    """Refuse what cannot be added before the running statistics have taken the batch.
+
+    Raises:
+        TypeError: If it is the name of an activation.
+        ValueError: If shapes or devices do not fit; torch adds all else.
+    """
+    if isinstance(residual, str):
+        raise TypeError(
+            f"the residual is the text {residual!r}: an activation is passed by its name, "
+            f"activation={residual!r}"
+        )
+    if not isinstance(residual, torch.Tensor):
+        return
+    if residual.device != x.device and residual.dim() > 0:
+        raise ValueError(
+            f"the residual is on {residual.device}, the input of the BatchNorm on {x.device}: "
+            "move one of them"
+        )
+    if residual.shape != x.shape and not _broadcast(residual.shape, x.shape):
+        raise ValueError(
+            f"the residual cannot be added: its shape is {tuple(residual.shape)}, that of the "
+            f"BatchNorm's input {tuple(x.shape)}; sizes must be the same, or one"
+        )
+
+
+def _broadcast(one: torch.Size, other: torch.Size) -> bool:
+    """Return whether torch adds tensors of these shapes."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return all(left == right or 1 in (left, right) for left, right in pairs)
 
 
 def _refuse_single_values(x: Tensor) -> None:
@@ -155,7 +189,8 @@ def plain(
             share_now = running.counter.to(running.mean.dtype).reciprocal()
             running.mean.copy_((1 - share_now) * running.mean + share_now * mean)
             running.var.copy_((1 - share_now) * running.var + share_now * var)
-    return activation(y if residual is None else y + residual)
+    y = y if residual is None else y + residual
+    return activation(y) if autograd.is_traced(x) else activation.onto(y)
 
 
 def plain_recomputed(

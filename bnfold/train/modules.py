@@ -81,6 +81,12 @@ class FusedBatchNorm(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  # torch'
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        eps: object = self.eps
+        if isinstance(eps, str):
+            raise TypeError(
+                f"eps, the second argument, is the text {eps!r}: an activation is passed by "
+                f"its name, activation={eps!r}"
+            )
         self.activation = checked_activation(activation)
         self.negative_slope = negative_slope
         self.frozen = frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -45,6 +46,9 @@ def nothing():
 
 def broken():
     raise RuntimeError("no such data set")
+
+def ends():
+    raise SystemExit("goodbye")
 """
 
 
@@ -122,7 +126,9 @@ def test_sizes_instead_of_arguments_and_a_certificate(run, folder):
         (("nets", "-o", "o.onnx"), 2, "module:callable"),
         (("nets:absent", "-o", "o.onnx"), 3, "no attribute 'absent'"),
         (("nets:broken", "-o", "o.onnx"), 3, "no such data set"),
-        (("nets:nothing", "-o", "o.onnx"), 3, "returned a str"),
+        (("nets:broken", "-o", "o.onnx"), 3, "nets:broken, nets.py line 27"),
+        (("nets:ends", "-o", "o.onnx"), 3, "goodbye"),
+        (("nets:nothing", "-o", "o.onnx"), 3, "returned an object of type str"),
         (("nets:training", "-o", "o.onnx"), 3, "1 (BatchNorm2d)"),
         (("nets:called", "-o", "no/o.onnx"), 3, "no folder"),
         (("nets:net", "-o", "o.onnx", "--input", "y=1x3x8x8"), 2, "no such input"),
@@ -181,3 +187,25 @@ def test_a_file_of_code_is_not_run(run, folder):
     done = run("nets:called", "--weights", "w.pt", "-o", "o.onnx")
     assert done.returncode == 3
     assert "cannot read the weights" in done.stderr
+
+
+@pytest.mark.parametrize("data", [b"junk\n", b"", b"PK\x03\x04", b"\x80\x02X"])
+def test_a_file_of_anything_else_is_no_file_of_weights(data, run, folder):
+    """torch's unpickler meets "junk" with a KeyError, and advises to run other files' code."""
+    (folder / "w.pt").write_bytes(data)
+    done = run("nets:called", "--weights", "w.pt", "-o", "o.onnx")
+    assert done.returncode == 3
+    assert "cannot read the weights" in done.stderr
+    assert "weights_only" not in done.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_full_disk_is_said_to_be_full(run, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bnfold.exporting.sources.source_named", full)
+    done = run("nets:called", "-o", "o.onnx")
+    assert done.returncode == 3
+    assert "why:   No space left on device" in done.stderr
+    assert "TMPDIR" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -319,7 +320,84 @@ def test_what_an_exporter_cannot_write_is_said_in_a_sentence(tmp_path):
     with pytest.raises(ModelError, match="dynamo exporter cannot write") as caught:
         bnfold.export(Branching().eval(), nets.image(), tmp_path / "o.onnx", verify=False)
     assert "data-dependent" in caught.value.why
-    assert "torchscript" in caught.value.remedy
+    assert "torch.where" in caught.value.remedy
+
+
+def test_a_size_that_tracing_finds_fixed_is_named(tmp_path):
+    """torch announces the conflict in one line, and names it in the next."""
+    with pytest.raises(ModelError, match="dynamo exporter cannot write") as caught:
+        bnfold.export(
+            nets.conv_bn(),
+            nets.image(),
+            tmp_path / "o.onnx",
+            dynamic="input.1=c",
+            verify=False,
+        )
+    assert "static shape of 3 for dimension inputs['input'].shape[1]" in caught.value.why
+    assert "leave this size closed" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("exporter", "opset", "said"),
+    [
+        ("dynamo", 14, "does not write opset 14"),
+        ("torchscript", 99, "cannot write this module"),
+    ],
+)
+def test_an_opset_that_is_not_written_is_an_error(exporter, opset, said, tmp_path, capfd):
+    """dynamo would write its own opset in silence, TorchScript print the whole graph."""
+    with pytest.raises(ModelError, match=said) as caught:
+        bnfold.export(
+            nets.conv_bn(),
+            nets.image(),
+            tmp_path / "o.onnx",
+            exporter=exporter,
+            opset=opset,
+            verify=False,
+        )
+    assert "another opset" in caught.value.remedy
+    assert capfd.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv1d(8, 8, 1), nn.BatchNorm1d(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        y = self.bn(self.conv(x)).transpose(1, 2)
+        return self.attention(y, y, y)[0]
+
+
+def test_attention_is_traced_as_plain_operators(tmp_path):
+    """In evaluation, without gradients, torch computes it by one operator of its own."""
+    bnfold.export(
+        Attending().eval(), torch.randn(2, 8, 5), tmp_path / "o.onnx", exporter="torchscript"
+    )
+    assert "BatchNormalization" not in operators(tmp_path / "o.onnx")
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@both
+def test_a_full_disk_is_not_laid_on_the_exporter(exporter, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    with pytest.raises(OutputError, match="on the way") as caught:
+        bnfold.export(
+            nets.conv_bn(), nets.image(), tmp_path / "o.onnx", exporter=exporter, verify=False
+        )
+    assert caught.value.why == "No space left on device"
+    assert "TMPDIR" in caught.value.remedy
+
+
+def test_arguments_on_another_device_than_the_module(tmp_path):
+    with pytest.raises(ModelError, match="does not run") as caught:
+        bnfold.export(nets.conv_bn(), nets.image().to("meta"), tmp_path / "o.onnx")
+    assert "the module is on cpu, the arguments are on meta" in caught.value.remedy
 
 
 def test_half_precision(tmp_path):

@@ -239,6 +239,7 @@ def replaced(**parts):
 
 SPOILS = {
     "text": lambda path: path.write_text("hello"),
+    "other text": lambda path: path.write_text("junk"),
     "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:1000]),
     "of another program": lambda path: torch.save({"weights": 1}, path),
@@ -259,6 +260,7 @@ def test_what_is_no_checkpoint_is_said_to_be_none(how, tmp_path, capsys):
     assert run("--net", "mlp", "--epochs", 1, "--output", tmp_path, "--resume") == 3
     error = capsys.readouterr().err
     assert error.startswith("error: the checkpoint cannot be used\n  where:")
+    assert "KeyError: 1" not in error  # what torch.load says to text
     assert "--overwrite" in error
 
 

@@ -166,6 +166,11 @@ def test_a_batch_of_one_value_is_refused_as_by_torch(device):
         train.BatchNorm2d(4, activation="tanh")
 
 
+def test_an_activation_in_the_place_of_eps_is_noticed():
+    with pytest.raises(TypeError, match="activation='relu'"):
+        train.BatchNorm2d(4, "relu")
+
+
 @pytest.mark.parametrize("tensor", ["broadcast", "wider", "strided"])
 def test_any_residual_that_torch_adds(device, tensor):
     x = torch.randn(3, 4, 5, 5, device=device)
@@ -177,6 +182,26 @@ def test_any_residual_that_torch_adds(device, tensor):
     mine, theirs = train.BatchNorm2d(4, activation="relu"), nn.BatchNorm2d(4)
     y, expected = mine.to(device)(x, residual), torch.relu(theirs.to(device)(x) + residual)
     torch.testing.assert_close(y, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+@pytest.mark.parametrize(
+    ("residual", "error", "said"),
+    [
+        (torch.ones(3, 5, 5, 5), ValueError, r"\(3, 5, 5, 5\).*\(3, 4, 5, 5\)"),
+        (torch.ones(3, 4, 5, 5, device="meta"), ValueError, "the residual is on meta"),
+        ("relu", TypeError, "activation='relu'"),
+    ],
+    ids=["shape", "device", "name"],
+)
+def test_a_residual_that_cannot_be_added_changes_nothing(
+    device, residual, error, said, evaluates
+):
+    bn = train.BatchNorm2d(4).to(device).train(not evaluates)
+    with pytest.raises(error, match=said):
+        bn(torch.randn(3, 4, 5, 5, device=device), residual)
+    assert bn.num_batches_tracked.item() == 0
+    assert bn.running_mean.eq(0).all()
 
 
 def test_inputs_in_any_layout(device):

@@ -49,6 +49,17 @@ class Activation:
             return nn.functional.leaky_relu(pre, self.negative_slope)
         return pre if self.name is None else FUNCTIONS[self.name](pre)
 
+    def onto(self, fresh: Tensor) -> Tensor:
+        """Return activation(fresh) in the memory of a tensor that nobody else has or saved.
+
+        The gradient then needs the result alone, which whatever follows keeps anyway.
+        """
+        if self.name == "leaky_relu" and self.negative_slope >= 0:
+            return nn.functional.leaky_relu(fresh, self.negative_slope, inplace=True)
+        if self.name == "relu6":
+            return nn.functional.relu6(fresh, inplace=True)
+        return self(fresh)
+
     @property
     def has_two_slopes(self) -> bool:
         """One bit per value tells the slope."""
