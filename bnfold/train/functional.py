@@ -105,6 +105,19 @@ def can_fuse(x: Tensor) -> bool:
     return kernels_do and not autograd.is_transformed()
 
 
+def _fit(x: Tensor, *vectors: Tensor | None) -> bool:
+    """Kernels can take the vectors as they are."""
+    channels, device = x.shape[1], x.get_device()
+    for vector in vectors:
+        if vector is not None and not (
+            vector.numel() == channels
+            and vector.get_device() == device
+            and vector.is_contiguous()
+        ):
+            return False
+    return True
+
+
 def _refuse_other_channels(x: Tensor, **vectors: Tensor | None) -> None:
     """As torch does; a kernel would read, and write, what lies behind a vector."""
     channels, device = x.shape[1], x.get_device()
@@ -125,14 +138,6 @@ def _refuse_other_channels(x: Tensor, **vectors: Tensor | None) -> None:
 def _dense(vector: Tensor | None) -> Tensor | None:
     """Return a vector whose values follow each other: kernels know no strides of vectors."""
     return vector if vector is None or vector.is_contiguous() else vector.contiguous()
-
-
-def _within_reach(running: Running, x: Tensor) -> Running:
-    """Return what is running itself, or copies where a kernel cannot get at it."""
-    mean, var, counter, momentum = running
-    if counter is not None and counter.get_device() != x.get_device():
-        counter = counter.to(x.device)
-    return Running(_dense(mean), _dense(var), counter, momentum)
 
 
 def _write_back(running: Running, used: Running) -> None:
@@ -231,10 +236,13 @@ def fused(
 ) -> Tensor:
     """Train with the kernels; x must be one that they can read."""
     y: Tensor
-    _refuse_other_channels(
-        x, running_mean=running.mean, running_var=running.var, weight=weight, bias=bias
-    )
-    weight, bias, used = _dense(weight), _dense(bias), _within_reach(running, x)
+    used, (mean, var, counter, _) = running, running
+    if not _fit(x, mean, var, weight, bias):
+        _refuse_other_channels(x, running_mean=mean, running_var=var, weight=weight, bias=bias)
+        weight, bias = _dense(weight), _dense(bias)
+        used = Running(_dense(mean), _dense(var), counter, running.momentum)
+    if counter is not None and counter.get_device() != x.get_device():
+        used = used._replace(counter=counter.to(x.device))
     traced = autograd.is_traced(x)
     x = laid_out(x) if traced else autograd.launcher().readable(x)
     inside = _is_alike(residual, x)
@@ -248,7 +256,8 @@ def fused(
             affine = launch.Affine(mean, rstd, weight, bias)
             build = partial(launch.normalise, x.detach(), affine, residual, kind, None)
             memory.remember(y, build, x, residual, weight, bias, mean, rstd)
-    _write_back(running, used)
+    if used is not running:
+        _write_back(running, used)
     # A residual of another shape or type: torch's own addition promotes and broadcasts.
     return y if inside or residual is None else activation(y + residual)
 
@@ -288,11 +297,12 @@ def frozen(
 ) -> Tensor:
     """Normalise by known statistics, with the kernels, where a gradient goes through."""
     y: Tensor
-    _refuse_other_channels(
-        x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
-    )
-    weight, bias = _dense(weight), _dense(bias)
-    running_mean, running_var = running_mean.contiguous(), running_var.contiguous()
+    if not _fit(x, running_mean, running_var, weight, bias):
+        _refuse_other_channels(
+            x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+        )
+        weight, bias = _dense(weight), _dense(bias)
+        running_mean, running_var = running_mean.contiguous(), running_var.contiguous()
     x = autograd.launcher().readable(x)
     inside = _is_alike(residual, x)
     added, kind = (residual, activation) if inside else (None, Activation())
