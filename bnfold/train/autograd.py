@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from bnfold.train.kernels import reference
 from bnfold.train.kernels.layout import layout_of
@@ -42,9 +43,19 @@ def is_traced(x: Tensor) -> bool:
         torch.compiler.is_compiling()
         or type(x) not in (Tensor, torch.nn.Parameter)
         or torch._C._len_torch_dispatch_stack() > 0  # noqa: SLF001  # torch has no public name for it
-        or torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001  # nor for this
         or torch._C._is_tracing()  # noqa: SLF001  # torch.jit.is_tracing, without its cost
     )
+
+
+def is_transformed() -> bool:
+    """A transform of torch.func, or forward-mode differentiation, is at work.
+
+    Custom operators have no rule for these: torch.func.jvp would take their tangent for zero.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    transforms: Any = torch._C._functorch.peek_interpreter_stack()  # noqa: SLF001  # no public name
+    return transforms is not None or forward_ad._current_level >= 0  # noqa: SLF001  # nor here
 
 
 class Saved(NamedTuple):

@@ -135,9 +135,52 @@ def _refuse_single_values(x: Tensor) -> None:
 
 
 def can_fuse(x: Tensor) -> bool:
-    """Return whether kernels take this tensor, where it is and as it is."""
+    """Return whether kernels take this tensor, where it is, as it is, and as it is used."""
     here = x.is_cuda or (INTERPRETED and x.is_cpu)
-    return here and HAS_TRITON and x.dtype in FUSED_DTYPES and x.numel() > 0
+    kernels_do = here and HAS_TRITON and x.dtype in FUSED_DTYPES and x.numel() > 0
+    return kernels_do and not autograd.is_transformed()
+
+
+def _fit(x: Tensor, *vectors: Tensor | None) -> bool:
+    """Kernels can take the vectors as they are."""
+    channels, device = x.shape[1], x.get_device()
+    for vector in vectors:
+        if vector is not None and not (
+            vector.numel() == channels
+            and vector.get_device() == device
+            and vector.is_contiguous()
+        ):
+            return False
+    return True
+
+
+def _refuse_other_channels(x: Tensor, **vectors: Tensor | None) -> None:
+    """As torch does; a kernel would read, and write, what lies behind a vector."""
+    channels, device = x.shape[1], x.get_device()
+    for name, vector in vectors.items():
+        if vector is None:
+            continue
+        if vector.numel() != channels:
+            raise RuntimeError(
+                f"{name} should contain {channels} elements not {vector.numel()}"
+            )
+        if vector.get_device() != device:
+            raise RuntimeError(
+                "Expected all tensors to be on the same device: "
+                f"{name} is on {vector.device}, the input on {x.device}"
+            )
+
+
+def _dense(vector: Tensor | None) -> Tensor | None:
+    """Return a vector whose values follow each other: kernels know no strides of vectors."""
+    return vector if vector is None or vector.is_contiguous() else vector.contiguous()
+
+
+def _write_back(running: Running, used: Running) -> None:
+    """Update what is running from the copies that were used in its place."""
+    for kept, copy in zip(running[:3], used[:3], strict=True):
+        if kept is not None and copy is not None and kept is not copy:
+            kept.detach().copy_(copy)
 
 
 def _is_differentiated(x: Tensor, *others: Tensor | None) -> bool:
@@ -149,7 +192,10 @@ def _is_differentiated(x: Tensor, *others: Tensor | None) -> bool:
 def is_alike(residual: Tensor | None, x: Tensor) -> bool:
     """Return whether a kernel can add it; torch adds numbers, too, and other shapes."""
     return residual is None or (
-        torch.is_tensor(residual) and residual.shape == x.shape and residual.dtype == x.dtype
+        torch.is_tensor(residual)
+        and residual.shape == x.shape
+        and residual.dtype == x.dtype
+        and residual.get_device() == x.get_device()
     )
 
 
@@ -229,19 +275,28 @@ def fused(
 ) -> Tensor:
     """Train with the kernels; x must be one that they can read."""
     y: Tensor
+    used, (mean, var, counter, _) = running, running
+    if not _fit(x, mean, var, weight, bias):
+        _refuse_other_channels(x, running_mean=mean, running_var=var, weight=weight, bias=bias)
+        weight, bias = _dense(weight), _dense(bias)
+        used = Running(_dense(mean), _dense(var), counter, running.momentum)
+    if counter is not None and counter.get_device() != x.get_device():
+        used = used._replace(counter=counter.to(x.device))
     traced = autograd.is_traced(x)
     x = laid_out(x) if traced else autograd.launcher().readable(x)
     inside = is_alike(residual, x)
     added, kind = (residual, activation) if inside else (None, Activation())
     if traced:
-        y = fused_by_operators(x, running, weight, bias, added, eps, kind)
+        y = fused_by_operators(x, used, weight, bias, added, eps, kind)
     else:
-        y, mean, rstd = autograd.BatchNorm.apply(x, weight, bias, added, running, eps, kind)  # type: ignore[no-untyped-call]  # torch's
+        y, mean, rstd = autograd.BatchNorm.apply(x, weight, bias, added, used, eps, kind)  # type: ignore[no-untyped-call]  # torch's
         if inside and memory.recomputing():
             launch = autograd.launcher()
             affine = launch.Affine(mean, rstd, weight, bias)
             build = partial(launch.normalise, x.detach(), affine, residual, kind, None)
             memory.remember(y, build, x, residual, weight, bias, mean, rstd)
+    if used is not running:
+        _write_back(running, used)
     # A residual of another shape or type: torch's own addition promotes and broadcasts.
     return y if inside or residual is None else activation(y + residual)
 
@@ -281,6 +336,12 @@ def frozen(
 ) -> Tensor:
     """Normalise by known statistics, with the kernels, where a gradient goes through."""
     y: Tensor
+    if not _fit(x, running_mean, running_var, weight, bias):
+        _refuse_other_channels(
+            x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+        )
+        weight, bias = _dense(weight), _dense(bias)
+        running_mean, running_var = running_mean.contiguous(), running_var.contiguous()
     x = autograd.launcher().readable(x)
     inside = is_alike(residual, x)
     added, kind = (residual, activation) if inside else (None, Activation())

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-SUITE = ("test_kernels.py", "test_learning.py", "test_memory.py", "test_modules.py")
+SUITE = (
+    "test_arguments.py",
+    "test_kernels.py",
+    "test_learning.py",
+    "test_memory.py",
+    "test_modules.py",
+)
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="already inside")

@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 
 from bnfold.train.kernels.elementwise import (
+    channel_of,
     load_or,
     preactivate,
     slope_of,
@@ -55,37 +56,38 @@ def rows_add_up(
     """Add up inner and inner · normal over some tiles; store what is asked for."""
     r = tl.arange(0, BLOCK_R)
     length = (channels + 7) // 8
+    offsets = r[:, None] * channels + c[None, :]
+    bytes_at = r[:, None] * length + b[None, :]
     inners = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     products = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for step in range(steps):
         start = (first + step * stride) * BLOCK_R
         has_r = r < rows - start
         inside = has_r[:, None] & has_c[None, :]
-        offsets = start * channels + (r[:, None] * channels + c[None, :])
-        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-        dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        base = start * channels
+        x = tl.load(x_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
         normal = (x - mean[None, :]) * rstd[None, :]
         if bits_ptr is not None:
-            at = start * length + (r[:, None] * length + b[None, :])
-            has_b = has_r[:, None] & (b < length)[None, :]
-            packed = tl.load(bits_ptr + at, mask=has_b, other=0)
+            at = bits_ptr + start * length + bytes_at
+            packed = tl.load(at, mask=has_r[:, None] & (b < length)[None, :], other=0)
             passed = unpack(packed, BLOCK_R, BLOCK_C)
             inner = dy * slope_of_signs(passed, negative_slope, ACTIVATION)
         else:
             pre = preactivate(normal, weight[None, :], bias[None, :])
             if residual_ptr is not None:
-                residual = tl.load(residual_ptr + offsets, mask=inside, other=0.0)
+                residual = tl.load(residual_ptr + base + offsets, mask=inside, other=0.0)
                 pre += residual.to(tl.float32)
             inner = dy * slope_of(pre, negative_slope, ACTIVATION)
         if inner_ptr is not None:
             stored = inner.to(inner_ptr.dtype.element_ty)
-            tl.store(inner_ptr + offsets, stored, mask=inside)
+            tl.store(inner_ptr + base + offsets, stored, mask=inside)
             inner = stored.to(tl.float32)
-        if dx_ptr is not None:
-            dx = inner * (weight * rstd)[None, :]
-            tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
         inners += inner  # nothing outside the tensor: dy is zero there
         products = tl.fma(inner, normal, products)
+        if dx_ptr is not None:
+            dx = inner * (weight * rstd)[None, :]
+            tl.store(dx_ptr + base + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
     return tl.sum(inners, 0), tl.sum(products, 0)
 
 
@@ -156,44 +158,47 @@ def planes_add_up(
     BLOCK_S: tl.constexpr,
 ):
     """As rows_add_up, over tiles [BLOCK_N images, BLOCK_S values] of one channel."""
-    n = tl.arange(0, BLOCK_N).to(tl.int64)
+    n = tl.arange(0, BLOCK_N)
     s = tl.arange(0, BLOCK_S)
     b = tl.arange(0, BLOCK_S // 8)
     length = (size + 7) // 8
+    images_on = n.to(tl.int64)[:, None] * channels
+    offsets = images_on * size + s[None, :]
+    bytes_at = images_on * length + b[None, :]
     inners = tl.zeros((BLOCK_N, BLOCK_S), tl.float32)
     products = tl.zeros((BLOCK_N, BLOCK_S), tl.float32)
     for step in range(steps):
         tile = first + step * stride
-        first_n = ((tile // blocks) * BLOCK_N).to(tl.int64)
-        first_s = (tile % blocks) * BLOCK_S
+        first_n = (tile // blocks) * BLOCK_N
+        first_s = (tile % blocks + size * 0) * BLOCK_S
         has_n = n < images - first_n
         inside = has_n[:, None] & (s < size - first_s)[None, :]
-        plane = (first_n + n)[:, None] * channels + c
-        offsets = plane * size + (first_s + s)[None, :]
-        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-        dy = tl.load(dy_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        plane = first_n.to(tl.int64) * channels + c
+        base = plane * size + first_s
+        x = tl.load(x_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
         normal = (x - mean) * rstd
         if bits_ptr is not None:
-            byte = (first_s // 8 + b)[None, :]
-            has_b = has_n[:, None] & (byte < length)
-            packed = tl.load(bits_ptr + plane * length + byte, mask=has_b, other=0)
+            has_b = has_n[:, None] & (b < length - first_s // 8)[None, :]
+            at = bits_ptr + (plane * length + first_s // 8)
+            packed = tl.load(at + bytes_at, mask=has_b, other=0)
             passed = unpack(packed, BLOCK_N, BLOCK_S)
             inner = dy * slope_of_signs(passed, negative_slope, ACTIVATION)
         else:
             pre = preactivate(normal, weight, bias)
             if residual_ptr is not None:
-                residual = tl.load(residual_ptr + offsets, mask=inside, other=0.0)
+                residual = tl.load(residual_ptr + base + offsets, mask=inside, other=0.0)
                 pre += residual.to(tl.float32)
             inner = dy * slope_of(pre, negative_slope, ACTIVATION)
         if inner_ptr is not None:
             stored = inner.to(inner_ptr.dtype.element_ty)
-            tl.store(inner_ptr + offsets, stored, mask=inside)
+            tl.store(inner_ptr + base + offsets, stored, mask=inside)
             inner = stored.to(tl.float32)
-        if dx_ptr is not None:
-            dx = inner * (weight * rstd)
-            tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
         inners += inner  # nothing outside the tensor: dy is zero there
         products = tl.fma(inner, normal, products)
+        if dx_ptr is not None:
+            dx = inner * (weight * rstd)
+            tl.store(dx_ptr + base + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
     return tl.sum(tl.sum(inners, 1), 0), tl.sum(tl.sum(products, 1), 0)
 
 
@@ -285,18 +290,19 @@ def rows_differentiate(
 ):
     """Write the gradient of x on tiles below each other."""
     r = tl.arange(0, BLOCK_R)
+    offsets = r[:, None] * channels + c[None, :]
     for step in range(steps):
         start = first + step * BLOCK_R
         inside = (r < rows - start)[:, None] & has_c[None, :]
-        offsets = start * channels + (r[:, None] * channels + c[None, :])
-        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-        inner = tl.load(inner_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        base = start * channels
+        x = tl.load(x_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
+        inner = tl.load(inner_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
         normal = (x - mean[None, :]) * rstd[None, :]
         pre = preactivate(normal, weight[None, :], bias[None, :])
         inner *= slope_of(pre, negative_slope, ACTIVATION)
         centred = inner - mean_inner[None, :] - normal * mean_product[None, :]
         dx = centred * (weight * rstd)[None, :]
-        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+        tl.store(dx_ptr + base + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -414,28 +420,29 @@ def planes_gradient(
 ):
     """As rows_gradient, on a tile [BLOCK_P planes, BLOCK_S values]."""
     program = tl.num_programs(0) - 1 - tl.program_id(0)
-    first = (program // blocks).to(tl.int64) * BLOCK_P
-    block = program % blocks
-    s = block * BLOCK_S + tl.arange(0, BLOCK_S)
+    first = (program // blocks + planes * 0) * BLOCK_P
+    first_s = (program % blocks + size * 0) * BLOCK_S
     p = tl.arange(0, BLOCK_P)
+    s = tl.arange(0, BLOCK_S)
     has_p = p < planes - first
-    inside = has_p[:, None] & (s < size)[None, :]
-    c = ((first + p) % channels).to(tl.int32)
+    inside = has_p[:, None] & (s < size - first_s)[None, :]
+    c = channel_of(first, p, channels)
     mean = load_or(mean_ptr, c, has_p, 0.0)
     rstd = load_or(rstd_ptr, c, has_p, 0.0)
     weight = load_or(weight_ptr, c, has_p, 1.0)
     bias = load_or(bias_ptr, c, has_p, 0.0)
     mean_product = load_or(dweight_ptr, c, has_p, 0.0) * share
     mean_inner = load_or(dbias_ptr, c, has_p, 0.0) * share
-    offsets = first * size + (p.to(tl.int64)[:, None] * size + s[None, :])
-    x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-    inner = tl.load(inner_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    base = first.to(tl.int64) * size + first_s
+    offsets = p[:, None] * size + s[None, :]  # of one plane, or of less than a tile of values
+    x = tl.load(x_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
+    inner = tl.load(inner_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
     normal = (x - mean[:, None]) * rstd[:, None]
     pre = preactivate(normal, weight[:, None], bias[:, None])
     inner *= slope_of(pre, negative_slope, ACTIVATION)
     centred = inner - mean_inner[:, None] - normal * mean_product[:, None]
     dx = centred * (weight * rstd)[:, None]
-    tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+    tl.store(dx_ptr + base + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -516,19 +523,20 @@ def planes_differentiate(
     BLOCK_S: tl.constexpr,
 ):
     """Write the gradient of x on all tiles of one channel."""
-    n = tl.arange(0, BLOCK_N).to(tl.int64)
+    n = tl.arange(0, BLOCK_N)
     s = tl.arange(0, BLOCK_S)
+    offsets = n.to(tl.int64)[:, None] * channels * size + s[None, :]
     for tile in range(steps):
-        first_n = ((tile // blocks) * BLOCK_N).to(tl.int64)
-        first_s = (tile % blocks) * BLOCK_S
+        first_n = (tile // blocks) * BLOCK_N
+        first_s = (tile % blocks + size * 0) * BLOCK_S
         inside = (n < images - first_n)[:, None] & (s < size - first_s)[None, :]
-        plane = (first_n + n)[:, None] * channels + c
-        offsets = plane * size + (first_s + s)[None, :]
-        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
-        inner = tl.load(inner_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        plane = first_n.to(tl.int64) * channels + c
+        base = plane * size + first_s
+        x = tl.load(x_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
+        inner = tl.load(inner_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
         normal = (x - mean) * rstd
         pre = preactivate(normal, weight, bias)
         inner *= slope_of(pre, negative_slope, ACTIVATION)
         centred = inner - mean_inner - normal * mean_product
         dx = centred * (weight * rstd)
-        tl.store(dx_ptr + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+        tl.store(dx_ptr + base + offsets, dx.to(dx_ptr.dtype.element_ty), mask=inside)

@@ -22,6 +22,13 @@ def load_or(ptr, offsets, mask, otherwise: tl.constexpr):
 
 
 @triton.jit
+def channel_of(first, p, channels):
+    """The channels of the planes `first + p`: one long division, and short ones."""
+    c = (first % channels).to(tl.int32) + p
+    return c if p.shape[0] == 1 else c % channels
+
+
+@triton.jit
 def preactivate(normal, weight, bias):
     """Normal · weight + bias, rounded once."""
     return tl.fma(normal, weight, bias)

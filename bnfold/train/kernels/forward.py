@@ -16,6 +16,7 @@ import triton.language as tl
 
 from bnfold.train.kernels.elementwise import (
     activate,
+    channel_of,
     count_batch,
     load_or,
     merge,
@@ -130,7 +131,7 @@ def planes_moments(
     for step in range(steps):
         tile = first + step * stride
         first_n = (tile // blocks) * BLOCK_N
-        first_s = (tile % blocks) * BLOCK_S
+        first_s = (tile % blocks + size * 0) * BLOCK_S
         left_n = tl.minimum(tl.maximum(images - first_n, 0), BLOCK_N)
         left_s = tl.minimum(size - first_s, BLOCK_S)
         inside = (n < left_n)[:, None] & (s < left_s)[None, :]
@@ -243,22 +244,25 @@ def rows_write(
     """Write activation(pre), and where its slope is one, on tiles below each other."""
     r = tl.arange(0, BLOCK_R)
     length = (channels + 7) // 8
+    offsets = r[:, None] * channels + c[None, :]
+    bytes_at = r[:, None] * length + b[None, :]
     for step in range(steps):
         start = first + step * BLOCK_R
         has_r = r < rows - start
         inside = has_r[:, None] & has_c[None, :]
-        offsets = start * channels + (r[:, None] * channels + c[None, :])
-        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        base = start * channels
+        x = tl.load(x_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
         normal = (x - mean[None, :]) * rstd[None, :]
         pre = preactivate(normal, weight[None, :], bias[None, :])
         if residual_ptr is not None:
-            pre += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+            residual = tl.load(residual_ptr + base + offsets, mask=inside, other=0.0)
+            pre += residual.to(tl.float32)
         y = activate(pre, negative_slope, ACTIVATION)
-        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
+        tl.store(y_ptr + base + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
         if bits_ptr is not None:
-            at = start * length + (r[:, None] * length + b[None, :])
+            at = bits_ptr + start * length + bytes_at
             packed = pack(passes(pre, ACTIVATION), BLOCK_R, BLOCK_C)
-            tl.store(bits_ptr + at, packed, mask=has_r[:, None] & (b < length)[None, :])
+            tl.store(at, packed, mask=has_r[:, None] & (b < length)[None, :])
 
 
 @triton.jit
@@ -372,31 +376,34 @@ def planes_normalise(
 ):
     """As rows_normalise, on a tile [BLOCK_P planes, BLOCK_S values]."""
     program = tl.num_programs(0) - 1 - tl.program_id(0)
-    first = (program // blocks).to(tl.int64) * BLOCK_P
-    block = program % blocks
-    s = block * BLOCK_S + tl.arange(0, BLOCK_S)
+    first = (program // blocks + planes * 0) * BLOCK_P
+    first_s = (program % blocks + size * 0) * BLOCK_S
     p = tl.arange(0, BLOCK_P)
+    s = tl.arange(0, BLOCK_S)
     has_p = p < planes - first
-    inside = has_p[:, None] & (s < size)[None, :]
-    c = ((first + p) % channels).to(tl.int32)
+    inside = has_p[:, None] & (s < size - first_s)[None, :]
+    c = channel_of(first, p, channels)
     mean = load_or(mean_ptr, c, has_p, 0.0)
     rstd = load_or(rstd_ptr, c, has_p, 0.0)
     weight = load_or(weight_ptr, c, has_p, 1.0)
     bias = load_or(bias_ptr, c, has_p, 0.0)
-    offsets = first * size + (p.to(tl.int64)[:, None] * size + s[None, :])
-    x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+    base = first.to(tl.int64) * size + first_s
+    offsets = p[:, None] * size + s[None, :]  # of one plane, or of less than a tile of values
+    x = tl.load(x_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
     normal = (x - mean[:, None]) * rstd[:, None]
     pre = preactivate(normal, weight[:, None], bias[:, None])
     if residual_ptr is not None:
-        pre += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        residual = tl.load(residual_ptr + base + offsets, mask=inside, other=0.0)
+        pre += residual.to(tl.float32)
     y = activate(pre, negative_slope, ACTIVATION)
-    tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
+    tl.store(y_ptr + base + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
     if bits_ptr is not None:
         length = (size + 7) // 8
-        b = block * (BLOCK_S // 8) + tl.arange(0, BLOCK_S // 8)
-        at = first * length + (p.to(tl.int64)[:, None] * length + b[None, :])
+        b = tl.arange(0, BLOCK_S // 8)
+        has_b = has_p[:, None] & (b < length - first_s // 8)[None, :]
         packed = pack(passes(pre, ACTIVATION), BLOCK_P, BLOCK_S)
-        tl.store(bits_ptr + at, packed, mask=has_p[:, None] & (b < length)[None, :])
+        at = bits_ptr + (first.to(tl.int64) * length + first_s // 8)
+        tl.store(at + (p[:, None] * length + b[None, :]), packed, mask=has_b)
 
 
 @triton.jit
@@ -448,29 +455,33 @@ def planes_alone(
     count_batch(counter_ptr)
     weight = load_or(weight_ptr, one, yes, 1.0)
     bias = load_or(bias_ptr, one, yes, 0.0)
-    n = tl.arange(0, BLOCK_N).to(tl.int64)
+    n = tl.arange(0, BLOCK_N)
     s = tl.arange(0, BLOCK_S)
     b = tl.arange(0, BLOCK_S // 8)
     length = (size + 7) // 8
+    images_on = n.to(tl.int64)[:, None] * channels
+    offsets = images_on * size + s[None, :]
+    bytes_at = images_on * length + b[None, :]
     for step in range(steps):
-        first_n = ((step // blocks) * BLOCK_N).to(tl.int64)
-        first_s = (step % blocks) * BLOCK_S
+        first_n = (step // blocks) * BLOCK_N
+        first_s = (step % blocks + size * 0) * BLOCK_S
         has_n = n < images - first_n
         inside = has_n[:, None] & (s < size - first_s)[None, :]
-        plane = (first_n + n)[:, None] * channels + c
-        offsets = plane * size + (first_s + s)[None, :]
-        x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+        plane = first_n.to(tl.int64) * channels + c
+        base = plane * size + first_s
+        x = tl.load(x_ptr + base + offsets, mask=inside, other=0.0).to(tl.float32)
         normal = (x - mean[:, None]) * rstd[:, None]
         pre = preactivate(normal, weight[:, None], bias[:, None])
         if residual_ptr is not None:
-            pre += tl.load(residual_ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+            residual = tl.load(residual_ptr + base + offsets, mask=inside, other=0.0)
+            pre += residual.to(tl.float32)
         y = activate(pre, negative_slope, ACTIVATION)
-        tl.store(y_ptr + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
+        tl.store(y_ptr + base + offsets, y.to(y_ptr.dtype.element_ty), mask=inside)
         if bits_ptr is not None:
-            byte = (first_s // 8 + b)[None, :]
             packed = pack(passes(pre, ACTIVATION), BLOCK_N, BLOCK_S)
-            has_b = has_n[:, None] & (byte < length)
-            tl.store(bits_ptr + plane * length + byte, packed, mask=has_b)
+            has_b = has_n[:, None] & (b < length - first_s // 8)[None, :]
+            at = bits_ptr + (plane * length + first_s // 8)
+            tl.store(at + bytes_at, packed, mask=has_b)
 
 
 @triton.jit

@@ -31,6 +31,8 @@ INTERPRETED_PROCESSORS: Final = 1
 # No multiply-add but the explicit one: forward and backward then agree on every sign.
 ROUNDED: Final = {"enable_fp_fusion": False}
 _MOST_PLANS: Final = 4096
+_MOST_CALLS: Final = 256  # of one plan: a momentum may change from step to step
+_UNKNOWN: Final = object()
 _VECTOR: Final = 1024  # channels that a program takes which only reads one value of each
 _ALIGNMENT: Final = 16  # bytes; triton compiles for pointers that have it, or have not
 _HERE: Final = contextlib.nullcontext()
@@ -96,6 +98,8 @@ class Plan:
         key = (make, *settings)
         known = self.calls.get(key)
         if known is None:
+            if len(self.calls) >= _MOST_CALLS:
+                self.calls.clear()
             known = self.calls[key] = make(self, *settings)
         return known
 
@@ -142,9 +146,10 @@ def find_plan(x: Tensor) -> Plan | None:
     """Return how kernels read x, or None where they cannot."""
     table = tiles.table()
     key = (x.shape, x.stride(), x.dtype, x.get_device())
-    if key in table.plans:
-        known: Plan | None = table.plans[key]
-        return known
+    known: Any = table.plans.get(key, _UNKNOWN)  # at once: another thread may clear them
+    if known is not _UNKNOWN:
+        found: Plan | None = known
+        return found
     if len(table.plans) >= _MOST_PLANS:  # of a model whose inputs are of every size
         table.plans.clear()
     layout = layout_from(x.shape, x.stride()) if x.numel() > 0 else None
