@@ -64,11 +64,6 @@ def test_kernels_fit_registers_and_use_wide_access(capability):
 @pytest.mark.parametrize("variant", SPLIT, ids=lambda v: v.title)
 def test_programs_of_one_wave_fit_a_multiprocessor(variant):
     """What the splits are chosen by: a last wave of a few keeps all others waiting."""
-    if variant.kernel not in ("statistics", "sums") or variant.activation not in (
-        None,
-        "relu",
-    ):
-        pytest.skip("its work is not split, or it is no kernel of a ResNet")
     used = kernel_registers.compile_ahead(variant, 90)
     launch = variant.launch(90)
     by_warp = -(-used.registers // 8) * 8 * 32
