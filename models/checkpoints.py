@@ -74,22 +74,17 @@ def resume(training: Training, folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets what is no pickle with errors of any kind
         raise _unusable(path, unreadable(error)) from error
-    try:
-        _check_form(saved)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unusable(path, f"{type(error).__name__}: {error}") from error
-    return saved
-
-
-def _check_form(saved: dict[str, Any]) -> None:
+    if not isinstance(saved, dict) or "format" not in saved:
+        raise _unusable(path, "another program wrote it")
     if saved["format"] != _FORMAT:
-        raise ValueError(f"its format is {saved['format']}, not {_FORMAT}")
+        raise _unusable(path, f"its format is {saved['format']}, not {_FORMAT}")
     for part in ("settings", "state"):
-        if not isinstance(saved[part], dict):
-            raise TypeError(f"its {part} are no dict")
+        if not isinstance(saved.get(part), dict):
+            raise _unusable(path, f"it has no {part}")
+    return saved
 
 
 def _unusable(path: Path, why: str) -> DataError:

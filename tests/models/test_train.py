@@ -261,6 +261,8 @@ def test_what_is_no_checkpoint_is_said_to_be_none(how, tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: the checkpoint cannot be used\n  where:")
     assert "KeyError: 1" not in error  # what torch.load says to text
+    assert "list indices" not in error
+    assert ("another program wrote it" in error) == (how in ("of another program", "a list"))
     assert "--overwrite" in error
 
 
