@@ -241,10 +241,13 @@ def blocks_of(tile: Tile, layout: Planes) -> int:
 
 
 def split_of(tile: Tile, layout: Layout, wanted_programs: int) -> Split:
-    """Share the tiles out over about as many programs as wanted."""
+    """Share the tiles out over as many programs as wanted, or fewer.
+
+    A few programs more than a device takes at once would keep all others waiting.
+    """
     tiles = tiles_of(tile, layout)
     by_rows = isinstance(layout, Rows)
     blocks = -(-layout.channels // tile.length) if by_rows else layout.channels
-    splits = max(1, min(MAX_SPLITS, tiles, -(-wanted_programs // blocks)))
+    splits = max(1, min(MAX_SPLITS, tiles, wanted_programs // blocks))
     steps = -(-tiles // splits)
     return Split(blocks, -(-tiles // steps), steps)
