@@ -56,26 +56,32 @@ def at_work(mutant: Mutant, folder: Path) -> Iterator[ModuleType]:
     with ExitStack() as stack:
         launch = sys.modules[f"{PACKAGE}.launch"]
         for name in FILES[FILES.index(mutant.file) :]:
-            launch = loaded(mutant, name, folder)
-            stack.enter_context(mock.patch.dict(sys.modules, {launch.__name__: launch}))
-            stack.enter_context(mock.patch.object(kernels, name, launch))
+            launch = stack.enter_context(loaded(mutant, name, folder))
         stack.enter_context(mock.patch.object(autograd, "launcher", return_value=launch))
         yield launch
 
 
-def loaded(mutant: Mutant, name: str, folder: Path) -> ModuleType:
-    """Load a module again, with the fault if it is the one that has it."""
-    path = Path(kernels.__file__).with_name(f"{name}.py")
+@contextmanager
+def loaded(mutant: Mutant, name: str, folder: Path) -> Iterator[ModuleType]:
+    """Load a module again, with the fault if it is the one that has it, in its place.
+
+    No other module may leave `sys.modules` with it: torch imports some when it needs them.
+    """
+    path, full = Path(kernels.__file__).with_name(f"{name}.py"), f"{PACKAGE}.{name}"
     if name == mutant.file:
         path = folder / f"{name}.py"
         path.write_text(mutant.source(), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(f"{PACKAGE}.{name}", path)
+    spec = importlib.util.spec_from_file_location(full, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with mock.patch.dict(sys.modules, {module.__name__: module}):
+    module, original = importlib.util.module_from_spec(spec), sys.modules[full]
+    sys.modules[full] = module
+    try:
         spec.loader.exec_module(module)
-    return module
+        with mock.patch.object(kernels, name, module):
+            yield module
+    finally:
+        sys.modules[full] = original
 
 
 def of(
