@@ -67,6 +67,7 @@ class Variant:
         extras = [self.storage, self.activation or "no activation"]
         extras += ["residual"] if "residual_ptr" in self.tensors else []
         extras += ["bits"] if self.has_bits else []
+        extras += ["frozen"] if self.kernel == "sums" and "dx_ptr" in self.tensors else []
         return f"{self.function.__name__} ({', '.join(extras)})"
 
     @property

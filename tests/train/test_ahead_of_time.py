@@ -98,3 +98,23 @@ def test_kernels_compile_for_sizes_of_one_and_for_huge_ones(kernel, size):
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     triton.compile(source, target=GPUTarget("cuda", 90, 32))
+
+
+@pytest.mark.parametrize("side", ["rows", "planes"])
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")  # launches set it
+def test_a_thread_waits_for_what_another_has_stored(side):
+    """The gradient reads `inner` of the same program; the interpreter has one thread."""
+    kernel = getattr(backward, f"{side}_backward_alone")
+    barriers = []
+    for absent in ("residual_ptr", "inner_ptr"):
+        signature = {
+            name: "constexpr" if name in (*CONSTANTS, absent) else type_of(name, "i32")
+            for name in kernel.arg_names
+        }
+        constants = {
+            n: CONSTANTS.get(n) for n, kind in signature.items() if kind == "constexpr"
+        }
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+        barriers.append(compiled.asm["ttir"].count("barrier"))
+    assert barriers == [1, 0]

@@ -12,22 +12,35 @@ import pytest
 HERE = Path(__file__).parent
 SUITE = (
     "test_arguments.py",
+    "test_far_tiles.py",
+    "test_kernel_mutants.py",
     "test_kernels.py",
     "test_learning.py",
     "test_memory.py",
     "test_modules.py",
 )
+OUTSIDE = os.environ.get("TRITON_INTERPRET") != "1"
 
 
-@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="already inside")
+@pytest.mark.skipif(not OUTSIDE, reason="already inside")
 @pytest.mark.parametrize("name", SUITE)
 def test_suite_passes_in_the_interpreter(name):
+    run_in_interpreter(name, "not gpu and not slow")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not OUTSIDE, reason="already inside")
+def test_every_mutant_is_seen_in_the_interpreter():
+    run_in_interpreter("test_kernel_mutants.py", "slow")
+
+
+def run_in_interpreter(name, marks):
     pytest.importorskip("torch")
     pytest.importorskip("triton", reason="triton is not installed: no kernels to interpret")
     done = subprocess.run(
         [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-            str(HERE / name),
+            "-m", marks, str(HERE / name),
         ],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         cwd=HERE.parent.parent,
