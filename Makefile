@@ -54,7 +54,7 @@ lint: $(DEV)
 	$(BIN)/lint-imports --no-logo
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 train: $(DEV)
 	$(BIN)/python -m models.train --output build/train --overwrite --publish models

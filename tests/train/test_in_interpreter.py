@@ -25,13 +25,13 @@ OUTSIDE = os.environ.get("TRITON_INTERPRET") != "1"
 @pytest.mark.skipif(not OUTSIDE, reason="already inside")
 @pytest.mark.parametrize("name", SUITE)
 def test_suite_passes_in_the_interpreter(name):
-    run_in_interpreter(name, "not gpu and not slow")
+    run_in_interpreter(name, "not gpu and not slow and not thorough")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(not OUTSIDE, reason="already inside")
 def test_every_mutant_is_seen_in_the_interpreter():
-    run_in_interpreter("test_kernel_mutants.py", "slow")
+    run_in_interpreter("test_kernel_mutants.py", "thorough")
 
 
 def run_in_interpreter(name, marks):

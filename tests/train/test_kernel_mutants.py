@@ -1,6 +1,6 @@
 """Test the tests of the kernels: faults in their source are seen, and the kernels have none.
 
-TRITON_INTERPRET=1 pytest tests/train/test_kernel_mutants.py         # all of them
+TRITON_INTERPRET=1 pytest tests/train/test_kernel_mutants.py -m "thorough or not gpu"
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.train.kernel_mutants import MUTANTS, at_work  # noqa: E402  # after t
 from tests.train.steps import Step, small_tiles  # noqa: E402  # after the skip
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-FEW = 7  # each so many-th mutant is judged in the quick loop
+FEW = 15  # each so many-th mutant is judged by `make test`, all by `pytest -m thorough`
 ROWS = Step(
     shape=(4, 21, 3, 3),
     dtype=torch.float32,
@@ -227,15 +227,15 @@ def test_the_kernels_themselves_are_acquitted(kernels):
     assert sentence(kernels, launch) is None
 
 
-def slow_but_few(mutants):
+def thorough_but_few(mutants):
     return [
         pytest.param(mutant, id=f"{mutant.file}: {mutant.name}".replace(" ", "_"),
-                     marks=[pytest.mark.slow] if place % FEW else [])
+                     marks=[pytest.mark.thorough] if place % FEW else [])
         for place, mutant in enumerate(mutants)
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mutant", slow_but_few(MUTANTS))
+@pytest.mark.parametrize("mutant", thorough_but_few(MUTANTS))
 def test_a_fault_is_seen(kernels, mutant, tmp_path):
     with at_work(mutant, tmp_path) as module, tiles.using(same_table()):
         assert sentence(kernels, module) is not None
