@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from benchmarks.gpu import clocks
-from bnfold.train.kernels import launch, tiles
+from bnfold.train.kernels import launch, plans, tiles
 from bnfold.train.kernels.layout import Layout, Planes, Rows
 from bnfold.train.kernels.tiles import Entry, Kernel, Launch, Side, Table
 
@@ -119,10 +119,10 @@ class Bench:
         log, self.log = self.log, []
         return log
 
-    def plan(self, point: Point, table: Table) -> launch.Plan:
+    def plan(self, point: Point, table: Table) -> plans.Plan:
         """Return a plan by a table of the caller's."""
         itemsize = point.dtype.itemsize
-        return launch.Plan(point.layout, itemsize, self.capability, self.processors, table)
+        return plans.Plan(point.layout, itemsize, self.capability, self.processors, table)
 
     def sets(self, point: Point) -> list[Buffers]:
         """Return buffers whose sum no cache holds."""
@@ -214,7 +214,7 @@ class Bench:
         return tuple(statistics.median(one) for one in samples)
 
 
-def call_of(kernel: Kernel, plan: launch.Plan) -> launch.Call:
+def call_of(kernel: Kernel, plan: plans.Plan) -> plans.Call:
     """Return a kernel, ready to be launched by a plan."""
     match kernel:
         case "statistics":
@@ -236,4 +236,4 @@ def bench_of(*, dry_run: bool) -> Bench:
     if dry_run:
         return Bench(clocks.HostClock(), "cpu", 90, 132)
     probe = torch.empty(1, device="cuda")
-    return Bench(clocks.DeviceClock(), "cuda", *launch.device_of(probe))
+    return Bench(clocks.DeviceClock(), "cuda", *plans.device_of(probe))

@@ -21,7 +21,13 @@ from unittest import mock
 from bnfold.train import autograd, kernels
 
 PACKAGE: Final = "bnfold.train.kernels"
-FILES: Final = ("elementwise", "forward", "backward", "launch")  # each uses those before it
+FILES: Final = (
+    "elementwise",
+    "forward",
+    "backward",
+    "plans",
+    "launch",
+)  # each uses those before it
 
 
 @dataclass(frozen=True)
@@ -171,13 +177,20 @@ BACKWARD = of(
     ("a value too many on planes", "(s < size - first_s)[None, :]", "(s <= size - first_s)[None, :]", 3, 0),
     ("a row too many in dx", "inside = (r < rows - start)", "inside = (r <= rows - start)"),
 )  # fmt: skip
+PLANS = of(
+    "plans",
+    ("unbiased by n", "count / max(1, count - 1)", "count / max(1, count)"),
+    (
+        "splits of the other kernel",
+        'self.split("statistics").splits, self',
+        'self.split("sums").splits, self',
+    ),
+)
 LAUNCH = of(
     "launch",
-    ("unbiased by n", "count / max(1, count - 1)", "count / max(1, count)", 2, 0),
-    ("unbiased by n, cumulative", "count / max(1, count - 1)", "count / max(1, count)", 2, 1),
+    ("unbiased by n, cumulative", "count / max(1, count - 1)", "count / max(1, count)"),
     ("share of n - 1", "share = 1.0 / plan.layout.per_channel", "share = 1.0 / (plan.layout.per_channel - 1)", 2, 0),
     ("share of n - 1, alone", "share = 1.0 / plan.layout.per_channel", "share = 1.0 / (plan.layout.per_channel - 1)", 2, 1),
-    ("splits of the other kernel", 'self.split("statistics").splits, self', 'self.split("sums").splits, self'),
     ("pivot stride of rows", "pivot_stride = 1 if isinstance(layout, Rows) else layout.size", "pivot_stride = 1"),
     ("a tile of the last channels missing", "-(-channels // block),", "channels // block,"),
     ("only 1024 channels inverted", "-(-channels // _VECTOR),", "1,"),
@@ -192,4 +205,4 @@ LAUNCH = of(
     ("planes rounded down", "(-(-planes // tile.lines) * blocks,)", "(max(1, planes // tile.lines) * blocks,)"),
     ("momentum zero", "0.0 if running is None or running.momentum is None else running.momentum", "0.0"),
 )  # fmt: skip
-MUTANTS: Final = (*ELEMENTWISE, *FORWARD, *BACKWARD, *LAUNCH)
+MUTANTS: Final = (*ELEMENTWISE, *FORWARD, *BACKWARD, *PLANS, *LAUNCH)

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad  # noqa: E402  # after the skip
 
 from bnfold import train  # noqa: E402  # after the skip
 from bnfold.train import functional  # noqa: E402  # after the skip
-from bnfold.train.kernels import launch, tiles  # noqa: E402  # after the skip
+from bnfold.train.kernels import launch, plans, tiles  # noqa: E402  # after the skip
 from bnfold.train.kernels.layout import Planes  # noqa: E402  # after the skip
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
@@ -162,7 +162,7 @@ def test_a_gradient_may_be_one_number_for_all_values(x):
 
 
 def test_a_plan_does_not_grow_with_every_momentum_there_was():
-    plan = launch.Plan(Planes(4, 8, 9), 4, 90, 132, tiles.packaged())
+    plan = plans.Plan(Planes(4, 8, 9), 4, 90, 132, tiles.packaged())
     for step in range(2000):
         plan.call(launch.finish_statistics_call, 1e-5, 0.1 / (1 + step))
     assert len(plan.calls) <= 256

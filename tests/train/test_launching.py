@@ -15,13 +15,13 @@ from benchmarks import no_device  # noqa: E402  # after the skip
 from bnfold.train import functional  # noqa: E402  # after the skip
 from bnfold.train.kernels import tiles  # noqa: E402  # after the skip
 from bnfold.train.kernels.launch import (  # noqa: E402  # after the skip
-    Plan,
     gradient_call,
     normalise_call,
     statistics_call,
     sums_call,
 )
 from bnfold.train.kernels.layout import Planes, Rows  # noqa: E402  # after the skip
+from bnfold.train.kernels.plans import Plan  # noqa: E402  # after the skip
 from bnfold.train.kernels.reference import Activation, Running  # noqa: E402  # after the skip
 
 SEVERAL = {"rows": ["rows_statistics", "finish_statistics", "rows_normalise"]}
