@@ -141,8 +141,8 @@ def can_fuse(x: Tensor) -> bool:
     return kernels_do and not autograd.is_transformed()
 
 
-def _fit(x: Tensor, *vectors: Tensor | None) -> bool:
-    """Kernels can take the vectors as they are."""
+def fit(x: Tensor, *vectors: Tensor | None) -> bool:
+    """Return whether kernels can take the vectors as they are."""
     channels, device = x.shape[1], x.get_device()
     for vector in vectors:
         if vector is not None and not (
@@ -276,7 +276,7 @@ def fused(
     """Train with the kernels; x must be one that they can read."""
     y: Tensor
     used, (mean, var, counter, _) = running, running
-    if not _fit(x, mean, var, weight, bias):
+    if not fit(x, mean, var, weight, bias):
         _refuse_other_channels(x, running_mean=mean, running_var=var, weight=weight, bias=bias)
         weight, bias = _dense(weight), _dense(bias)
         used = Running(_dense(mean), _dense(var), counter, running.momentum)
@@ -291,14 +291,28 @@ def fused(
     else:
         y, mean, rstd = autograd.BatchNorm.apply(x, weight, bias, added, used, eps, kind)  # type: ignore[no-untyped-call]  # torch's
         if inside and memory.recomputing():
-            launch = autograd.launcher()
-            affine = launch.Affine(mean, rstd, weight, bias)
-            build = partial(launch.normalise, x.detach(), affine, residual, kind, None)
-            memory.remember(y, build, x, residual, weight, bias, mean, rstd)
+            remember(y, x, mean, rstd, weight, bias, residual, kind)
     if used is not running:
         _write_back(running, used)
     # A residual of another shape or type: torch's own addition promotes and broadcasts.
     return y if inside or residual is None else activation(y + residual)
+
+
+def remember(
+    y: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: Activation,
+) -> None:
+    """Let an output of the kernels be built again, from what its layer keeps."""
+    launch = autograd.launcher()
+    affine = launch.Affine(mean, rstd, weight, bias)
+    build = partial(launch.normalise, x.detach(), affine, residual, activation, None)
+    memory.remember(y, build, x, residual, weight, bias, mean, rstd)
 
 
 def fused_by_operators(
@@ -336,7 +350,7 @@ def frozen(
 ) -> Tensor:
     """Normalise by known statistics, with the kernels, where a gradient goes through."""
     y: Tensor
-    if not _fit(x, running_mean, running_var, weight, bias):
+    if not fit(x, running_mean, running_var, weight, bias):
         _refuse_other_channels(
             x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
         )
@@ -349,8 +363,5 @@ def frozen(
         x, running_mean, running_var, weight, bias, added, eps, kind
     )  # type: ignore[no-untyped-call]  # torch's
     if inside and memory.recomputing():
-        launch = autograd.launcher()
-        affine = launch.Affine(running_mean, rstd, weight, bias)
-        build = partial(launch.normalise, x.detach(), affine, residual, kind, None)
-        memory.remember(y, build, x, residual, weight, bias, running_mean, rstd)
+        remember(y, x, running_mean, rstd, weight, bias, residual, kind)
     return y if inside or residual is None else activation(y + residual)

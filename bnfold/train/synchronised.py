@@ -10,7 +10,6 @@ the host waits for neither. Both are torch's collectives, on any backend: gloo o
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -86,6 +85,7 @@ class SyncBatchNorm(FusedBatchNorm):
         kind = Activation(activation, negative_slope)
         by_kernels = (
             functional.can_fuse(input)
+            and functional.fit(input, self.weight, self.bias)
             and functional.is_alike(residual, input)
             and not autograd.is_traced(input)
         )
@@ -108,15 +108,12 @@ class SyncBatchNorm(FusedBatchNorm):
         self, x: Tensor, residual: Tensor | None, kind: Activation
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As `by_torch`, in the passes over memory of a layer that shares nothing."""
-        launch = autograd.launcher()
-        x = launch.readable(x)
+        x = autograd.launcher().readable(x)
         y, mean, rstd, var, count = SynchronisedByKernels.apply(  # type: ignore[no-untyped-call]  # torch's
             x, self.weight, self.bias, residual, self.eps, kind, self.process_group
         )
         if memory.recomputing():
-            affine = launch.Affine(mean, rstd, self.weight, self.bias)
-            build = partial(launch.normalise, x.detach(), affine, residual, kind, None)
-            memory.remember(y, build, x, residual, self.weight, self.bias, mean, rstd)
+            functional.remember(y, x, mean, rstd, self.weight, self.bias, residual, kind)
         return y, mean, var, count
 
     @torch.no_grad()

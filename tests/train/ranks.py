@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
 
+import pytest
 import torch
 from torch import distributed, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -297,6 +298,13 @@ def synchronised_kernels(rank: int, world: int) -> None:
                     assert "SynchronisedByKernels" in "".join(names)
             for plain, rebuilt in zip(*results, strict=True):
                 assert torch.equal(plain, rebuilt)
+
+
+@case
+def synchronised_refuses(_rank: int, _world: int) -> None:
+    """Kernels would read what lies behind the vectors; torch says what is wrong."""
+    with pytest.raises(RuntimeError, match="should contain 8 elements not 4"):
+        train.SyncBatchNorm(4)(torch.randn(2, 8, 3, 2))
 
 
 @case

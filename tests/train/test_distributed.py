@@ -57,7 +57,9 @@ def test_statistics_are_of_all_ranks_uneven_and_empty_ones_too(tmp_path):
 
 def test_kernels_take_statistics_of_all_ranks(tmp_path):
     pytest.importorskip("triton", reason="triton is not installed: no kernels to interpret")
-    run_ranks(["synchronised_kernels"], 3, tmp_path, TRITON_INTERPRET="1")
+    run_ranks(
+        ["synchronised_kernels", "synchronised_refuses"], 3, tmp_path, TRITON_INTERPRET="1"
+    )
 
 
 @pytest.mark.slow
