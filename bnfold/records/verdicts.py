@@ -90,6 +90,11 @@ class ProofReport:
             judged within the rounding of their type only.
         assumptions: What the user allowed, without which the proof does not hold.
         why: Why nothing was shown, where that is so.
+        channels: How many channels the constants have that are new in the folded model.
+        shown: How many of them the comparison was seen to notice when they were changed.
+        elements: How many elements of results were compared on both sides.
+        unshown: Constants some of whose channels were never seen to matter, in words; the
+            verdict is NOT_JUDGED if there are any.
     """
 
     verdict: Verdict
@@ -102,6 +107,15 @@ class ProofReport:
     untold: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     why: str = ""
+    channels: int = 0
+    shown: int = 0
+    elements: int = 0
+    unshown: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Share of the channels of new constants that were shown to be compared."""
+        return self.shown / self.channels if self.channels else 1.0
 
     @property
     def passed(self) -> bool:

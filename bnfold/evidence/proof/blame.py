@@ -44,14 +44,16 @@ def origin(walk: Lockstep, name: str, channel: int | None) -> Blame:
 def is_changed(walk: Lockstep, node: ir.Node) -> bool:
     """Return whether a node of the folded model, or one of its tensors, changed."""
     tensors = [v.name or "" for v in node.inputs if v is not None and v.is_initializer()]
-    return not walk.is_same(node) or any(name not in walk.same_tensors for name in tensors)
+    return not walk.comparer.is_same(node) or any(
+        name not in walk.comparer.same_tensors for name in tensors
+    )
 
 
 def is_renamed(walk: Lockstep, node: ir.Node) -> bool:
     """Return whether nothing about a changed node is new but the names of its results."""
     twins = [one for one in walk.original.position if one.name and one.name == node.name]
     tensors = [v.name or "" for v in node.inputs if v is not None and v.is_initializer()]
-    if len(twins) != 1 or any(name not in walk.same_tensors for name in tensors):
+    if len(twins) != 1 or any(name not in walk.comparer.same_tensors for name in tensors):
         return False
     return _without_results(twins[0]) == _without_results(node)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from bnfold.model.attributes import int_attr
 
@@ -19,15 +21,41 @@ def channel_of(
     """
     if not place:
         return None
-    kind = node.op_type if node is not None and slot < 2 and len(place) > 1 else ""
-    if node is not None and kind == "Conv":
-        return place[0]
+    channels = channels_of(node, slot, shape)
+    pairs = zip(place, channels.shape, strict=True)
+    return int(channels[tuple(index if size > 1 else 0 for index, size in pairs)])
+
+
+def channels_of(node: ir.Node | None, slot: int, shape: Sequence[int]) -> NDArray[np.int64]:
+    """Return the output channel of every element, in a shape that broadcasts to ``shape``."""
+    kind = node.op_type if node is not None and slot < 2 and len(shape) > 1 else ""
     if node is not None and kind == "ConvTranspose":
-        per_group = shape[0] // int_attr(node, "group", 1)
-        return place[0] // per_group * shape[1] + place[1]
+        return _transposed(shape, int_attr(node, "group", 1))
+    axis = _axis(node, kind, slot, shape)
+    if axis is None:
+        return np.zeros((1,) * len(shape), np.int64)
+    along = [-1 if place == axis % len(shape) else 1 for place in range(len(shape))]
+    return np.arange(shape[axis]).reshape(along)
+
+
+def _transposed(shape: Sequence[int], groups: int) -> NDArray[np.int64]:
+    """A weight [C, M/group, …]: rows of one group all write the channels of that group."""
+    group = np.arange(shape[0]) // max(shape[0] // groups, 1)
+    channels = group[:, None] * shape[1] + np.arange(shape[1])
+    return channels.reshape(*channels.shape, *(1,) * (len(shape) - 2))
+
+
+def _axis(node: ir.Node | None, kind: str, slot: int, shape: Sequence[int]) -> int | None:
+    if kind == "Conv":
+        return 0
     if node is not None and kind in ("Gemm", "MatMul"):
-        return place[_matrix_axis(node, slot)]
-    return next((index for index, size in zip(place, shape, strict=True) if size > 1), 0)
+        return _matrix_axis(node, slot)
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    if node is not None and kind == "Gather" and slot == 0:
+        # Rows are picked along its axis: what stays of each is a channel.
+        picked = int_attr(node, "axis", 0) % len(shape)
+        axes = [axis for axis in reversed(axes) if axis != picked] or axes
+    return axes[0] if axes else None
 
 
 def _matrix_axis(node: ir.Node, slot: int) -> int:

@@ -20,22 +20,11 @@ from bnfold.model.facts import Facts
 Array = NDArray[Any]
 Dims = tuple[int | str | None, ...]
 
-_FREE: Final = 7
-"""Length of an axis whose size is free."""
-
-_CUT_BATCH: Final = 2
-_CUT: Final = 4
-"""Length of an axis that is cut short: corners, edges and an inside for the usual kernels."""
+FREE: Final = 7
+"""Length of an axis whose size is free: odd, and no usual channel count."""
 
 BATCH: Final = 3
-_CUT_FROM_RANK: Final = 4
-
-
-class Sizes(Enum):
-    """How large the drawn arrays are."""
-
-    CUT = "spatial axes cut short"
-    REAL = "as the model has them"
+"""Samples where their number is free: one for each kind of number, and one more."""
 
 
 class Style(Enum):
@@ -45,6 +34,7 @@ class Style(Enum):
     SPREAD = "normal, of another size in every channel"
     MIXED = "the first along axis 0 standard normal, the others of another size in channels"
     POSITIVE = "the magnitudes of standard normal numbers"
+    FAR = "normal, up to a hundred thousand times as large in some channels"
 
 
 def dimensions(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, Dims]:
@@ -80,20 +70,6 @@ def _bound(model: ir.Model, inputs: Mapping[str, Array]) -> ir.Model:
     return bound
 
 
-def shape_of(dims: Dims, sizes: Sizes) -> tuple[int, ...]:
-    """Return a shape that fits the dimensions; free ones get a size of their own."""
-    cut = sizes is Sizes.CUT and len(dims) >= _CUT_FROM_RANK
-    return tuple(_size(dim, axis, cut=cut) for axis, dim in enumerate(dims))
-
-
-def _size(dim: int | str | None, axis: int, *, cut: bool) -> int:
-    batch, side = (_CUT_BATCH, _CUT) if cut else (BATCH, _FREE)
-    free = (batch, _FREE, side)[min(axis, 2)]
-    if not isinstance(dim, int):
-        return free
-    return min(dim, free) if cut and axis != 1 else dim
-
-
 def styles_for(shapes: Iterable[tuple[int, ...]]) -> tuple[Style, ...]:
     """Return what to draw of arrays of these shapes: all of it at once, if there is room."""
     room = all(len(shape) > 1 and shape[0] > 1 for shape in shapes)
@@ -109,7 +85,8 @@ def draw(name: str, shape: tuple[int, ...], style: Style, seed: int) -> Array:
     if style is Style.NORMAL or len(shape) < 2:
         return np.asarray(normal)
     along = [size if axis in (1, len(shape) - 1) else 1 for axis, size in enumerate(shape)]
-    spread = np.asarray(normal * 10.0 ** rng.uniform(-1.0, 1.5, along))
+    low, high = (0.0, 5.0) if style is Style.FAR else (-1.0, 1.5)
+    spread = np.asarray(normal * 10.0 ** rng.uniform(low, high, along))
     if style is Style.MIXED:
         spread[0] = normal[0]
     return spread

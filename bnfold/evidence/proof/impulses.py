@@ -14,10 +14,12 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.evidence.proof.links import Array
-from bnfold.evidence.proof.sides import Segment, Side
+from bnfold.evidence.proof.comparer import Comparer, Pair
+from bnfold.evidence.proof.extents import Sizes
+from bnfold.evidence.proof.links import EXACT, Array, Gap, gap
+from bnfold.evidence.proof.sides import CannotEvaluateError, Segment, Side
 
-MOST: Final = 1 << 12
+_MOST: Final = 1 << 12
 """Windows with more channels and places than this are left to drawn numbers."""
 
 _CHUNK: Final = 1 << 21
@@ -70,3 +72,29 @@ def impulses(shape: tuple[int, ...]) -> Iterator[Array]:
         hit = numbers > 0
         batch[np.flatnonzero(hit), numbers[hit] - 1] = 1.0
         yield batch.reshape(-1, *shape[1:])
+
+
+def probe(comparer: Comparer, pair: Pair, sizes: Sizes) -> Gap | None:
+    """Hold two affine segments against each other at zero and at every impulse.
+
+    Returns:
+        How far apart they are, zero if they are not; None where they are not affine functions
+        of one value of moderate size, or hold only for their own number of samples.
+    """
+    one, two = pair
+    dims = comparer.dims.get(two.inputs[0]) if two.inputs else None
+    if dims is None or one.inputs != two.inputs or comparer.is_noisy(two):
+        return None
+    shape = comparer.shapes(pair, sizes)[two.inputs[0]]
+    affine = is_affine(one, comparer.original) and is_affine(two, comparer.folded)
+    if not affine or len(shape) < 2 or math.prod(shape[1:]) > _MOST:
+        return None
+    try:
+        for batch in impulses(shape):
+            trial = comparer.trial(pair, {one.inputs[0]: batch})
+            found = gap(trial.original, trial.folded)
+            if found.size > EXACT:
+                return found
+    except CannotEvaluateError:
+        return None
+    return Gap(0.0)

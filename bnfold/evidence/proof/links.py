@@ -63,14 +63,12 @@ class Link:
         return Link(self.axis, scale, shift)
 
 
-def gap(original: Array, folded: Array, noise: Wide | None = None) -> Gap:
+def gap(original: Array, folded: Array) -> Gap:
     """Return how far two arrays are apart, by the slices of every axis of one entry or more.
 
     Args:
         original: What is expected.
         folded: What was found.
-        noise: Differences that rounding alone makes, of the same shape; a gap within some
-            times their largest of a slice counts as none.
     """
     if original.shape != folded.shape or original.dtype != folded.dtype:
         return Gap(float("inf"))
@@ -78,35 +76,38 @@ def gap(original: Array, folded: Array, noise: Wide | None = None) -> Gap:
         return _gap_of_others(original, folded)
     if not original.size:
         return Gap(0.0)
+    ratios = excess(original, folded)
+    worst = float(ratios.max())
+    if worst == 0.0:
+        return Gap(0.0)
+    axis = _channel_axis(original.ndim)
+    return Gap(worst, None if axis is None else int(np.argmax(_peaks(ratios, axis))))
+
+
+def excess(original: Wide, folded: Wide) -> Wide:
+    """Return every difference relative to the largest number of the slices it lies in.
+
+    Slices along axis 1 and along the last axis, whichever is smaller there: a channel is not
+    hidden by a louder one. Infinite where only one of the two is a number.
+    """
     with np.errstate(invalid="ignore"):
         error = np.abs(original - folded)
     both = (original == folded) | (np.isnan(original) & np.isnan(folded))
     error = np.where(both, 0.0, error)
     size = np.where(np.isfinite(original), np.abs(original), 0.0)
-    floor = float(size.max()) * _NEGLIGIBLE
-    worst = Gap(0.0)
+    floor = float(size.max(initial=0.0)) * _NEGLIGIBLE
+    allowed = np.full(size.shape, np.inf)
     for axis in _axes(original.ndim):
-        errors, sizes = _peaks(error, axis), _peaks(size, axis)
-        allowed = np.maximum(sizes, floor)
-        if noise is not None:
-            allowed = np.maximum(allowed, _peaks(np.abs(noise), axis) / EXACT)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratios = np.where(errors == 0.0, 0.0, errors / allowed)
-        ratios = np.where(np.isnan(ratios), np.inf, ratios)
-        place = int(np.argmax(ratios))
-        if ratios[place] > worst.size:
-            channel = place if axis == _channel_axis(original.ndim) else _channel_of(error)
-            worst = Gap(float(ratios[place]), channel)
-    return worst
+        along = [-1 if place == axis else 1 for place in range(original.ndim)]
+        peaks = np.maximum(_peaks(size, axis), floor).reshape(along)
+        allowed = np.minimum(allowed, peaks)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.where(error == 0.0, 0.0, error / allowed)
+    return np.where(np.isnan(ratios), np.inf, ratios)
 
 
 def _channel_axis(rank: int) -> int | None:
     return 1 if rank > 1 else None
-
-
-def _channel_of(error: Wide) -> int | None:
-    axis = _channel_axis(error.ndim)
-    return None if axis is None else int(np.argmax(np.nan_to_num(_peaks(error, axis))))
 
 
 def _gap_of_others(original: Array, folded: Array) -> Gap:

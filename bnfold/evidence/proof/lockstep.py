@@ -8,39 +8,34 @@ float64 resolves differences of 1e-9. A value may also be an affine map of its c
 scale under way from one weight to another); what follows is then judged with that relation.
 
 So the proof is by induction from the inputs to the outputs, needs no relation to be told, and
-never runs a whole model. Nothing is exposed or changed in the graphs to do so.
+never runs a whole model. Nothing is exposed or changed in the graphs to do so. And a segment
+that passes is tested itself (see `selftest`): what its comparison cannot notice is not shown.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.evidence.proof.draws import (
-    BATCH,
-    Dims,
-    Sizes,
-    Style,
-    dimensions,
-    draw,
-    shape_of,
-    styles_for,
-)
-from bnfold.evidence.proof.impulses import MOST, impulses, is_affine
-from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
-from bnfold.evidence.proof.sides import CannotEvaluateError, NudgedSide, Segment, Side
-from bnfold.evidence.proof.storage import MORE_NUDGES, NUDGES, Trial, weigh
+from bnfold.evidence.proof.comparer import Comparer, Pair
+from bnfold.evidence.proof.draws import BATCH, Style, dimensions
+from bnfold.evidence.proof.extents import Sizes
+from bnfold.evidence.proof.impulses import probe
+from bnfold.evidence.proof.links import EXACT, Gap, Link, gap
+from bnfold.evidence.proof.mutations import Target, targets_at, targets_of
+from bnfold.evidence.proof.selftest import Coverage, SelfTest
+from bnfold.evidence.proof.sides import CannotEvaluateError, Side
+from bnfold.evidence.proof.storage import MORE_NUDGES, Trial
 from bnfold.inputs.drawing import Binding, Case, draw_inputs
 from bnfold.inputs.drawing import Style as InputStyle
 from bnfold.inputs.hints import with_hints
 from bnfold.inputs.signature import inputs_of
-from bnfold.model.graphs import graphs_of, subgraphs_of
 
 SAME: Final = None
 """The relation of values that are the same in both models."""
@@ -48,9 +43,11 @@ SAME: Final = None
 _LONGEST: Final = 48
 """Nodes of a segment that is tried for a value inside of the graph."""
 
-_ENOUGH: Final = 0.5
-_MATRIX: Final = 2
+_DEEPER: Final = 3
+"""So often a value inside of the graph is tried again from further back."""
+
 _TOO_FAR: Final = "it hangs on too many nodes without a relation"
+_UNMOVED: Final = "the result is the same for all numbers drawn: nothing was compared"
 TOO_LATE: Final = "the time was up"
 
 
@@ -83,42 +80,43 @@ class Lockstep:
     """The walk: which values are related, and how.
 
     Attributes:
-        original: The one model.
-        folded: The other.
-        is_same: Says of a node of the folded model whether it is the same, byte for byte.
-        same_tensors: Initializers that are the same in both.
-        rounded: Initializers of the folded model whose unrounded elements are not known.
-        coarsest: Half an ulp of one, in the coarsest type of these.
-        seed: Of all draws.
+        comparer: Both models, and how a value is compared; holds what was found.
         deadline: By the monotonic clock; what is not compared by then stays open.
-        relations: What was found, by value name: `SAME`, or a map.
-        lost: Values with none, in graph order.
         with_impulses: Whether affine segments are probed by every impulse too.
-        probed: How many were.
+        lost: Values with no relation, in graph order.
+        probed: How many segments were probed by impulses.
         windows: How many segments were evaluated.
+        elements: How many elements of results were found to agree.
         same_nodes: How many nodes needed no evaluation.
+        coverage: What self-tests showed, for each constant that is new.
     """
 
-    original: Side
-    folded: Side
-    is_same: Callable[[ir.Node], bool]
-    same_tensors: frozenset[str]
-    rounded: frozenset[str] = frozenset()
-    coarsest: float = 0.0
-    seed: int = 0
+    comparer: Comparer
     deadline: float = math.inf
     with_impulses: bool = False
-    probed: int = 0
-    relations: dict[str, Link | None] = field(default_factory=dict)
     lost: dict[str, Lost] = field(default_factory=dict)
+    probed: int = 0
     windows: int = 0
+    elements: int = 0
     same_nodes: int = 0
+    coverage: dict[tuple[ir.Node, ir.Value | str], Coverage] = field(default_factory=dict)
     _stops: set[str] = field(default_factory=set)
     _solid: set[str] = field(default_factory=set)
-    _hazy: set[str] = field(default_factory=set)
-    _dims_by_name: Mapping[str, Dims] = field(default_factory=dict)
-    _inputs: Mapping[str, Array] = field(default_factory=dict)
-    _nudged: list[NudgedSide] = field(default_factory=list)
+
+    @property
+    def original(self) -> Side:
+        """The one model."""
+        return self.comparer.original
+
+    @property
+    def folded(self) -> Side:
+        """The other."""
+        return self.comparer.folded
+
+    @property
+    def relations(self) -> dict[str, Link | None]:
+        """What was found, by value name: `SAME`, or a map."""
+        return self.comparer.relations
 
     @property
     def is_late(self) -> bool:
@@ -129,9 +127,10 @@ class Lockstep:
         """Walk from the inputs to the outputs."""
         self._prepare()
         for node in self.folded.model.graph:
+            same = self.comparer.is_same(node)
             if all(self.folded.is_constant(value) for value in node.outputs):
-                self.same_nodes += self.is_same(node)
-            elif self.is_same(node) and self._reads_the_same(node):
+                self.same_nodes += same
+            elif same and self._reads_the_same(node):
                 self.same_nodes += 1
                 for value in node.outputs:
                     self._relate(value.name or "", SAME)
@@ -143,48 +142,36 @@ class Lockstep:
         model = self.original.model
         slots = with_hints(inputs_of(model), model)
         case = Case(Binding(batch=BATCH), InputStyle.NORMAL)
-        self._inputs = draw_inputs(slots, case, self.seed)
-        self._dims_by_name = dimensions(model, self._inputs)
+        self.comparer.inputs = draw_inputs(slots, case, self.comparer.seed)
+        self.comparer.dims = dimensions(model, self.comparer.inputs)
         for slot in slots:
             self._relate(slot.name, SAME)
 
     def _relate(self, name: str, relation: Link | None) -> None:
         self.relations[name] = relation
-        if relation is not None and relation.hazy:
-            self._hazy.add(name)
-        dims = self._dims(name)
+        dims = self.comparer.dims.get(name)
         if dims is not None:
             self._stops.add(name)
         if dims is not None and all(isinstance(dim, int) for dim in dims):
             self._solid.add(name)
-
-    def _dims(self, name: str) -> Dims | None:
-        """Return the dimensions of a value that can be drawn; None if it cannot."""
-        return self._dims_by_name.get(name)
 
     def _reads_the_same(self, node: ir.Node) -> bool:
         return all(self._is_same_value(value) for value in self.folded.reads(node))
 
     def _is_same_value(self, value: ir.Value) -> bool:
         name = value.name or ""
-        other = self.original.values.get(name)
-        if other is None:
+        if name not in self.original.values:
             return False
-        if not self.folded.is_constant(value):
-            return name in self.relations and self.relations[name] is SAME
-        if value.producer() is None:
-            return self.folded.key_of(value) in self.same_tensors
-        producer = value.producer()
-        return (
-            producer is not None and self.is_same(producer) and self._reads_the_same(producer)
-        )
+        if self.folded.is_constant(value):
+            return self.comparer.is_same_constant(value)
+        return name in self.relations and self.relations[name] is SAME
 
     def _try(self, value: ir.Value) -> None:
         name = value.name or ""
         other = self.original.values.get(name)
         if other is None or self.original.is_constant(other):
             return
-        outcome = self.compare(other, value, self._stops, _LONGEST)
+        outcome = self._from_further_back(other, value, self._stops, _LONGEST, _DEEPER)
         if isinstance(outcome, Lost):
             self.lost[name] = outcome
         else:
@@ -206,15 +193,50 @@ class Lockstep:
         everything = len(self.folded.position) + len(self.original.position)
         firm = {name for name in self._stops if self.relations[name] is SAME} - {output}
         first: Lost | None = self.lost.get(output)
-        for stops in (firm, set[str]()):
-            if not stops and first is not None and first.gap is not None:
-                break  # drawn inputs of the whole model may not wake what differs
-            outcome = self.compare(other, value, stops, everything, whole=not stops)
-            if outcome is SAME:
+        for stops, deeper in ((firm, everything), (set[str](), 0)):
+            outcome = self._from_further_back(other, value, stops, everything, deeper)
+            if outcome is SAME and (stops or first is None or first.gap is None):
                 return SAME
+            if outcome is SAME and self.is_shown(value):
+                return SAME  # drawn inputs of the whole model did wake what is new
             if isinstance(outcome, Lost) and (first is None or first.gap is None):
                 first = outcome
         return first or self.relations.get(output)
+
+    def _from_further_back(
+        self, original: ir.Value, folded: ir.Value, stops: set[str], limit: int, turns: int
+    ) -> Link | Lost | None:
+        """Compare; if that fails from values that hang on one another, compare without these.
+
+        Drawn apart, a value and one that is computed from it do not fit together: y = a + b
+        is 2·a where b is 1·a, but not for every a and b.
+        """
+        whole = not stops
+        outcome = self.compare(original, folded, stops, limit, whole=whole)
+        first = outcome
+        for _ in range(turns):
+            if not isinstance(outcome, Lost) or outcome.gap is None or self.is_late:
+                break
+            pair = self._pair(original, folded, stops, limit)
+            tied = set() if pair is None else self._tied(pair, stops)
+            if not tied:
+                break
+            stops = stops - tied
+            outcome = self.compare(original, folded, stops, limit, whole=whole)
+        return SAME if outcome is SAME else first
+
+    def _tied(self, pair: Pair, stops: Collection[str]) -> set[str]:
+        """Return the inputs of segments that are computed from others of them."""
+        reads = set(pair.reads)
+        found = set()
+        for name in reads & set(stops):
+            value = self.original.values.get(name)
+            if value is None or value.producer() is None:
+                continue
+            behind = self.original.segment(value, reads - {name}, _LONGEST)
+            if behind is None or reads & set(behind.inputs):
+                found.add(name)
+        return found
 
     def compare(
         self,
@@ -228,77 +250,121 @@ class Lockstep:
         """Return how two values are related if the values ``stops`` are, as is known.
 
         Short axes are tried first. What is found there holds only where it is the same: a
-        graph may compute with the sizes it sees.
+        graph may compute with the sizes it sees. Where a self-test leaves something unseen,
+        longer axes are tried, then the real ones.
         """
         found: Link | Lost | None = Lost(folded.name or "", None, (), (), _TOO_FAR)
-        for sizes, known in ((Sizes.CUT, False), (Sizes.REAL, False), (Sizes.REAL, True)):
-            if whole and not known:
+        for sizes, known in _LADDER:
+            if (whole and not known) or (sizes is Sizes.LONGER and found is not SAME):
                 continue
             near = self._solid & stops if known else stops
-            attempt = self._attempt(original, folded, near, limit, sizes)
-            if attempt is SAME:
+            attempt, is_whole = self._attempt(original, folded, near, limit, sizes)
+            if attempt is SAME and is_whole:
                 return SAME
-            if not isinstance(attempt, Lost) or (
-                not isinstance(found, Link) and (attempt.gap or not attempt.is_too_far)
-            ):
-                found = attempt
-            if sizes is Sizes.REAL and not _is_unknown(found):
+            if not _is_unknown(attempt) or (_is_unknown(found) and not _is_too_far(attempt)):
+                found = attempt  # longer axes know better
+            if sizes is Sizes.REAL and found is not SAME and not _is_unknown(found):
                 return found
         return found
 
     def _attempt(
         self, original: ir.Value, folded: ir.Value, stops: set[str], limit: int, sizes: Sizes
-    ) -> Link | Lost | None:
-        """Evaluate the segments of two values behind ``stops``, on arrays of these sizes."""
+    ) -> tuple[Link | Lost | None, bool]:
+        """Evaluate the segments of two values behind ``stops``, on arrays of these sizes.
+
+        Returns:
+            How they are related, and whether all that is new in them was shown to matter.
+        """
         name = folded.name or ""
         if self.is_late:
-            return Lost(name, None, (), (), TOO_LATE)
-        pair = self._segments(original, folded, stops, limit)
+            return Lost(name, None, (), (), TOO_LATE), False
+        pair = self._pair(original, folded, stops, limit)
         if pair is None:
-            return Lost(name, None, (), (), _TOO_FAR)
-        one, two = pair
-        reads = dict.fromkeys((*one.inputs, *two.inputs))
-        maps = tuple(read for read in reads if self.relations.get(read) is not SAME)
+            return Lost(name, None, (), (), _TOO_FAR), False
+        nodes = pair.folded.nodes
+        maps = tuple(read for read in pair.reads if self.relations.get(read) is not SAME)
         try:
-            trials = self._trials(one, two, sizes)
+            verdict = self._verdict(pair, sizes)
         except CannotEvaluateError as error:
-            return Lost(name, None, two.nodes, maps, str(error))
-        self.windows += 1
-        verdict = self._weigh(trials)
-        if verdict is not SAME and trials[0].nudged:
-            verdict = self._weigh(self._trials(one, two, sizes, MORE_NUDGES))
-        if verdict is SAME and self.with_impulses:
-            verdict = self._probe(one, two, sizes)
+            return Lost(name, None, nodes, maps, str(error)), False
         if isinstance(verdict, Gap):
-            return Lost(name, verdict, two.nodes, maps)
+            return Lost(name, verdict, nodes, maps), False
         if verdict is not SAME and not self._spans(verdict, name):
-            return Lost(name, None, two.nodes, maps, "it is mapped along an axis cut short")
+            why = "it is mapped along an axis cut short"
+            return Lost(name, None, nodes, maps, why), False
+        return verdict, not any(self._blind(pair))
+
+    def _verdict(self, pair: Pair, sizes: Sizes) -> Link | Gap | None:
+        """Compare one pair of segments, and test the comparison if it finds no difference."""
+        trials = self.comparer.trials(pair, sizes)
+        self.windows += 1
+        verdict = self.comparer.weigh(trials)
+        if verdict is not SAME and trials[0].nudged:
+            trials = self.comparer.trials(pair, sizes, MORE_NUDGES)
+            verdict = self.comparer.weigh(trials)
+        if verdict is SAME and self.with_impulses:
+            found = probe(self.comparer, pair, sizes)
+            self.probed += found is not None
+            verdict = found if found is not None and found.size > EXACT else SAME
+        if not isinstance(verdict, Gap):
+            self.elements += sum(trial.original.size for trial in trials)
+            self._test(pair, trials, verdict, sizes)
         return verdict
 
-    def _probe(self, one: Segment, two: Segment, sizes: Sizes) -> Gap | None:
-        """Hold two affine segments against each other at zero and at every impulse."""
-        dims = self._dims(two.inputs[0]) if two.inputs else None
-        if dims is None or one.inputs != two.inputs or self._is_noisy(two):
-            return SAME
-        shape = shape_of(dims, sizes)
-        affine = is_affine(one, self.original) and is_affine(two, self.folded)
-        if not affine or len(shape) < _MATRIX or math.prod(shape[1:]) > MOST:
-            return SAME
-        try:
-            for batch in impulses(shape):
-                mapped = {two.inputs[0]: self._mapped(two.inputs[0], batch)}
-                expected = self.original.evaluate(one, {one.inputs[0]: batch})
-                found = gap(expected, self.folded.evaluate(two, mapped))
-                if found.size > EXACT:
-                    return found
-        except CannotEvaluateError:
-            return SAME  # the graph holds only for its own batch size
-        self.probed += 1
-        return SAME
+    def _test(self, pair: Pair, trials: list[Trial], link: Link | None, sizes: Sizes) -> None:
+        """Change what is new in the folded segment, and note what the comparison notices."""
+        targets = list(self._blind(pair))
+        rng = np.random.default_rng((self.comparer.seed, self.windows))
+        test = SelfTest(self.comparer, pair, trials, link, self.deadline, rng)
+        if not targets and not test.reacts():
+            raise CannotEvaluateError(_UNMOVED)
+        self._cover(test.run(targets))
+        blind = list(self._blind(pair))
+        if not blind or sizes is not Sizes.REAL:
+            return
+        far = self.comparer.trials(pair, sizes, styles=(Style.FAR,))
+        if self.comparer.differs(_mapped(far, link)) is None:
+            self._cover(replace(test, trials=far).run(blind))
 
-    def _segments(
+    def _blind(self, pair: Pair) -> Iterator[Target]:
+        """Yield what is new in a segment and was not shown to be compared so far."""
+        for target in targets_of(pair.folded, self.folded, self.comparer):
+            if not self._is_covered(target):
+                yield target
+
+    def _cover(self, found: list[Coverage]) -> None:
+        for one in found:
+            known = self.coverage.setdefault(one.target.key, one)
+            if known is not one:
+                known.join(one)
+
+    def _is_covered(self, target: Target) -> bool:
+        known = self.coverage.get(target.key)
+        return known is not None and known.is_whole
+
+    def is_shown(self, value: ir.Value) -> bool:
+        """Return whether all that is new in what computes a value was shown to be compared."""
+        return all(self._is_covered(target) for target in self.novelties([value]))
+
+    def novelties(self, values: list[ir.Value]) -> Iterator[Target]:
+        """Yield every constant that is new in what computes values of the folded model."""
+        seen: set[ir.Node] = set()
+        pending = list(values)
+        while pending:
+            node = pending.pop().producer()
+            if node is None or node in seen or node not in self.folded.position:
+                continue
+            seen.add(node)
+            yield from targets_at(node, self.folded, self.comparer)
+            pending.extend(
+                value
+                for value in self.folded.reads(node)
+                if not self.folded.is_constant(value)
+            )
+
+    def _pair(
         self, original: ir.Value, folded: ir.Value, stops: set[str], limit: int
-    ) -> tuple[Segment, Segment] | None:
+    ) -> Pair | None:
         """Return what computes two values from the same others, as near as possible.
 
         Where one side stops at a value and the other at one behind it, both go on: drawn
@@ -310,136 +376,33 @@ class Lockstep:
             two = self.folded.segment(folded, stops, limit)
             if one is None or two is None:
                 return found
-            found = one, two
+            found = Pair(one, two)
             apart = (set(one.inputs) ^ set(two.inputs)) & stops
             if not apart:
                 return found
             stops = stops - apart
 
-    def _weigh(self, trials: Sequence[Trial]) -> Link | Gap | None:
-        gaps = [gap(trial.original, trial.folded) for trial in trials]
-        worst = max(gaps, key=lambda one: one.size)
-        if worst.size <= EXACT:
-            return SAME
-        if trials[0].nudged:
-            noisy = weigh(trials)
-            if noisy.size <= 1.0:
-                return SAME
-            worst = noisy
-        first, *others = trials
-        for link in fits(first.original, first.folded):
-            fitted = [trial._replace(original=link(trial.original)) for trial in others]
-            fitted.append(first._replace(original=link(first.original)))
-            if all(gap(trial.folded, trial.original).size <= EXACT for trial in fitted):
-                return link
-            if first.nudged and weigh(fitted).size <= 1.0:
-                return replace(link, hazy=True)
-        return worst
-
-    def _trials(
-        self, one: Segment, two: Segment, sizes: Sizes, nudges: int = NUDGES
-    ) -> list[Trial]:
-        """Evaluate both segments on two draws; on positive numbers if others give none."""
-        known = [self._dims(name) for name in dict.fromkeys((*one.inputs, *two.inputs))]
-        shapes = [shape_of(dims, sizes) for dims in known if dims is not None]
-        styles = styles_for(shapes)
-        trials = [self._trial(one, two, sizes, style, nudges) for style in styles]
-        if any(_is_void(trial.original) for trial in trials):
-            trials = [self._trial(one, two, sizes, Style.POSITIVE, nudges)]
-            if _is_void(trials[0].original):
-                message = "it is no number for any of the numbers drawn"
-                raise CannotEvaluateError(message)
-        return trials
-
-    def _trial(
-        self, one: Segment, two: Segment, sizes: Sizes, style: Style, nudges: int
-    ) -> Trial:
-        names = dict.fromkeys((*one.inputs, *two.inputs))
-        drawn = {name: self._drawn(name, sizes, style) for name in names}
-        mapped = {name: self._mapped(name, drawn[name]) for name in two.inputs}
-        original = self.original.evaluate(one, drawn)
-        folded = self.folded.evaluate(two, mapped)
-        nudged: list[Array] = []
-        if self._is_noisy(two):
-            nudged = [
-                side.evaluate(two, self._shaken(two, drawn, place))
-                for place, side in enumerate(self._nudged_sides(nudges))
-            ]
-        return Trial(original, folded, nudged)
-
-    def _is_noisy(self, segment: Segment) -> bool:
-        """Return whether something in a segment is known no better than it is stored."""
-        if any(self.is_rounded(node) for node in segment.nodes):
-            return True
-        if any(name in self._hazy for name in segment.inputs):
-            return True
-        return bool(self.rounded) and self._has_rounded(segment.nodes)
-
-    def is_rounded(self, node: ir.Node) -> bool:
-        """Return whether a node changed and has numbers among its attributes.
-
-        Those are stored in float32, and nothing tells what they were rounded from. A
-        HardSwish has a sixth among its constants, whoever spells it out has it rounded.
-        """
-        floats = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
-        found = any(attribute.type in floats for attribute in node.attributes.values())
-        return (found or node.op_type == "HardSwish") and not self.is_same(node)
-
-    def _nudged_sides(self, count: int) -> Sequence[NudgedSide]:
-        while len(self._nudged) < count:
-            rng = np.random.default_rng((self.seed, len(self._nudged)))
-            side = NudgedSide(self.folded, self.rounded, self.is_rounded, rng)
-            self._nudged.append(side)
-        return self._nudged[:count]
-
-    def _shaken(
-        self, segment: Segment, drawn: Mapping[str, Array], place: int
-    ) -> dict[str, Array]:
-        """Return the inputs with their maps known no better than tensors are stored."""
-        rng = np.random.default_rng((self.seed, place, len(segment.nodes)))
-        feeds: dict[str, Array] = {}
-        for name in segment.inputs:
-            relation = self.relations.get(name)
-            feeds[name] = self._mapped(name, drawn[name])
-            if relation is not None and relation.hazy:
-                feeds[name] = relation.shaken(self.coarsest, rng)(drawn[name])
-        return feeds
-
-    def _has_rounded(self, nodes: Iterable[ir.Node]) -> bool:
-        read = (value for node in nodes for value in self.folded.reads(node))
-        inner = (
-            value
-            for node in nodes
-            for subgraph in subgraphs_of(node)
-            for graph in graphs_of(subgraph)
-            for value in graph.initializers.values()
-        )
-        return any(self.folded.hangs_on(value, self.rounded) for value in (*read, *inner))
-
-    def _drawn(self, name: str, sizes: Sizes, style: Style) -> Array:
-        dims = self._dims(name)
-        if dims is None:
-            if name in self._inputs:
-                return np.asarray(self._inputs[name])
-            message = f"nothing is known of the size of {name!r}"
-            raise CannotEvaluateError(message)
-        return draw(name, shape_of(dims, sizes), style, self.seed)
-
     def _spans(self, link: Link, name: str) -> bool:
         """Return whether a map has an entry for all of an axis, not for a part cut short."""
-        dims = self._dims(name)
+        dims = self.comparer.dims.get(name)
         if link.axis is None or dims is None:
             return True
         return dims[link.axis] == link.scale.size
 
-    def _mapped(self, name: str, drawn: Array) -> Array:
-        relation = self.relations.get(name)
-        if relation is None:
-            return drawn
-        if relation.axis is not None and drawn.shape[relation.axis] != relation.scale.size:
-            message = f"{name!r} is mapped along an axis that was cut short"
-            raise CannotEvaluateError(message)
-        return relation(drawn)
+
+_LADDER: Final = (
+    (Sizes.SHORT, False),
+    (Sizes.LONGER, False),
+    (Sizes.REAL, False),
+    (Sizes.REAL, True),
+)
+"""Sizes in turn; at last only from values all of whose sizes are known."""
+
+
+def _mapped(trials: list[Trial], link: Link | None) -> list[Trial]:
+    if link is None:
+        return trials
+    return [trial._replace(original=link(trial.original)) for trial in trials]
 
 
 def _is_unknown(outcome: Link | Lost | None) -> bool:
@@ -447,8 +410,5 @@ def _is_unknown(outcome: Link | Lost | None) -> bool:
     return isinstance(outcome, Lost) and outcome.gap is None
 
 
-def _is_void(array: Array) -> bool:
-    """Return whether more than half of an array is no number."""
-    if array.dtype != np.float64 or not array.size:
-        return False
-    return bool(np.isnan(array).mean() > _ENOUGH)
+def _is_too_far(outcome: Link | Lost | None) -> bool:
+    return isinstance(outcome, Lost) and outcome.is_too_far

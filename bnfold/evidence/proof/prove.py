@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,11 +16,13 @@ from bnfold.evidence.proof.accounting import Account, Books, constant_named, fol
 from bnfold.evidence.proof.blame import blame, gap_of, origin
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
+from bnfold.evidence.proof.comparer import Comparer
 from bnfold.evidence.proof.contents import Contents, contents_of
 from bnfold.evidence.proof.links import Gap, Link
 from bnfold.evidence.proof.lockstep import SAME, TOO_LATE, Lockstep, Lost
 from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import furthest, half_ulp
+from bnfold.evidence.proof.shares import Share, share_of
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.inputs.signature import differences
 from bnfold.records import CONSTANT_INPUTS, Charge, Finding, ProofReport, Step, Verdict
@@ -177,19 +180,28 @@ def _walk(
         return bool(key) and before.nodes.get(key) == after.nodes[key]
 
     same = {name for name, one in after.tensors.items() if before.tensors.get(name) == one}
-    walk = Lockstep(
+    comparer = Comparer(
         original,
         folded,
         is_same,
         frozenset(same),
         account.rounded,
         _coarsest(after, account.rounded),
-        seed,
-        deadline,
-        impulses,
+        _unforeseeable(seed, before, after),
     )
+    walk = Lockstep(comparer, deadline, impulses)
     walk.run()
     return walk
+
+
+def _unforeseeable(seed: int, before: Contents, after: Contents) -> int:
+    """Return a seed that hangs on both models.
+
+    Whoever knew the numbers that are drawn could make a wrong model that is right for these.
+    The same two models always draw the same.
+    """
+    mixed = hashlib.sha256(f"{seed} {before.digest} {after.digest}".encode())
+    return int.from_bytes(mixed.digest()[:6], "big")
 
 
 def _coarsest(after: Contents, names: Collection[str]) -> float:
@@ -221,12 +233,16 @@ def _report(
     unknown = [
         one.why for one in open_ones.values() if isinstance(one, Lost) and one.gap is None
     ]
+    share = share_of(walk)
     verdict = Verdict.PASSED
     if open_ones:
         wrong = len(unknown) < len(open_ones) or any(
             finding.charge is Charge.VALUE for finding in findings
         )
         verdict = Verdict.FAILED if wrong and not walk.is_late else Verdict.NOT_JUDGED
+    elif share.unshown:
+        verdict = Verdict.NOT_JUDGED
+        unknown = [_unshown(share)]
     return ProofReport(
         verdict,
         findings if verdict is Verdict.FAILED else (),
@@ -238,7 +254,17 @@ def _report(
         untold=tuple(sorted(account.rounded)) if certificate is not None else (),
         assumptions=() if certificate is None else certificate.assumptions,
         why=_why(walk, unknown) if verdict is Verdict.NOT_JUDGED else "",
+        channels=share.channels,
+        shown=share.shown,
+        elements=walk.elements,
+        unshown=share.unshown,
     )
+
+
+def _unshown(share: Share) -> str:
+    first, others = share.unshown[0], len(share.unshown) - 1
+    more = f" (and {others} more)" if others else ""
+    return f"no difference was found, but not all could be seen: {first}{more}"
 
 
 def _why(walk: Lockstep, unknown: Sequence[str]) -> str:
@@ -288,6 +314,6 @@ def _value_finding(
     name, culprit, channel = blame(walk, lost, far.channel)
     node = "" if culprit is None else after.keys.get(culprit, "")
     why = f"it differs by {far.size:.3g} ({_WITHIN_FLOAT64})"
-    if walk.rounded:
+    if walk.comparer.rounded:
         why = f"it differs by {far.size:.3g} ({_WITHIN_STORAGE})"
     return Finding(Charge.VALUE, node, name, why, channel, fold_of(certificate, name, node))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +30,6 @@ _RANDOM: Final = frozenset(
 _STANDARD: Final = ("", "ai.onnx", "com.microsoft")
 _OVERRIDABLE_SINCE: Final = 4
 _FLOAT32: Final = 2.0**-24
-_JITTER: Final = 2.0**-50
 
 
 class CannotEvaluateError(Exception):
@@ -70,6 +70,8 @@ class Side:
         self._kept: dict[ir.Value, Array] = {}
         self._keys = {value: key for key, value in stored_values(model).items()}
         self._evaluator = _Weighted(self)
+        self._exchanged: dict[ir.Value, Array] = {}
+        self._stand_ins: dict[ir.Node, ir.Node] = {}
         self.constant_inputs = constant_inputs
         self._survey()
 
@@ -120,6 +122,8 @@ class Side:
         Raises:
             CannotEvaluateError: If it cannot be computed.
         """
+        if value in self._exchanged:
+            return self._exchanged[value]
         if value in self._kept:
             return self._kept[value]
         found = self.stored(value)
@@ -135,10 +139,31 @@ class Side:
 
     def stored(self, value: ir.Value) -> Array | None:
         """Return an initializer of whatever graph, unrounded if that is known."""
+        if value in self._exchanged:
+            return self._exchanged[value]
         if value.producer() is not None or value.const_value is None:
             return None
         key = self.key_of(value)
         return self.wide[key] if key in self.wide else read_tensor(value.const_value)
+
+    @contextmanager
+    def exchanged(
+        self, constants: Mapping[ir.Value, Array], nodes: Mapping[ir.Node, ir.Node]
+    ) -> Iterator[None]:
+        """Evaluate with other numbers in place of some, for as long as this lasts.
+
+        Only what reads these values themselves sees them: what was computed from them is kept.
+
+        Args:
+            constants: Elements that take the place of those of a constant.
+            nodes: Nodes, in no graph, whose attributes take the place of a node's own.
+        """
+        before = self._exchanged, self._stand_ins
+        self._exchanged, self._stand_ins = dict(constants), dict(nodes)
+        try:
+            yield
+        finally:
+            self._exchanged, self._stand_ins = before
 
     def key_of(self, value: ir.Value) -> str:
         """Return the key of an initializer; empty if it is none."""
@@ -191,7 +216,7 @@ class Side:
         feeds: Mapping[str, Array],
         *,
         casts_round: bool = False,
-        jitter: np.random.Generator | None = None,
+        known: Mapping[ir.Value, Array] | None = None,
     ) -> Array:
         """Return the result of a segment.
 
@@ -199,13 +224,15 @@ class Side:
             segment: The nodes.
             feeds: Its inputs by name.
             casts_round: Whether a Cast between floats rounds, as it does for constants.
-            jitter: If given, every result is moved by some units of float64 rounding.
+            known: Results that are taken as given; their nodes are not evaluated.
 
         Raises:
             CannotEvaluateError: If an operator cannot be evaluated.
         """
-        scope: dict[ir.Value, Array] = {}
+        scope: dict[ir.Value, Array] = dict(known or {})
         for node in segment.nodes:
+            if node.outputs and all(value in scope for value in node.outputs):
+                continue
             given = [self._given(value, scope, feeds) for value in node.inputs]
             captured = {
                 value: held
@@ -215,9 +242,8 @@ class Side:
             results = self._run(node, given, captured)
             if casts_round and node.op_type == "Cast":
                 results = [_cast(node, one) for one in results]
-            for value, result in zip(node.outputs, results, strict=False):
-                if result is not None:
-                    scope[value] = result if jitter is None else _moved(result, jitter)
+            pairs = zip(node.outputs, results, strict=False)
+            scope.update({value: result for value, result in pairs if result is not None})
         if segment.result in scope:
             return scope[segment.result]
         given_one = self._given(segment.result, scope, feeds)
@@ -244,7 +270,9 @@ class Side:
     ) -> Sequence[Array | None]:
         try:
             with np.errstate(all="ignore"):
-                return self._evaluator.run_node(node, given, captured)
+                return self._evaluator.run_node(
+                    self._stand_ins.get(node, node), given, captured
+                )
         except MemoryError:
             raise
         except Exception as error:
@@ -270,12 +298,6 @@ def _cast(node: ir.Node, result: Array | None) -> Array | None:
         return result
     target = ir.DataType(int_attr(node, "to", int(ir.DataType.DOUBLE)))
     return widen(rounded(result, target.numpy())) if target.is_floating_point() else result
-
-
-def _moved(result: Array, rng: np.random.Generator) -> Array:
-    if result.dtype != np.float64:
-        return result
-    return result * (1.0 + _JITTER * rng.uniform(-1.0, 1.0, result.shape))
 
 
 class NudgedSide(Side):

@@ -8,7 +8,8 @@ for by itself: rounding errors of many weights average out, a forgotten factor d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -30,11 +31,19 @@ _LEAST: Final = 2.0**-48
 
 
 class Trial(NamedTuple):
-    """A value on one draw: of the original, of the folded model, and of nudged ones."""
+    """A value on one draw: of the original, of the folded model, and of nudged ones.
+
+    Attributes:
+        original: What the original gives.
+        folded: What the folded model gives.
+        nudged: What it gives with its tensors moved by up to half an ulp.
+        feeds: What both were evaluated on, as the original reads it.
+    """
 
     original: Array
     folded: Array
     nudged: Sequence[Array]
+    feeds: Mapping[str, Array] = MappingProxyType({})
 
 
 def weigh(trials: Sequence[Trial]) -> Gap:
@@ -48,7 +57,7 @@ def weigh(trials: Sequence[Trial]) -> Gap:
 
 
 def _weigh(trial: Trial) -> Gap:
-    original, folded, nudged = trial
+    original, folded, nudged, _ = trial
     if original.shape != folded.shape or original.dtype != np.float64:
         same = original.shape == folded.shape and np.array_equal(original, folded)
         return Gap(0.0 if same else float("inf"))

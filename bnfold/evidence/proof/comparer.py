@@ -1,0 +1,260 @@
+"""Evaluate one value in both models, from values known to be related, on drawn numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.evidence.proof.draws import Dims, Style, draw, styles_for
+from bnfold.evidence.proof.extents import Extents, Sizes, extents_of
+from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
+from bnfold.evidence.proof.sides import CannotEvaluateError, NudgedSide, Segment, Side
+from bnfold.evidence.proof.storage import NUDGES, Trial, weigh
+from bnfold.evidence.proof.tables import sweeps
+from bnfold.model.graphs import graphs_of, subgraphs_of
+
+_ENOUGH: Final = 0.5
+_VOID: Final = "it is no number for any of the numbers drawn"
+_EMPTY: Final = "it has no elements at any size that was tried: nothing can be compared"
+
+
+class Pair(NamedTuple):
+    """What computes one value, in both models, from the same others."""
+
+    original: Segment
+    folded: Segment
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the values that either side starts from."""
+        return tuple(dict.fromkeys((*self.original.inputs, *self.folded.inputs)))
+
+
+@dataclass(slots=True)
+class Comparer:
+    """Both models, and what is known of their values so far.
+
+    Attributes:
+        original: The one model.
+        folded: The other.
+        is_same: Says of a node of the folded model whether it is the same, byte for byte.
+        same_tensors: Initializers that are the same in both.
+        rounded: Initializers of the folded model whose unrounded elements are not known.
+        coarsest: Half an ulp of one, in the coarsest type of these.
+        seed: Of all draws.
+        relations: What the walk found so far, by value name; None for the same.
+        dims: Dimensions of what can be drawn, by value name.
+        inputs: Arrays for the inputs of the model.
+        twins: The original's nodes by name.
+    """
+
+    original: Side
+    folded: Side
+    is_same: Callable[[ir.Node], bool]
+    same_tensors: frozenset[str]
+    rounded: frozenset[str] = frozenset()
+    coarsest: float = 0.0
+    seed: int = 0
+    relations: dict[str, Link | None] = field(default_factory=dict)
+    dims: Mapping[str, Dims] = field(default_factory=dict)
+    inputs: Mapping[str, Array] = field(default_factory=dict)
+    twins: Mapping[str, ir.Node] = field(init=False)
+    _nudged: list[NudgedSide] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Note the original's nodes by name."""
+        self.twins = {node.name: node for node in self.original.position if node.name}
+
+    def trials(
+        self, pair: Pair, sizes: Sizes, nudges: int = NUDGES, styles: Sequence[Style] = ()
+    ) -> list[Trial]:
+        """Evaluate both segments on draws of every kind; positive ones if others give none.
+
+        Raises:
+            CannotEvaluateError: If an operator cannot be evaluated, or gives nothing.
+        """
+        shapes = self.shapes(pair, sizes)
+        wanted = tuple(styles) or styles_for(shapes.values())
+        found = list(self._drawn_trials(pair, shapes, wanted, nudges))
+        if any(_is_void(trial.original) for trial in found):
+            found = list(self._drawn_trials(pair, shapes, (Style.POSITIVE,), nudges))
+            if _is_void(found[0].original):
+                raise CannotEvaluateError(_VOID)
+        if not any(trial.original.size for trial in found):
+            raise CannotEvaluateError(_EMPTY)
+        return found
+
+    def shapes(self, pair: Pair, sizes: Sizes) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of what is drawn; free and cut axes hold all windows there are."""
+        dims = {name: self.dims[name] for name in pair.reads if name in self.dims}
+        sided = ((pair.original, self.original), (pair.folded, self.folded))
+        extents: Extents = extents_of(sided, sizes)
+        return extents.shapes(dims, sizes)
+
+    def _drawn_trials(
+        self,
+        pair: Pair,
+        shapes: Mapping[str, tuple[int, ...]],
+        styles: Iterable[Style],
+        nudges: int,
+    ) -> Iterable[Trial]:
+        for style in styles:
+            feeds = {name: self._drawn(name, shapes, style) for name in pair.reads}
+            whole = sweeps(pair.folded, self.folded, self.inputs, self.constant)
+            try:
+                yield from [self.trial(pair, {**feeds, **part}, nudges) for part in whole]
+            except CannotEvaluateError:
+                whole = ()  # other inputs are as long as the indices were
+            if not whole:
+                yield self.trial(pair, feeds, nudges)
+
+    def trial(self, pair: Pair, feeds: Mapping[str, Array], nudges: int = 0) -> Trial:
+        """Evaluate both segments, and the folded one with nudged tensors if that tells.
+
+        Args:
+            pair: The segments.
+            feeds: What the original reads; the folded model reads it mapped as it is known.
+            nudges: How often tensors known only as stored are nudged.
+        """
+        original = self.original.evaluate(pair.original, feeds)
+        folded = self.folded.evaluate(pair.folded, self.mapped(pair, feeds))
+        nudged: list[Array] = []
+        if nudges and self.is_noisy(pair.folded):
+            nudged = [
+                side.evaluate(pair.folded, self._shaken(pair.folded, feeds, place))
+                for place, side in enumerate(self._nudged_sides(nudges))
+            ]
+        return Trial(original, folded, nudged, feeds)
+
+    def mapped(self, pair: Pair, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return what the folded model reads where the original reads ``feeds``."""
+        return {name: self._mapped(name, feeds[name]) for name in pair.folded.inputs}
+
+    def weigh(self, trials: Sequence[Trial]) -> Link | Gap | None:
+        """Return how the two results are related; how far they are apart if they are not."""
+        worst = self.differs(trials)
+        if worst is None:
+            return None
+        first, *others = trials
+        for link in fits(first.original, first.folded):
+            fitted = [trial._replace(original=link(trial.original)) for trial in others]
+            fitted.append(first._replace(original=link(first.original)))
+            if all(gap(trial.folded, trial.original).size <= EXACT for trial in fitted):
+                return link
+            if first.nudged and weigh(fitted).size <= 1.0:
+                return replace(link, hazy=True)
+        return worst
+
+    def differs(self, trials: Sequence[Trial]) -> Gap | None:
+        """Return how far the two results are apart; None where rounding explains it."""
+        gaps = [gap(trial.original, trial.folded) for trial in trials]
+        worst = max(gaps, key=lambda one: one.size)
+        if worst.size <= EXACT:
+            return None
+        if not trials[0].nudged:
+            return worst
+        noisy = weigh(trials)
+        return None if noisy.size <= 1.0 else noisy
+
+    def constant(self, value: ir.Value) -> bool:
+        """Return whether a constant of the folded model is none of the original's."""
+        return not self.is_same_constant(value)
+
+    def attributes(self, node: ir.Node) -> list[str]:
+        """Return the attributes of a node that no node of its name has in the original."""
+        if self.is_same(node):
+            return []
+        twin = self.twins.get(node.name or "")
+        known = {} if twin is None or twin.op_type != node.op_type else twin.attributes
+        return [
+            name
+            for name, attribute in node.attributes.items()
+            if name != "momentum"  # of training alone (BatchNormalization-15)
+            and (name not in known or known[name].value != attribute.value)
+        ]
+
+    def is_same_constant(self, value: ir.Value) -> bool:
+        """Return whether a constant of the folded model is one of the original's too."""
+        producer = value.producer()
+        if producer is None:
+            return self.folded.key_of(value) in self.same_tensors
+        reads = self.folded.reads(producer)
+        return self.is_same(producer) and all(map(self.is_same_constant, reads))
+
+    def is_noisy(self, segment: Segment) -> bool:
+        """Return whether something in a segment is known no better than it is stored."""
+        if any(self.is_rounded(node) for node in segment.nodes):
+            return True
+        relations = (self.relations.get(name) for name in segment.inputs)
+        if any(relation is not None and relation.hazy for relation in relations):
+            return True
+        return bool(self.rounded) and self._has_rounded(segment.nodes)
+
+    def is_rounded(self, node: ir.Node) -> bool:
+        """Return whether a node changed and has numbers among its attributes.
+
+        Those are stored in float32, and nothing tells what they were rounded from. A
+        HardSwish has a sixth among its constants, whoever spells it out has it rounded.
+        """
+        floats = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
+        found = any(attribute.type in floats for attribute in node.attributes.values())
+        return (found or node.op_type == "HardSwish") and not self.is_same(node)
+
+    def _nudged_sides(self, count: int) -> Sequence[NudgedSide]:
+        while len(self._nudged) < count:
+            rng = np.random.default_rng((self.seed, len(self._nudged)))
+            side = NudgedSide(self.folded, self.rounded, self.is_rounded, rng)
+            self._nudged.append(side)
+        return self._nudged[:count]
+
+    def _shaken(
+        self, segment: Segment, drawn: Mapping[str, Array], place: int
+    ) -> dict[str, Array]:
+        """Return the inputs with their maps known no better than tensors are stored."""
+        rng = np.random.default_rng((self.seed, place, len(segment.nodes)))
+        feeds: dict[str, Array] = {}
+        for name in segment.inputs:
+            relation = self.relations.get(name)
+            feeds[name] = self._mapped(name, drawn[name])
+            if relation is not None and relation.hazy:
+                feeds[name] = relation.shaken(self.coarsest, rng)(drawn[name])
+        return feeds
+
+    def _has_rounded(self, nodes: Iterable[ir.Node]) -> bool:
+        read = (value for node in nodes for value in self.folded.reads(node))
+        inner = (
+            value
+            for node in nodes
+            for subgraph in subgraphs_of(node)
+            for graph in graphs_of(subgraph)
+            for value in graph.initializers.values()
+        )
+        return any(self.folded.hangs_on(value, self.rounded) for value in (*read, *inner))
+
+    def _drawn(self, name: str, shapes: Mapping[str, tuple[int, ...]], style: Style) -> Array:
+        if name in shapes:
+            return draw(name, shapes[name], style, self.seed)
+        if name in self.inputs:
+            return np.asarray(self.inputs[name])
+        message = f"nothing is known of the size of {name!r}"
+        raise CannotEvaluateError(message)
+
+    def _mapped(self, name: str, drawn: Array) -> Array:
+        relation = self.relations.get(name)
+        if relation is None:
+            return drawn
+        if relation.axis is not None and drawn.shape[relation.axis] != relation.scale.size:
+            message = f"{name!r} is mapped along an axis that was cut short"
+            raise CannotEvaluateError(message)
+        return relation(drawn)
+
+
+def _is_void(array: Array) -> bool:
+    """Return whether more than half of an array is no number."""
+    if array.dtype != np.float64 or not array.size:
+        return False
+    return bool(np.isnan(array).mean() > _ENOUGH)

@@ -1,0 +1,256 @@
+"""Whether a comparison that found no difference would have found one.
+
+A segment that passes is tested itself: every constant that the folded model does not share
+with the original is changed (the sign of every channel, its size, one single element), and the
+comparison must notice each. What it does not notice it has not compared: a channel that an
+axis cut short leaves out, that is dead for all numbers drawn, that a saturation hides.
+
+A channel is found in the result by groups: with half of the channels changed, chosen at
+random, exactly the slices of that half must differ. Where a result is laid out otherwise,
+channels are numbered in binary and changed bit by bit, so that places that hang on one channel
+tell which. Of what a weight reads, every channel must hold something: a column that only meets
+zeros was not compared.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from bnfold.evidence.proof.comparer import Comparer, Pair
+from bnfold.evidence.proof.links import EXACT, Array, Link, excess
+from bnfold.evidence.proof.mutations import Mask, Mutation, Mutator, Target
+from bnfold.evidence.proof.sides import CannotEvaluateError
+from bnfold.evidence.proof.storage import Trial
+
+_ABOVE_NOISE: Final = 8.0
+"""A change counts as seen from so many times the root mean square of the rounding noise."""
+
+_TAPS: Final = 8
+"""Single elements that are tried: some are never read, such as taps over padding alone."""
+
+_SINGLY: Final = 256
+"""Channels that are changed one by one where nothing else tells them apart."""
+
+_OTHER_SEED: Final = 7919
+
+
+@dataclass(slots=True)
+class Coverage:
+    """What self-tests have shown of one target.
+
+    Attributes:
+        target: The constant or attribute.
+        shown: For each channel, whether a change of it was noticed.
+        read: Of a weight, for each channel it reads, whether that held anything; None for
+            what is no weight.
+        tap: Whether a change of one element was noticed; None where that was not asked.
+        elements: How many elements of results were compared.
+    """
+
+    target: Target
+    shown: Mask
+    read: Mask | None = None
+    tap: bool | None = None
+    elements: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every channel was shown to be compared."""
+        read = self.read is None or bool(self.read.all())
+        return read and bool(self.shown.all()) and self.tap is not False
+
+    def join(self, other: Coverage) -> None:
+        """Add what another comparison showed."""
+        if self.shown.shape == other.shown.shape:
+            self.shown = self.shown | other.shown
+        if other.read is not None:
+            alike = self.read is not None and self.read.shape == other.read.shape
+            self.read = self.read | other.read if alike else other.read
+        if other.tap is not None:
+            self.tap = other.tap or bool(self.tap)
+        self.elements += other.elements
+
+
+@dataclass(slots=True)
+class SelfTest:
+    """The test of one segment that passed.
+
+    Attributes:
+        comparer: What compared it.
+        pair: The segment.
+        trials: What it was compared on.
+        link: How the results are related; None for the same.
+        deadline: By the monotonic clock; what is not tested by then counts as not shown.
+    """
+
+    comparer: Comparer
+    pair: Pair
+    trials: Sequence[Trial]
+    link: Link | None
+    deadline: float
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    def run(self, targets: Iterable[Target]) -> list[Coverage]:
+        """Return what a change of each target shows."""
+        return [self._target(target) for target in targets]
+
+    def reacts(self) -> bool:
+        """Return whether the result differs for other inputs: it may be constant for them all.
+
+        For segments whose nodes differ but not their constants.
+        """
+        first = self.trials[0]
+        floats = {name: x for name, x in first.feeds.items() if x.dtype == np.float64}
+        if not floats or not self.pair.folded.nodes:
+            return True
+        rng = np.random.default_rng((self.comparer.seed, _OTHER_SEED))
+        moved = {name: x * rng.uniform(0.5, 2.0, x.shape) for name, x in floats.items()}
+        feeds = self.comparer.mapped(self.pair, {**first.feeds, **moved})
+        result = self.comparer.folded.evaluate(self.pair.folded, feeds)
+        return bool(self._seen(first, result).any())
+
+    def _target(self, target: Target) -> Coverage:
+        elements = sum(trial.original.size for trial in self.trials)
+        try:
+            mutator = Mutator(self.comparer.folded, self.pair.folded, target, self.rng)
+        except CannotEvaluateError:
+            return Coverage(target, np.zeros(1, bool), elements=elements)
+        found = Coverage(target, np.zeros(mutator.count, bool), elements=elements)
+        for trial in self.trials:
+            feeds = self.comparer.mapped(self.pair, trial.feeds)
+            shown, tap = self._channels(mutator, trial), self._tap(mutator, trial)
+            found.join(Coverage(target, shown, mutator.reads(feeds), tap))
+            if found.is_whole:
+                break
+        return found
+
+    def _tap(self, mutator: Mutator, trial: Trial) -> bool | None:
+        """Return whether a change of some single element is noticed; None if none is made."""
+        for _ in range(_TAPS):
+            mutation = mutator.tap()
+            if mutation is None:
+                return None
+            if self._look(trial, mutation).any():
+                return True
+        return False
+
+    def _channels(self, mutator: Mutator, trial: Trial) -> Mask:
+        """Return which channels of a target the comparison notices on one trial."""
+        count = mutator.count
+        everything = np.ones(count, bool)
+        feeds = self.comparer.mapped(self.pair, trial.feeds)
+
+        def turned(mask: Mask) -> Array:
+            return self._look(trial, mutator.signs(mask, feeds, trial.folded))
+
+        result = self._evaluated(mutator.signs(everything, feeds, trial.folded), trial)
+        if result is None:
+            return everything  # nothing can be computed with other numbers: that is noticed
+        if not self._is_noticed(trial, result):
+            return np.zeros(count, bool)
+        if count == 1:
+            return everything
+        half = self._half(count)
+        some = self._look(trial, mutator.sizes(half, feeds, trial.folded))
+        found = _by_slices(self._seen(trial, result), some, half)
+        return self._numbered(turned, count) if found is None else found
+
+    def _is_noticed(self, trial: Trial, result: Array) -> bool:
+        """Return whether the verdict itself would have been another."""
+        moved = result - trial.folded if _is_like(result, trial.folded) else 0.0
+        nudged = [one + moved for one in trial.nudged]  # the noise is what it was
+        changed = Trial(self._expected(trial), result, nudged, trial.feeds)
+        return self.comparer.differs([changed]) is not None
+
+    def _half(self, count: int) -> Mask:
+        mask = np.zeros(count, bool)
+        mask[self.rng.permutation(count)[: count // 2]] = True
+        return mask
+
+    def _numbered(self, turned: Callable[[Mask], Array], count: int) -> Mask:
+        """Change channels bit by bit, then those that this does not tell apart one by one."""
+        numbers = np.arange(count)
+        code: Array | None = None
+        alone: Array | None = None
+        for bit in range(int(count - 1).bit_length()):
+            one, other = (turned((numbers >> bit & 1) == wanted) for wanted in (1, 0))
+            if one.shape != other.shape:
+                break
+            code = (0 if code is None else code) + (one.astype(np.int64) << bit)
+            either = one ^ other
+            alone = either if alone is None else alone & either
+        shown = np.zeros(count, bool)
+        if code is not None and alone is not None and code.shape == alone.shape:
+            told = code[alone]
+            shown[told[told < count]] = True
+        for channel in np.flatnonzero(~shown)[:_SINGLY]:
+            if time.monotonic() > self.deadline:
+                break
+            shown[channel] = turned(numbers == channel).any()
+        return shown
+
+    def _look(self, trial: Trial, mutation: Mutation) -> Array:
+        """Return where the comparison sees a mutation; everywhere if it breaks the graph."""
+        result = self._evaluated(mutation, trial)
+        return np.ones((1,), bool) if result is None else self._seen(trial, result)
+
+    def _evaluated(self, mutation: Mutation, trial: Trial) -> Array | None:
+        feeds = self.comparer.mapped(self.pair, trial.feeds)
+        try:
+            return mutation.evaluate(self.comparer.folded, self.pair.folded, feeds)
+        except CannotEvaluateError:
+            return None
+
+    def _expected(self, trial: Trial) -> Array:
+        return trial.original if self.link is None else self.link(trial.original)
+
+    def _seen(self, trial: Trial, result: Array) -> Array:
+        """Return where a result differs by more than rounding from what is expected."""
+        expected = self._expected(trial)
+        if expected.shape != result.shape or expected.dtype != result.dtype:
+            return np.ones((1,), bool)
+        if expected.dtype != np.float64:
+            return np.asarray(expected != result)
+        seen = excess(expected, result) > EXACT
+        for noise in _noises(trial):
+            with np.errstate(invalid="ignore"):
+                seen &= ~(np.abs(result - expected) <= _ABOVE_NOISE * noise)
+        return seen
+
+
+def _is_like(one: Array, other: Array) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype == np.float64
+
+
+def _noises(trial: Trial) -> Iterator[Array]:
+    """Yield the rounding noise of each channel, if there is any; it broadcasts."""
+    if not trial.nudged or trial.folded.dtype != np.float64 or not trial.folded.size:
+        return
+    far = [one - trial.folded for one in trial.nudged if one.shape == trial.folded.shape]
+    axes = tuple(axis for axis in range(trial.folded.ndim) if axis != 1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        power = sum(np.mean(one * one, axis=axes, keepdims=True) for one in far)
+    yield np.nan_to_num(np.sqrt(np.asarray(power) / max(len(far), 1)), posinf=0.0)
+
+
+def _by_slices(whole: Array, some: Array, half: Mask) -> Mask | None:
+    """Return the channels seen, where channels are the slices along an axis of the result.
+
+    That they are is shown by the half that was changed: chosen at random, it is met by chance
+    with a probability of 2 to the minus of their number.
+    """
+    if whole.shape != some.shape:
+        return None
+    for axis in range(whole.ndim):
+        if whole.shape[axis] != half.size:
+            continue
+        others = tuple(one for one in range(whole.ndim) if one != axis)
+        all_of, half_of = whole.any(axis=others), some.any(axis=others)
+        if np.array_equal(half_of, half & all_of) and half_of.any():
+            return np.asarray(all_of)
+    return None
