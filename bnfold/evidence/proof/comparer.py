@@ -78,10 +78,11 @@ class Comparer:
             CannotEvaluateError: If an operator cannot be evaluated, or gives nothing.
         """
         shapes = self.shapes(pair, sizes)
+        turn = list(Sizes).index(sizes)  # longer axes bring other numbers too
         wanted = tuple(styles) or styles_for(shapes.values())
-        found = list(self._drawn_trials(pair, shapes, wanted, nudges))
+        found = list(self._drawn_trials(pair, shapes, wanted, nudges, turn))
         if any(_is_void(trial.original) for trial in found):
-            found = list(self._drawn_trials(pair, shapes, (Style.POSITIVE,), nudges))
+            found = list(self._drawn_trials(pair, shapes, (Style.POSITIVE,), nudges, turn))
             if _is_void(found[0].original):
                 raise CannotEvaluateError(_VOID)
         if not any(trial.original.size for trial in found):
@@ -101,9 +102,10 @@ class Comparer:
         shapes: Mapping[str, tuple[int, ...]],
         styles: Iterable[Style],
         nudges: int,
+        turn: int,
     ) -> Iterable[Trial]:
         for style in styles:
-            feeds = {name: self._drawn(name, shapes, style) for name in pair.reads}
+            feeds = {name: self._drawn(name, shapes, style, turn) for name in pair.reads}
             whole = sweeps(pair.folded, self.folded, self.inputs, self.constant)
             try:
                 yield from [self.trial(pair, {**feeds, **part}, nudges) for part in whole]
@@ -111,6 +113,9 @@ class Comparer:
                 whole = ()  # other inputs are as long as the indices were
             if not whole:
                 yield self.trial(pair, feeds, nudges)
+            flags = {name: ~x for name, x in feeds.items() if x.dtype == np.bool_}
+            if flags:  # what an If decides by: each of its branches is compared
+                yield self.trial(pair, {**feeds, **flags}, nudges)
 
     def trial(self, pair: Pair, feeds: Mapping[str, Array], nudges: int = 0) -> Trial:
         """Evaluate both segments, and the folded one with nudged tensors if that tells.
@@ -163,6 +168,12 @@ class Comparer:
     def constant(self, value: ir.Value) -> bool:
         """Return whether a constant of the folded model is none of the original's."""
         return not self.is_same_constant(value)
+
+    def lacks(self, segment: Segment) -> bool:
+        """Return whether a segment of the original reads constants that the other has not."""
+        read = (value for node in segment.nodes for value in self.original.reads(node))
+        stored = (self.original.key_of(value) for value in read)
+        return any(key and key not in self.same_tensors for key in stored)
 
     def attributes(self, node: ir.Node) -> list[str]:
         """Return the attributes of a node that no node of its name has in the original."""
@@ -235,9 +246,11 @@ class Comparer:
         )
         return any(self.folded.hangs_on(value, self.rounded) for value in (*read, *inner))
 
-    def _drawn(self, name: str, shapes: Mapping[str, tuple[int, ...]], style: Style) -> Array:
+    def _drawn(
+        self, name: str, shapes: Mapping[str, tuple[int, ...]], style: Style, turn: int
+    ) -> Array:
         if name in shapes:
-            return draw(name, shapes[name], style, self.seed)
+            return draw(name, shapes[name], style, self.seed + turn)
         if name in self.inputs:
             return np.asarray(self.inputs[name])
         message = f"nothing is known of the size of {name!r}"

@@ -2,8 +2,8 @@
 
 A segment of windows does the same at every place, apart from its borders. So it can be
 compared on short axes, if they are long enough for every window, slice and pad on the way, and
-if they end at the same phase of every stride as the real ones: SAME padding, ceil_mode and the last
-window depend on the length modulo the strides. Cutting ``t`` places off the result cuts
+if they end at the same phase of every stride as the real ones: SAME padding, ceil_mode and the
+last window depend on the length modulo the strides. Cutting ``t`` places off the result cuts
 ``t · stride`` off each input, so a whole ``t`` keeps both.
 """
 
@@ -263,8 +263,8 @@ def _before_places(node: ir.Node, reach: Reach, side: Side) -> Reach | None:
     steps = _constants(node, (4,), side) if is_slice else []
     places = _constants(node, (1, 2) if is_slice else (1,), side)
     numbers = [one.reshape(-1) for one in places]
-    for name in ("starts", "ends", "pads"):
-        numbers.append(np.array(ints_attr(node, name, ()), np.int64))
+    attributes = ("starts", "ends", "pads")
+    numbers.extend(np.array(ints_attr(node, name, ()), np.int64) for name in attributes)
     wide = np.abs(np.concatenate([np.zeros(1), *numbers]).astype(np.float64))
     furthest = int(wide[wide < _ENDLESS].max(initial=0))
     step = max([1, *(abs(int(one)) for part in steps for one in part.reshape(-1))])

@@ -316,7 +316,7 @@ class Lockstep:
         targets = list(self._blind(pair))
         rng = np.random.default_rng((self.comparer.seed, self.windows))
         test = SelfTest(self.comparer, pair, trials, link, self.deadline, rng)
-        if not targets and not test.reacts():
+        if not targets and self.comparer.lacks(pair.original) and not test.reacts():
             raise CannotEvaluateError(_UNMOVED)
         self._cover(test.run(targets))
         blind = list(self._blind(pair))

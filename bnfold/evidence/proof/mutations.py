@@ -27,6 +27,9 @@ _MOST_FOR_A_TAP: Final = 1 << 20
 _LINEAR: Final = {"Conv": 1, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
 """Linear operators, and the axis of their result that the rows of a weight run along."""
 
+_SMALL: Final = 0.05
+"""Elements this much smaller than is typical are replaced, not multiplied."""
+
 _NEGLIGIBLE: Final = 1e-9
 """A channel that is so much smaller than the largest is not seen beside it in float64."""
 
@@ -211,14 +214,15 @@ class Mutator:
         return plain and elements.ndim == 1 and elements.dtype == np.float64
 
     def _is_large_factor(self) -> bool:
-        """Whether the target is a large weight, no row of which is zero."""
+        """Whether the target is a large weight, no row of which is all but zero."""
         elements, channels = self._elements, self._channels
         if self.target.node.op_type not in _LINEAR or self.target.slot != 1:
             return False
         if elements is None or channels is None or elements.size < _LARGE:
             return False
         others = tuple(axis for axis, size in enumerate(channels.shape) if size == 1)
-        return bool((elements != 0).any(axis=others).all())
+        peaks = np.abs(elements).max(axis=others, initial=0.0)
+        return bool((peaks > _SMALL * _typical(elements)).all())
 
     def _behind(
         self,
@@ -264,8 +268,12 @@ def _contracted(node: ir.Node, slot: int) -> int:
 
 
 def _filled(elements: Array) -> Array:
-    """Return the elements; zeros, which no factor changes, become as large as the others."""
-    return np.where(elements == 0, _typical(elements), elements)
+    """Return the elements; those that are all but zero become as large as the others.
+
+    No factor changes a zero, and what is left of one by rounding is lost in rounding again.
+    """
+    typical = _typical(elements)
+    return np.where(np.abs(elements) < _SMALL * typical, typical, elements)
 
 
 def _multiplied(elements: Array, factors: Array, touched: Mask) -> Array:

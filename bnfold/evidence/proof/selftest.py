@@ -69,8 +69,9 @@ class Coverage:
         if self.shown.shape == other.shown.shape:
             self.shown = self.shown | other.shown
         if other.read is not None:
-            alike = self.read is not None and self.read.shape == other.read.shape
-            self.read = self.read | other.read if alike else other.read
+            known = self.read
+            alike = known is not None and known.shape == other.read.shape
+            self.read = other.read | known if alike and known is not None else other.read
         if other.tap is not None:
             self.tap = other.tap or bool(self.tap)
         self.elements += other.elements
