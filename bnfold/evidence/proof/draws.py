@@ -34,6 +34,7 @@ class Style(Enum):
     SPREAD = "normal, of another size in every channel"
     MIXED = "the first along axis 0 standard normal, the others of another size in channels"
     POSITIVE = "the magnitudes of standard normal numbers"
+    NEAR = "a hundredth of standard normal numbers"
     FAR = "normal, up to a hundred thousand times as large in some channels"
 
 
@@ -82,6 +83,8 @@ def draw(name: str, shape: tuple[int, ...], style: Style, seed: int) -> Array:
     normal = rng.standard_normal(shape)
     if style is Style.POSITIVE:
         return np.asarray(np.abs(normal))
+    if style is Style.NEAR:
+        return np.asarray(0.01 * normal)
     if style is Style.NORMAL or len(shape) < 2:
         return np.asarray(normal)
     along = [size if axis in (1, len(shape) - 1) else 1 for axis, size in enumerate(shape)]
