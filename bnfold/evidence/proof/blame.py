@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from bnfold.evidence.proof.links import Gap, Link
 from bnfold.evidence.proof.lockstep import Lockstep, Lost
+from bnfold.evidence.proof.sides import Side
 
 Blame = tuple[str, ir.Node | None, int | None]
 """Name of the value, the node, and the channel of the value."""
@@ -50,12 +51,27 @@ def is_changed(walk: Lockstep, node: ir.Node) -> bool:
 
 
 def is_renamed(walk: Lockstep, node: ir.Node) -> bool:
-    """Return whether nothing about a changed node is new but the names of its results."""
-    twins = [one for one in walk.original.position if one.name and one.name == node.name]
-    tensors = [v.name or "" for v in node.inputs if v is not None and v.is_initializer()]
-    if len(twins) != 1 or any(name not in walk.comparer.same_tensors for name in tensors):
+    """Return whether nothing about a changed node is new but the names it reads and writes.
+
+    Its operator, attributes and constants are those of some node of the original.
+    """
+    folded, comparer = walk.folded, walk.comparer
+    constants = [v for v in node.inputs if v is not None and folded.is_constant(v)]
+    if not all(map(comparer.is_same_constant, constants)):
         return False
-    return _without_results(twins[0]) == _without_results(node)
+    wanted = _nature(folded, node)
+    return any(_nature(walk.original, one) == wanted for one in walk.original.position)
+
+
+def _nature(side: Side, node: ir.Node) -> tuple[object, ...]:
+    """Return what a node does, whatever values it does it with."""
+    reads = [
+        (value.name if side.is_constant(value) else "") if value is not None else None
+        for value in node.inputs
+    ]
+    proto = ir.serde.serialize_node(node)
+    attributes = sorted(bytes(one.SerializeToString()) for one in proto.attribute)
+    return node.domain, node.op_type, tuple(reads), tuple(attributes)
 
 
 def gap_of(link: Link) -> Gap:
@@ -63,12 +79,6 @@ def gap_of(link: Link) -> Gap:
     off = np.maximum(np.abs(link.scale - 1.0), np.abs(link.shift))
     place = int(np.argmax(off))
     return Gap(float(off[place]), None if link.axis is None else place)
-
-
-def _without_results(node: ir.Node) -> bytes:
-    proto = ir.serde.serialize_node(node)
-    del proto.output[:]
-    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _link(walk: Lockstep, name: str) -> Link | None:
