@@ -7,15 +7,12 @@ are drawn: channels that no picture wakes are woken here.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Final
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
-
-from bnfold.model.facts import Facts
 
 Array = NDArray[Any]
 Dims = tuple[int | str | None, ...]
@@ -36,39 +33,6 @@ class Style(Enum):
     POSITIVE = "the magnitudes of standard normal numbers"
     NEAR = "a hundredth of standard normal numbers"
     FAR = "normal, up to a hundred thousand times as large in some channels"
-
-
-def dimensions(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, Dims]:
-    """Return the dimensions of every floating value whose rank is known.
-
-    They are those that the model has for ``inputs``: with symbols bound, shape inference sees
-    through most of what computes with shapes.
-    """
-    bound = _bound(model, inputs)
-    facts = Facts(bound)
-    known: dict[str, Dims] = {}
-    results = (value for node in bound.graph for value in node.outputs)
-    for value in (*bound.graph.inputs, *results):
-        kind, dims = facts.dtype(value), facts.shape(value)
-        if value.name and kind is not None and kind.is_floating_point() and dims is not None:
-            known[value.name] = dims
-    return known
-
-
-def _bound(model: ir.Model, inputs: Mapping[str, Array]) -> ir.Model:
-    try:
-        bound = model.clone()
-    except (RuntimeError, ValueError):
-        return model
-    for value in bound.graph.inputs:
-        given = inputs.get(value.name or "")
-        if given is not None:
-            value.shape = ir.Shape(given.shape)
-    for node in bound.graph:
-        for value in node.outputs:
-            if value.shape is not None and not value.shape.is_static():
-                value.shape = None
-    return bound
 
 
 def styles_for(shapes: Iterable[tuple[int, ...]]) -> tuple[Style, ...]:

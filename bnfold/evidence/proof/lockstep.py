@@ -24,7 +24,8 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.evidence.proof.comparer import Comparer, Pair
-from bnfold.evidence.proof.draws import BATCH, Style, dimensions
+from bnfold.evidence.proof.dimensions import dimensions
+from bnfold.evidence.proof.draws import BATCH, Style
 from bnfold.evidence.proof.extents import Sizes
 from bnfold.evidence.proof.impulses import probe
 from bnfold.evidence.proof.links import EXACT, Gap, Link, gap
@@ -45,6 +46,10 @@ _LONGEST: Final = 48
 
 _DEEPER: Final = 3
 """So often a value inside of the graph is tried again from further back."""
+
+_LEAST_S: Final = 0.25
+_TIMES: Final = 3.0
+"""What a self-test may take, at the least, and in times of the comparison that it tests."""
 
 _TOO_FAR: Final = "it hangs on too many nodes without a relation"
 _UNMOVED: Final = "the result is the same for all numbers drawn: nothing was compared"
@@ -143,7 +148,7 @@ class Lockstep:
         slots = with_hints(inputs_of(model), model)
         case = Case(Binding(batch=BATCH), InputStyle.NORMAL)
         self.comparer.inputs = draw_inputs(slots, case, self.comparer.seed)
-        self.comparer.dims = dimensions(model, self.comparer.inputs)
+        self.comparer.dims = dimensions(self.original, self.comparer.inputs, self.deadline)
         for slot in slots:
             self._relate(slot.name, SAME)
 
@@ -296,6 +301,7 @@ class Lockstep:
 
     def _verdict(self, pair: Pair, sizes: Sizes) -> Link | Gap | None:
         """Compare one pair of segments, and test the comparison if it finds no difference."""
+        begun = time.monotonic()
         trials = self.comparer.trials(pair, sizes)
         self.windows += 1
         verdict = self.comparer.weigh(trials)
@@ -309,14 +315,19 @@ class Lockstep:
         if isinstance(verdict, Gap):
             return verdict
         self.elements += sum(trial.original.size for trial in trials)
-        self._test(pair, trials, verdict)
-        return self._look_elsewhere(pair, verdict) if sizes is Sizes.REAL else verdict
+        took_s = time.monotonic() - begun
+        self._test(pair, trials, verdict, took_s)
+        return self._look_elsewhere(pair, verdict, took_s) if sizes is Sizes.REAL else verdict
 
-    def _test(self, pair: Pair, trials: list[Trial], link: Link | None) -> None:
-        """Change what is new in the folded segment, and note what the comparison notices."""
+    def _test(self, pair: Pair, trials: list[Trial], link: Link | None, took_s: float) -> None:
+        """Change what is new in the folded segment, and note what the comparison notices.
+
+        To tell channels apart one by one may take a few times as long as the comparison did.
+        """
         targets = list(self._blind(pair))
         rng = np.random.default_rng((self.comparer.seed, self.windows))
-        test = SelfTest(self.comparer, pair, trials, link, self.deadline, rng)
+        until = min(self.deadline, time.monotonic() + max(_LEAST_S, _TIMES * took_s))
+        test = SelfTest(self.comparer, pair, trials, link, until, rng)
         if not targets and self.comparer.lacks(pair.original) and not test.reacts():
             raise CannotEvaluateError(_UNMOVED)
         for one in test.run(targets):
@@ -324,7 +335,9 @@ class Lockstep:
             if known is not one:
                 known.join(one)
 
-    def _look_elsewhere(self, pair: Pair, verdict: Link | None) -> Link | Gap | None:
+    def _look_elsewhere(
+        self, pair: Pair, verdict: Link | None, took_s: float
+    ) -> Link | Gap | None:
         """Compare on small and on large numbers what is not seen beside the usual ones.
 
         A bias is not seen beside the rounding of large numbers, a bound not before it is met.
@@ -335,7 +348,7 @@ class Lockstep:
             trials = self.comparer.trials(pair, Sizes.REAL, styles=(style,))
             found = self.comparer.differs(_mapped(trials, verdict))
             if found is None:
-                self._test(pair, trials, verdict)
+                self._test(pair, trials, verdict, took_s)
             elif not trials[0].nudged:
                 return found
         return verdict

@@ -30,9 +30,6 @@ _LINEAR: Final = {"Conv": 1, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
 _SMALL: Final = 0.05
 """Elements this much smaller than is typical are replaced, not multiplied."""
 
-_NEGLIGIBLE: Final = 1e-9
-"""A channel that is so much smaller than the largest is not seen beside it in float64."""
-
 _FLOAT: Final = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
 
 
@@ -173,8 +170,7 @@ class Mutator:
         given = self.side.evaluate(before, feeds)
         axis = _contracted(node, slot) % max(given.ndim, 1)
         others = tuple(one for one in range(given.ndim) if one != axis)
-        sizes = np.nan_to_num(np.abs(given)).max(axis=others, initial=0.0)
-        return np.asarray(sizes > _NEGLIGIBLE * sizes.max(initial=0.0))
+        return np.asarray(np.nan_to_num(np.abs(given)).max(axis=others, initial=0.0) > 0.0)
 
     def tap(self) -> Mutation | None:
         """Change a single element; None where a channel is one element, or all are many."""

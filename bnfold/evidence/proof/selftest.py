@@ -115,6 +115,10 @@ class SelfTest:
         result = self.comparer.folded.evaluate(self.pair.folded, feeds)
         return bool(self._seen(first, result).any())
 
+    @property
+    def _is_late(self) -> bool:
+        return time.monotonic() > self.deadline
+
     def _target(self, target: Target) -> Coverage:
         elements = sum(trial.original.size for trial in self.trials)
         try:
@@ -180,8 +184,8 @@ class SelfTest:
         alone: Array | None = None
         for bit in range(int(count - 1).bit_length()):
             one, other = (turned((numbers >> bit & 1) == wanted) for wanted in (1, 0))
-            if one.shape != other.shape:
-                break
+            if one.shape != other.shape or self._is_late:
+                return np.zeros(count, bool)
             code = (0 if code is None else code) + (one.astype(np.int64) << bit)
             either = one ^ other
             alone = either if alone is None else alone & either
@@ -190,7 +194,7 @@ class SelfTest:
             told = code[alone]
             shown[told[told < count]] = True
         for channel in np.flatnonzero(~shown)[:_SINGLY]:
-            if time.monotonic() > self.deadline:
+            if self._is_late:
                 break
             shown[channel] = turned(numbers == channel).any()
         return shown

@@ -1,0 +1,107 @@
+"""Sizes of the values of a model, for what it is given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.evidence.proof.draws import Dims
+from bnfold.evidence.proof.sides import CannotEvaluateError, Segment, Side
+from bnfold.evidence.reference import widen
+from bnfold.evidence.reference.schedule import schedule
+from bnfold.model.facts import Facts
+
+Array = NDArray[Any]
+
+_MOST_S: Final = 20.0
+"""The model is run once where inference does not tell its sizes, for so long at most."""
+
+
+def dimensions(side: Side, inputs: Mapping[str, Array], deadline: float) -> dict[str, Dims]:
+    """Return the dimensions of every floating value whose rank is known.
+
+    They are those that the model has for ``inputs``: with symbols bound, shape inference sees
+    through most of what computes with shapes. Where it does not, the model is run: a value of
+    unknown size cannot be drawn, and every segment behind it grows.
+
+    Args:
+        side: The model.
+        inputs: Arrays for its inputs.
+        deadline: By the monotonic clock; what is not known by then stays unknown.
+    """
+    known = _inferred(side.model, inputs)
+    results = {value.name for node in side.position for value in node.outputs if value.name}
+    if results <= known.keys():
+        return _floating(known)
+    until = min(deadline, time.monotonic() + _MOST_S)
+    return _floating({**dict(_seen(side, inputs, until)), **known})
+
+
+_Known = tuple[Dims, bool]
+"""Dimensions, and whether the elements are floats."""
+
+
+def _floating(known: Mapping[str, _Known]) -> dict[str, Dims]:
+    return {name: dims for name, (dims, is_float) in known.items() if is_float}
+
+
+def _inferred(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, _Known]:
+    bound = _bound(model, inputs)
+    facts = Facts(bound)
+    known: dict[str, _Known] = {}
+    results = (value for node in bound.graph for value in node.outputs)
+    for value in (*bound.graph.inputs, *results):
+        kind, dims = facts.dtype(value), facts.shape(value)
+        if value.name and kind is not None and dims is not None:
+            known[value.name] = dims, kind.is_floating_point()
+    return known
+
+
+def _bound(model: ir.Model, inputs: Mapping[str, Array]) -> ir.Model:
+    try:
+        bound = model.clone()
+    except (RuntimeError, ValueError):
+        return model
+    for value in bound.graph.inputs:
+        given = inputs.get(value.name or "")
+        if given is not None:
+            value.shape = ir.Shape(given.shape)
+    for node in bound.graph:
+        for value in node.outputs:
+            if value.shape is not None and not value.shape.is_static():
+                value.shape = None
+    return bound
+
+
+def _seen(
+    side: Side, inputs: Mapping[str, Array], until: float
+) -> Iterator[tuple[str, _Known]]:
+    """Run the model, as far as it goes, and yield the sizes that its values have."""
+    feeds = {name: widen(array) for name, array in inputs.items()}
+    held: dict[ir.Value, Array] = {}
+    for node, dying in schedule(side.model.graph, ()):
+        if time.monotonic() > until:
+            return
+        if not all(side.is_constant(value) for value in node.outputs):
+            try:
+                held.update(_results(side, node, feeds, held))
+            except CannotEvaluateError:
+                return
+        for value in node.outputs:
+            if value in held:
+                is_float = held[value].dtype == np.float64
+                yield value.name or "", (held[value].shape, is_float)
+        for value in dying:
+            held.pop(value, None)
+
+
+def _results(
+    side: Side, node: ir.Node, feeds: Mapping[str, Array], held: Mapping[ir.Value, Array]
+) -> dict[ir.Value, Array]:
+    segments = [Segment(value, (node,), ()) for value in node.outputs if value.name]
+    return {one.result: side.evaluate(one, feeds, known=held) for one in segments}
