@@ -45,7 +45,7 @@ class Sizes(Enum):
     SHORT = 3
     """Two borders and an inside."""
 
-    LONGER = 12
+    LONGER = 8
     REAL = 0
 
 

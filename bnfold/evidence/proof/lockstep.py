@@ -47,6 +47,9 @@ _LONGEST: Final = 48
 _DEEPER: Final = 3
 """So often a value inside of the graph is tried again from further back."""
 
+_ALIKE: Final = 1e-5
+"""Two fits of one map agree within this, unless float16 noise is fitted: then real sizes decide."""
+
 _LEAST_S: Final = 0.25
 _TIMES: Final = 3.0
 """What a self-test may take, at the least, and in times of the comparison that it tests."""
@@ -254,18 +257,20 @@ class Lockstep:
     ) -> Link | Lost | None:
         """Return how two values are related if the values ``stops`` are, as is known.
 
-        Short axes are tried first. What is found there holds only where it is the same: a
-        graph may compute with the sizes it sees. Where a self-test leaves something unseen,
-        longer axes are tried, then the real ones.
+        Short axes are tried first. A map, or a difference, that is found there may hang on the
+        sizes that a graph sees, so longer axes have to agree, or the real ones decide. Where a
+        self-test leaves something unseen, longer axes are tried too.
         """
         found: Link | Lost | None = Lost(folded.name or "", None, (), (), _TOO_FAR)
         for sizes, known in _LADDER:
-            if (whole and not known) or (sizes is Sizes.LONGER and found is not SAME):
+            if (whole and not known) or (sizes is Sizes.LONGER and _is_unknown(found)):
                 continue
             near = self._solid & stops if known else stops
             attempt, is_whole = self._attempt(original, folded, near, limit, sizes)
             if attempt is SAME and is_whole:
                 return SAME
+            if is_whole and _is_one_map(found, attempt):
+                return attempt
             if not _is_unknown(attempt) or (_is_unknown(found) and not _is_too_far(attempt)):
                 found = attempt  # longer axes know better
             if sizes is Sizes.REAL and found is not SAME and not _is_unknown(found):
@@ -433,3 +438,15 @@ def _is_unknown(outcome: Link | Lost | None) -> bool:
 
 def _is_too_far(outcome: Link | Lost | None) -> bool:
     return isinstance(outcome, Lost) and outcome.is_too_far
+
+
+def _is_one_map(one: Link | Lost | None, other: Link | Lost | None) -> bool:
+    """Return whether two sizes gave the same map, so that it does not hang on the size."""
+    if not isinstance(one, Link) or not isinstance(other, Link) or one.axis != other.axis:
+        return False
+    pairs = ((one.scale, other.scale), (one.shift, other.shift))
+    return all(
+        a.shape == b.shape
+        and bool(np.allclose(a, b, rtol=_ALIKE, atol=_ALIKE * np.abs(a).max()))
+        for a, b in pairs
+    )
