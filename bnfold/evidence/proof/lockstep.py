@@ -48,7 +48,7 @@ _DEEPER: Final = 3
 """So often a value inside of the graph is tried again from further back."""
 
 _ALIKE: Final = 1e-5
-"""Two fits of one map agree within this, unless float16 noise is fitted: then real sizes decide."""
+"""Two fits of one map agree within this; noise of float16 is larger: real sizes decide there."""
 
 _LEAST_S: Final = 0.25
 _TIMES: Final = 3.0
