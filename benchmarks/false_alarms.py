@@ -11,23 +11,16 @@ by channel or all at once, and behind a ReLU most of them do not move at all.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import platform
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.evidence.compare import Deviation, Scale
 from bnfold.evidence.judge import Trial, is_suspect, judge
-from bnfold.evidence.limits import ALPHA
 from bnfold.evidence.noise import first_draws, further_draws
 from bnfold.evidence.quantiles import beta_share
 

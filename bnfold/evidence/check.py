@@ -105,13 +105,14 @@ def _report(hearing: Hearing, readings: Readings, weighed: Weighed) -> VerifyRep
     elif not sees(readings):
         verdict, why = Verdict.NOT_JUDGED, _BLIND
     effects = tuple(_effects(readings))
-    large = tuple(told_effect(one) for one in effects if one.is_large)
+    wrong = {check.name for check in failed}
+    large = [one for one in effects if one.is_large and one.output not in wrong]
     return VerifyReport(
         verdict,
         weighed.checks,
         tuple(shapes_of(arrays) for arrays in hearing.sets),
         why=why,
-        warnings=hearing.warnings + weighed.warnings + large,
+        warnings=hearing.warnings + weighed.warnings + tuple(map(told_effect, large)),
         runtime=effects,
         comparisons=weighed.looks.total,
         false_alarms=ALPHA,

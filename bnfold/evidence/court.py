@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Final
 
@@ -30,13 +30,18 @@ from bnfold.evidence.readings import (
     measures,
 )
 from bnfold.evidence.variants import constants_of
-from bnfold.evidence.weigh import shows_nothing, suspects
+from bnfold.evidence.weigh import in_doubt, shows_nothing
 from bnfold.inputs.signature import inputs_of
 from bnfold.runtime import Arrays, Level, Outcome, Run, Setting
 
 _SHARE: Final = 0.5
 """Of the time left, for one round of runs; what comes after it needs the rest."""
 
+_ENOUGH_S: Final = 8.0
+"""What more than a few sets of inputs are worth."""
+
+_LEAST_SETS: Final = 6
+_FEW_SETS: Final = 3
 _NUDGED_PER_S: Final = 1.5e8
 _ATTEMPTS: Final = 2
 _HURRIED: Final = 0.25
@@ -118,7 +123,7 @@ class Hearing:
     sets: tuple[Arrays, ...] = ()
     original: tuple[Outputs, ...] = ()
     folded: tuple[Outputs | None, ...] = ()
-    references: References = References()
+    references: References = field(default_factory=References)
     warnings: tuple[str, ...] = ()
     broken: str = ""
     unheard: str = ""
@@ -142,14 +147,14 @@ def hear(court: Court) -> Hearing:
 
 def plan_of(court: Court) -> Plan:
     """Leave out what shows least until the rest fits: inputs, noise, the runtime's doing."""
-    ground, left = court.ground, court.budget.left * _SHARE
-    most = len(ground.sets)
-    draws = len(first_draws(0))
-    tries = [(most, draws, True), (2, draws, True), (2, 2, True), (2, 2, False)]
-    tries += [(1, 2, False), (1, 1, False)]
+    most, draws = len(court.ground.sets), len(first_draws(0))
+    left = court.budget.left * _SHARE
+    tries = [(most, draws, True), (_LEAST_SETS, draws, True), (_FEW_SETS, draws, True)]
+    tries += [(2, draws, True), (2, 2, True), (2, 2, False), (1, 2, False), (1, 1, False)]
     for sets, some, levels in tries:
         plan = _planned(court, min(sets, most), some, optimised=levels)
-        if plan.seconds <= left:
+        wanted_s = min(left, _ENOUGH_S) if sets > _FEW_SETS else left
+        if plan.seconds <= wanted_s:
             break
     return plan
 
@@ -162,7 +167,7 @@ def _planned(court: Court, sets: int, draws: int, *, optimised: bool) -> Plan:
     run_s = ground.overhead_s + sum(ground.seconds[:sets])
     seconds = runs * run_s + draws * twice * bytes_of(court.original) / _NUDGED_PER_S
     wanted = len(first_draws(0))
-    left_out = [f"{most - sets} of {most} sets of inputs"] * (sets < most)
+    left_out = [f"{most - sets} of {most} sets of inputs"] * (sets < min(most, _FEW_SETS))
     left_out += [f"{wanted - draws} of {wanted} nudged runs"] * (draws < wanted)
     left_out += ["the runtime's optimisation"] * (is_asked and not optimised)
     said = (f"no time for {', '.join(left_out)}",) if left_out else ()
@@ -170,24 +175,34 @@ def _planned(court: Court, sets: int, draws: int, *, optimised: bool) -> Plan:
 
 
 def _redrawn(court: Court, plan: Plan, found: Hearing) -> Hearing:
-    """Draw sets anew that leave every output NaN, saturated or unmoved; a few times."""
+    """Draw sets anew that leave every output NaN, saturated or unmoved; a few times.
+
+    Where all do, two are enough to see whether other numbers help.
+    """
     sources = list(court.ground.sources[: len(found.sets)])
     for attempt in range(1, _ATTEMPTS + 1):
-        if found.readings is None or not sources or plan.seconds > court.budget.left:
-            break
-        readings = found.readings
-        poor = [i for i in range(len(found.sets)) if shows_nothing(readings, i)]
+        poor = _poor(found) if sources and plan.seconds <= court.budget.left else []
         if not poor:
             break
-        fresh = _round(court, plan, [sources[index].drawn(attempt) for index in poor])
-        good = [i for i in range(len(found.sets)) if i not in poor]
+        tried = poor[:2] if len(poor) == len(found.sets) else poor
+        fresh = _round(court, plan, [sources[index].drawn(attempt) for index in tried])
         if fresh.broken:
             return fresh
-        if fresh.readings is None or len(fresh.sets) < len(poor):
+        if fresh.readings is None or len(fresh.sets) < len(tried):
             continue
-        found = _joined(_kept(found, good), fresh)
-        sources = [sources[index] for index in (*good, *poor)]
+        kept = [i for i in range(len(found.sets)) if i not in tried]
+        better = len(_poor(fresh)) < len(tried)
+        kept = [i for i in kept if not better or i not in poor]
+        found = _joined(_kept(found, kept), fresh) if kept else fresh
+        sources = [sources[index] for index in (*kept, *tried)]
     return found
+
+
+def _poor(found: Hearing) -> list[int]:
+    readings = found.readings
+    if readings is None:
+        return []
+    return [index for index in range(len(found.sets)) if shows_nothing(readings, index)]
 
 
 def _kept(found: Hearing, sets: Sequence[int]) -> Hearing:
@@ -332,7 +347,7 @@ def _referenced(court: Court, found: Hearing) -> Hearing:
         return found
     seconds = court.budget.left * court.reference_share
     sets = found.sets[: court.referenced or None]
-    references = evaluate(court.ground.models.original, sets, seconds)
+    references = evaluate(court.ground.models.original, sets, seconds, _ENOUGH_S)
     errors: Errors = tuple(
         {
             place: error_of(known[place], array)
@@ -347,7 +362,7 @@ def _referenced(court: Court, found: Hearing) -> Hearing:
 
 def _in_doubt(court: Court, found: Hearing) -> Hearing:
     """Draw more noise where chance has too much room, as far as there is time."""
-    if found.readings is None or not suspects(found.readings):
+    if found.readings is None or not in_doubt(found.readings):
         return found
     draws = further_draws(court.seed)
     behind = bool(court.ground.models.behind)
@@ -397,5 +412,3 @@ def _coarsest(model: ir.Model) -> float:
     kinds |= {slot.dtype for slot in inputs_of(model) if slot.dtype is not None}
     floats = [kind for kind in kinds if kind.is_floating_point()]
     return max((roundoff(kind.numpy()) for kind in floats), default=0.0)
-
-

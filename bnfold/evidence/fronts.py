@@ -1,9 +1,9 @@
 """Look in front of what hides a fault: a saturation, a choice, a quantiser.
 
 A softmax that is all zeros and ones shows nothing of what is in front of it. A quantiser shows
-whole steps: what moves by less than a tie's distance stays, what crosses a tie moves by a step.
-So the float input of each first quantiser (none is in front of it) is compared, and what is
-behind a quantiser is known to move in steps.
+whole steps: what crosses a tie moves by a step, everything else stays where it is. So the
+float input of each first quantiser (none is in front of it) is compared, and what is behind a
+quantiser is known to move in steps.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from bnfold.runtime import CPU, Arrays, Level, Outcome, Setting
 _TRIED_TOGETHER: Final = 6
 _ENOUGH: Final = 2
 _PLENTY: Final = 3
+_START_S: Final = 0.7
 _ROUND_STEP: Final = 1000
 _REDRAW_STEP: Final = 7919
 _MOST_BYTES: Final = 256_000_000
@@ -79,7 +80,7 @@ class Ground:
         sets: The inputs, those that show most first.
         warnings: What the user should know.
         sources: Where each set comes from; empty where the user gave them.
-        overhead_s: How long it takes to write, start and open the original once.
+        overhead_s: How long it takes to write and open the original once.
         seconds: How long the original runs on each set.
     """
 
@@ -150,10 +151,15 @@ def find_ground(
                 tuple(source.drawn() for source in sources),
                 tuple(warnings_of(bench, "" if stage.level else first_reason)),
                 sources,
-                max(spent_s, 0.0) / len(stage.sizes),
+                opening_s(spent_s / len(stage.sizes)),
                 tuple(source.seconds for source in sources),
             )
     return NoGround(f"the original does not run: {first_reason}")
+
+
+def opening_s(spent_s: float) -> float:
+    """How long a model took to be written and opened: without the start of a process."""
+    return max(spent_s - _START_S, spent_s / 10, 0.0)
 
 
 def ways_to_look(original: ir.Model, folded: ir.Model) -> Iterator[Exposed]:
@@ -164,9 +170,7 @@ def ways_to_look(original: ir.Model, folded: ir.Model) -> Iterator[Exposed]:
         yield bare(original, folded)
 
 
-def _sources(
-    found: Sequence[tuple[tuple[Slot, ...], Fit]], stage: Stage
-) -> Iterator[Source]:
+def _sources(found: Sequence[tuple[tuple[Slot, ...], Fit]], stage: Stage) -> Iterator[Source]:
     """Every style and every size at least once, and more as long as they are small."""
     styles, held = stage.styles, 0
     wanted = max(stage.least, len(styles), len(found))

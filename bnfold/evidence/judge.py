@@ -96,7 +96,9 @@ class Trial:
     @property
     def own_squares(self) -> Vector:
         """Sum of squares per channel that is added to every draw."""
-        return np.asarray(sum((o.squares for o in self.own), np.zeros_like(self.scale.squares)))
+        return np.asarray(
+            sum((o.squares for o in self.own), np.zeros_like(self.scale.squares))
+        )
 
     @property
     def noise_squares(self) -> Vector:
@@ -113,9 +115,7 @@ class Trial:
     @property
     def relative_noise(self) -> float:
         """Typical noise over typical output."""
-        return float(
-            np.sqrt(self.noise_squares.sum() / max(self.scale.squares.sum(), _LEAST))
-        )
+        return float(np.sqrt(self.noise_squares.sum() / max(self.scale.squares.sum(), _LEAST)))
 
     @property
     def sorts(self) -> tuple[object, ...]:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.evidence.quantiles import binomial_tail, f_quantile
@@ -27,6 +26,7 @@ from bnfold.evidence.quantiles import binomial_tail, f_quantile
 ALPHA: Final = 1e-4
 """The share of right folds that the comparisons of one report together may call wrong."""
 
+_TIMES: Final = 2
 _FEW_DRAWS: Final = 4
 _ONE_NUMBER: Final = 1.0
 _SEVERAL: Final = 8.0
@@ -49,8 +49,9 @@ class Leeway:
 FINE: Final = Leeway(5.0, 2.0)
 """Arithmetic makes the noise: measured ratios of right folds reach 2.7, chance included."""
 
-COARSE: Final = Leeway(2.5, 1.0)
-"""Storage makes the noise: a fold rounds once, by half of what a nudge moves; up to 1.1."""
+COARSE: Final = Leeway(2.5, 0.5)
+"""Storage makes the noise: a fold rounds a few tensors once, by half an ulp at most (0.29 of one
+as a root mean square), where a nudge moves every number by one; measured ratios reach 1.1."""
 
 PROVED: Final = Leeway(20.0, 5.0)
 """The function is known to be the same: only an accuracy that is really lost counts."""
@@ -59,6 +60,8 @@ PROVED: Final = Leeway(20.0, 5.0)
 @dataclass(frozen=True, slots=True)
 class Looks:
     """How many comparisons a report makes: what each may cost of ALPHA.
+
+    Each is made twice at most: by few draws, and by more where those leave doubt.
 
     Attributes:
         wholes: Comparisons of whole outputs: mean, largest, count of changed choices.
@@ -71,12 +74,12 @@ class Looks:
     @property
     def whole_share(self) -> float:
         """What one comparison of a whole output may cost: together they have one half."""
-        return ALPHA / 2 / max(self.wholes, 1)
+        return ALPHA / _TIMES / 2 / max(self.wholes, 1)
 
     @property
     def channel_share(self) -> float:
         """What one comparison of a channel may cost: together they have the other half."""
-        return ALPHA / 2 / max(self.channels, 1)
+        return ALPHA / _TIMES / 2 / max(self.channels, 1)
 
     @property
     def total(self) -> int:

@@ -131,7 +131,7 @@ def measures(outputs: Sequence[Outputs], steps: frozenset[int] = frozenset()) ->
         steps: Positions of outputs whose integers count the steps of a quantiser.
     """
     return tuple(
-        {place: _measure(array, place in steps) for place, array in one.items()}
+        {p: _measure(array, _scale(array, steps, p)) for p, array in one.items()}
         for one in outputs
     )
 
@@ -158,17 +158,19 @@ def _distance(
     expected: Outputs, got: Outputs, steps: frozenset[int]
 ) -> dict[int, Deviation | None]:
     return {
-        place: _between(array, got.get(place), place in steps)
+        place: (_between_steps if place in steps else _between)(array, got.get(place))
         for place, array in expected.items()
     }
 
 
-def _between(
-    array: NDArray[Any], other: NDArray[Any] | None, in_steps: bool
-) -> Deviation | None:
+def _between(array: NDArray[Any], other: NDArray[Any] | None) -> Deviation | None:
+    return None if other is None else deviation(array, other)
+
+
+def _between_steps(array: NDArray[Any], other: NDArray[Any] | None) -> Deviation | None:
     if other is None or array.dtype != other.dtype:
         return None
-    return deviation(counted(array), counted(other)) if in_steps else deviation(array, other)
+    return deviation(counted(array), counted(other))
 
 
 def by_place(model: ir.Model, run: Run) -> Outputs:
@@ -177,10 +179,13 @@ def by_place(model: ir.Model, run: Run) -> Outputs:
     return {places[name]: array for name, array in run.outputs().items()}
 
 
-def _measure(array: NDArray[Any], in_steps: bool) -> Measure:
+def _measure(array: NDArray[Any], scale: Scale) -> Measure:
     unsigned = array + array.dtype.type(0) if is_float(array) else array
     checksum = zlib.crc32(np.ascontiguousarray(unsigned).tobytes())
-    scale = scale_of(counted(array), 0.0) if in_steps else scale_of(array)
     finite = np.isfinite(array.astype(np.float64)) if is_float(array) else np.ones(1)
     share = float(finite.mean()) if finite.size else 0.0
     return Measure(scale, array.shape, checksum, share)
+
+
+def _scale(array: NDArray[Any], steps: frozenset[int], place: int) -> Scale:
+    return scale_of(counted(array), 0.0) if place in steps else scale_of(array)

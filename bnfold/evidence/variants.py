@@ -53,6 +53,8 @@ _ELEMENTWISE: Final = frozenset(
 )
 """What numbers go through that are counted, compared or selected by, not measured."""
 
+_FLOATS: Final = frozenset(kind for kind in ir.DataType if kind.is_floating_point())
+QUANTISERS: Final = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 _ASK_SHAPES: Final = frozenset({"Shape", "Size", "NonZero"})
 _FLOAT_ATTRIBUTES: Final = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
 _WIDENED_ATTRIBUTES: Final = ("to", "dtype", "output_dtype")
@@ -144,20 +146,15 @@ def fixed_inputs(model: ir.Model) -> frozenset[str]:
     return frozenset(
         value.name
         for value in model.graph.inputs
-        if value.name and value.uses() and all(map(_quantises, value.uses()))
+        if value.name and value.uses() and all(map(_quantises, value.consumers()))
     )
 
 
-def _quantises(use: ir.Usage) -> bool:
-    return use.idx == 0 and use.node.op_type in QUANTISERS
+def _quantises(node: ir.Node) -> bool:
+    return node.op_type in QUANTISERS
 
 
-QUANTISERS: Final = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
-
-
-def _upstream(
-    values: Sequence[ir.Value], passes: Callable[[ir.Node], bool]
-) -> set[ir.Value]:
+def _upstream(values: Sequence[ir.Value], passes: Callable[[ir.Node], bool]) -> set[ir.Value]:
     """These values, and all that they are computed from by such nodes."""
     frontier, seen = list(values), set[ir.Value]()
     while frontier:
@@ -190,9 +187,6 @@ def _measured(model: ir.Model) -> set[ir.Value]:
         if is_row or node.op_type not in _ELEMENTWISE or measured & set(node.inputs):
             measured.update(node.outputs)
     return measured
-
-
-_FLOATS: Final = frozenset(kind for kind in ir.DataType if kind.is_floating_point())
 
 
 def _operands(node: ir.Node, positions: Mapping[str, tuple[int, ...]]) -> Iterator[ir.Value]:

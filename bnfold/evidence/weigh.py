@@ -93,7 +93,9 @@ class _Scales:
     def __init__(self, readings: Readings, how: Judge, count: Count) -> None:
         self._readings, self._how = readings, how
         places = range(len(readings.names))
-        self._trials = {place: [one for _, one in trials_of(readings, place)] for place in places}
+        self._trials = {
+            place: [one for _, one in trials_of(readings, place)] for place in places
+        }
         counts = [count(trials) for trials in self._trials.values() if trials]
         self.looks = sum(counts, Looks(0, 0))
 
@@ -106,10 +108,14 @@ class _Scales:
             check = replace(check, note=_joined(check.note, f"{name} {_BLIND}"))
         return check
 
+    def doubts(self, place: int) -> bool:
+        trials = self._trials[place]
+        if not trials or not is_suspect(trials, self._readings.coarsest):
+            return False
+        return self.check(place).passed
 
-def _plainly(
-    readings: Readings, place: int, trials: Sequence[Trial]
-) -> OutputCheck | None:
+
+def _plainly(readings: Readings, place: int, trials: Sequence[Trial]) -> OutputCheck | None:
     """What can be said without measuring; None where there is something to measure."""
     name = readings.names[place]
     if any(place not in measures for measures in readings.reference):
@@ -124,11 +130,10 @@ def _plainly(
     return None
 
 
-def suspects(readings: Readings) -> bool:
-    """Whether any output might be convicted if more noise were drawn."""
-    places = range(len(readings.names))
-    trials = [[one for _, one in trials_of(readings, place)] for place in places]
-    return any(is_suspect(one, readings.coarsest) for one in trials if one)
+def in_doubt(readings: Readings) -> bool:
+    """Whether any output passes that might be convicted if more noise were drawn."""
+    scales = _Scales(readings, judge, looks_at)
+    return any(map(scales.doubts, range(len(readings.names))))
 
 
 def trials_of(readings: Readings, place: int) -> list[tuple[int, Trial]]:
@@ -180,9 +185,7 @@ def trusts_of(readings: Readings, place: int) -> tuple[float, ...]:
         measure = readings.reference[index].get(place)
         noise = _present(readings.noise[draw][index].get(place) for draw in draws)
         if measure is not None and errors.get(place) is not None:
-            found[index] = trust_in(
-                noise, errors.get(place), measure.scale, readings.coarsest
-            )
+            found[index] = trust_in(noise, errors.get(place), measure.scale, readings.coarsest)
     return typical_trust(found, len(readings.reference))
 
 
