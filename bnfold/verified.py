@@ -101,7 +101,7 @@ def verify(
         folded_level=_level(folded_level),
         labels=labels,
         search_s=search_s,
-        reference_s=reference_s,
+        max_time_s=reference_s,
         seed=seed,
     )
     if written is not None and INFERENCE in written.assumptions:
@@ -156,7 +156,7 @@ def _prove(
     impulses: bool = False,
 ) -> ProofReport:
     """Compare the graphs; one that cannot be evaluated is not judged, never an error."""
-    seconds = wishes.reference_s if certificate is None else math.inf
+    seconds = wishes.max_time_s if certificate is None else math.inf
     try:
         with np.errstate(all="ignore"):
             return prove(

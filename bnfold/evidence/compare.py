@@ -1,8 +1,8 @@
 """How far two runs are apart, measured so that it can be weighed against rounding noise.
 
 For one output and one set of inputs a `Deviation` holds the squares of the differences per
-channel (axis 1), the largest one, and the count of what cannot be subtracted: changed
-integers, new NaN and infinities.
+channel (axis 1), the largest one, a high quantile, and the count of what cannot be
+subtracted: changed integers, new NaN and infinities.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from bnfold.evidence.noise import roundoff
 from bnfold.runtime.arrays import is_foreign
 
 _FLUSHED: Final = float(np.finfo(np.float32).smallest_normal)
+_HIGH: Final = 0.99
 
 Vector = NDArray[np.float64]
 
@@ -30,11 +31,15 @@ class Deviation:
         largest: Largest absolute difference.
         flipped: How many elements differ that cannot be subtracted: integers, booleans, text,
             and floats that are NaN or infinite where the reference is not.
+        high: The absolute difference that 99 % of all elements stay below.
+        overflown: How many elements are infinite where the reference is finite.
     """
 
     squares: Vector
     largest: float
     flipped: int
+    high: float = 0.0
+    overflown: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +74,40 @@ def deviation(reference: NDArray[Any], other: NDArray[Any]) -> Deviation | None:
     difference = np.zeros_like(before)
     np.subtract(after, before, out=difference, where=finite & ~new)
     return Deviation(
-        _squares(difference), float(np.abs(difference).max(initial=0.0)), int(new.sum())
+        _squares(difference),
+        float(np.abs(difference).max(initial=0.0)),
+        int(new.sum()),
+        high_of(np.abs(difference)),
+        int(np.count_nonzero(finite & np.isinf(after))),
     )
 
 
-def scale_of(reference: NDArray[Any]) -> Scale:
-    """The size of a reference output."""
+def high_of(sizes: Vector) -> float:
+    """The size that 99 % of all elements stay below."""
+    if not sizes.size:
+        return 0.0
+    place = int(_HIGH * (sizes.size - 1))
+    return float(np.partition(sizes.reshape(-1), place)[place])
+
+
+def counted(array: NDArray[Any]) -> NDArray[Any]:
+    """Integers of a quantiser as numbers: their differences are counts of steps."""
+    return array.astype(np.float64) if array.dtype.kind in "iu" else array
+
+
+def scale_of(reference: NDArray[Any], unit: float | None = None) -> Scale:
+    """The size of a reference output.
+
+    Args:
+        reference: What the original gives.
+        unit: Its relative roundoff; that of its element type if there is none.
+    """
     width = reference.size // max(_channels(reference), 1)
     if not is_float(reference):
         return Scale(np.zeros(_channels(reference)), 0.0, width, 0.0, _FLUSHED)
     values = reference.astype(np.float64)
     values = np.where(np.isfinite(values), values, 0.0)
-    unit = roundoff(reference.dtype)
+    unit = roundoff(reference.dtype) if unit is None else unit
     largest = float(np.abs(values).max(initial=0.0))
     return Scale(_squares(values), largest, width, unit, _tiny(reference.dtype))
 

@@ -1,4 +1,10 @@
-"""Look in front of a saturation: a softmax that is all zeros and ones hides every fault."""
+"""Look in front of what hides a fault: a saturation, a choice, a quantiser.
+
+A softmax that is all zeros and ones shows nothing of what is in front of it. A quantiser shows
+whole steps: what crosses a tie moves by a step, everything else stays where it is. So the
+float input of each first quantiser (none is in front of it) is compared, and what is behind a
+quantiser is known to move in steps.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +14,14 @@ from typing import Final
 
 import onnx_ir as ir
 
-from bnfold.evidence.variants import copy_of
+from bnfold.evidence.variants import QUANTISERS, copy_of
 
 _SATURATING: Final = frozenset(
     {"Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softsign", "Clip", "Relu"}
     | {"ArgMax", "ArgMin", "TopK", "Hardmax", "Sign", "Round", "Floor", "Ceil"}
-    | {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+    | {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Cast"}
 )
+_MOST_QUANTISERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +30,29 @@ class Exposed:
 
     Attributes:
         fronts: From the position of an output to the position of the one in front of it.
+        behind: Positions of outputs that come out of a quantiser of something computed.
+        exact: Positions of outputs that no rounding can change: nothing in front is a float.
     """
 
     original: ir.Model
     folded: ir.Model
     fronts: dict[int, int]
+    behind: frozenset[int] = frozenset()
+    exact: frozenset[int] = frozenset()
+
+
+def bare(original: ir.Model, folded: ir.Model) -> Exposed:
+    """Both as they are."""
+    behind = _stepping(original) | _stepping(folded)
+    return Exposed(original, folded, {}, behind, _exact(original))
 
 
 def expose_fronts(original: ir.Model, folded: ir.Model) -> Exposed:
-    """Copies in which what enters the last saturating node of each output is an output too."""
+    """Copies in which what enters the last saturating node of each output is an output too.
+
+    So is what enters the first quantisers. Both are the models themselves if there is nothing
+    to add: nothing is written twice then.
+    """
     before, after = copy_of(original), copy_of(folded)
     fronts: dict[int, int] = {}
     places: dict[ir.Value, int] = {}
@@ -41,7 +62,70 @@ def expose_fronts(original: ir.Model, folded: ir.Model) -> Exposed:
             continue
         before.graph.outputs.append(left)
         after.graph.outputs.append(right)
-    return Exposed(before, after, fronts)
+    for left, right in tuple(_in_front_of_quantisers(before, after))[:_MOST_QUANTISERS]:
+        before.graph.outputs.append(left)
+        after.graph.outputs.append(right)
+    if len(before.graph.outputs) == len(original.graph.outputs):
+        return bare(original, folded)
+    behind = _stepping(before) | _stepping(after)
+    return Exposed(before, after, fronts, behind, _exact(before))
+
+
+def _exact(model: ir.Model) -> frozenset[int]:
+    """Positions of outputs that are computed without any float, as far as types are known."""
+    inexact = {value for value in model.graph.inputs if not _counts(value)}
+    for node in model.graph:
+        known = all(value is None or _counts(value) for value in node.inputs)
+        is_whole = known and all(map(_counts, node.outputs)) and not node.attributes
+        if not is_whole or not inexact.isdisjoint(node.inputs):
+            inexact.update(node.outputs)
+    outputs = enumerate(model.graph.outputs)
+    return frozenset(place for place, value in outputs if value not in inexact)
+
+
+def _counts(value: ir.Value) -> bool:
+    return value.dtype is not None and not value.dtype.is_floating_point()
+
+
+def _in_front_of_quantisers(
+    before: ir.Model, after: ir.Model
+) -> Iterator[tuple[ir.Value, ir.Value]]:
+    """Floats that enter a first quantiser on both sides, matched by the name of its output."""
+    others = {node.outputs[0].name: node.inputs[0] for node in _first_quantisers(after)}
+    taken = {*before.graph.outputs, *after.graph.outputs}
+    for node in _first_quantisers(before):
+        left, right = node.inputs[0], others.get(node.outputs[0].name)
+        if left is None or right is None or left in taken or right in taken:
+            continue
+        taken |= {left, right}
+        yield _typed(left, left), _typed(right, right)
+
+
+def _first_quantisers(model: ir.Model) -> Iterator[ir.Node]:
+    """Quantisers of something computed, with no other of them in front."""
+    stepping: set[ir.Value] = set()
+    for node in model.graph:
+        if not stepping.isdisjoint(node.inputs):
+            stepping.update(node.outputs)
+        elif _quantises_computed(node):
+            stepping.update(node.outputs)
+            yield node
+
+
+def _quantises_computed(node: ir.Node) -> bool:
+    operand = node.inputs[0] if node.inputs else None
+    quantises = node.op_type in QUANTISERS or node.op_type.startswith("QLinear")
+    return quantises and operand is not None and operand.producer() is not None
+
+
+def _stepping(model: ir.Model) -> frozenset[int]:
+    """Positions of outputs behind a quantiser of something computed."""
+    stepping: set[ir.Value] = set()
+    for node in model.graph:
+        if not stepping.isdisjoint(node.inputs) or _quantises_computed(node):
+            stepping.update(node.outputs)
+    outputs = model.graph.outputs
+    return frozenset(place for place, value in enumerate(outputs) if value in stepping)
 
 
 def _fronts(before: ir.Model, after: ir.Model) -> Iterator[tuple[int, ir.Value, ir.Value]]:
@@ -79,6 +163,8 @@ def _logarithm(output: ir.Value) -> ir.Value:
 def _front(output: ir.Value) -> ir.Value | None:
     node = output.producer()
     if node is None or node.op_type not in _SATURATING or node.domain:
+        return None
+    if node.op_type == "Cast" and (output.dtype is None or output.dtype.is_floating_point()):
         return None
     operand = node.inputs[0]
     is_computed = operand is not None and operand.producer() is not None

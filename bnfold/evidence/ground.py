@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import onnx_ir as ir
 
 from bnfold.evidence.bench import Bench, plain, run_variants
+from bnfold.evidence.budget import Budget
+from bnfold.evidence.fronts import Exposed, bare, expose_fronts
 from bnfold.evidence.variants import constants_of
 from bnfold.inputs.drawing import (
     Binding,
@@ -17,33 +21,20 @@ from bnfold.inputs.drawing import (
     Style,
     bindings,
     draw_inputs,
+    shape_of,
 )
-from bnfold.inputs.hints import with_hints
 from bnfold.inputs.signature import Slot, inputs_of
 from bnfold.runtime import CPU, Arrays, Level, Outcome, Setting
 
-_BUDGET_S: Final = 40.0
-_RUNS_PER_CASE: Final = 8
-_FEWEST_CASES: Final = 2
 _TRIED_TOGETHER: Final = 6
 _ENOUGH: Final = 2
 _PLENTY: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What both models will be judged on."""
-
-    bench: Bench
-    sets: tuple[Arrays, ...]
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NoGround:
-    """The original does not run here: the first reason met."""
-
-    why: str
+_START_S: Final = 0.7
+_ROUND_STEP: Final = 1000
+_REDRAW_STEP: Final = 7919
+_MOST_BYTES: Final = 256_000_000
+_REDRAWN_TOPS: Final = (2, 1, 8)
+"""Ranges of integers to try where inputs showed nothing: masks come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +45,144 @@ class Fit:
     seconds: float
 
 
-def find_ground(original: ir.Model, folder: Path, seed: int) -> Ground | NoGround:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a set of inputs comes from, so that another can be drawn in its place.
+
+    Attributes:
+        slots: The inputs of the model, at the sizes asked for.
+        case: The binding and the style.
+        seed: Of the numbers.
+        seconds: How long the original ran at this size.
+    """
+
+    slots: tuple[Slot, ...]
+    case: Case
+    seed: int
+    seconds: float
+
+    def drawn(self, attempt: int = 0) -> Arrays:
+        """The set; at later attempts other numbers, and other ranges of integers."""
+        if not attempt:
+            return draw_inputs(self.slots, self.case, self.seed)
+        top = _REDRAWN_TOPS[(attempt - 1) % len(_REDRAWN_TOPS)]
+        case = replace(self.case, binding=replace(self.case.binding, int_top=top))
+        return draw_inputs(self.slots, case, self.seed + _REDRAW_STEP * attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What both models will be judged on.
+
+    Attributes:
+        bench: How the original runs.
+        models: Both, with what is in front of saturations and quantisers as further outputs.
+        sets: The inputs, those that show most first.
+        warnings: What the user should know.
+        sources: Where each set comes from; empty where the user gave them.
+        overhead_s: How long it takes to write and open the original once.
+        seconds: How long the original runs on each set.
+    """
+
+    bench: Bench
+    models: Exposed
+    sets: tuple[Arrays, ...]
+    warnings: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+    overhead_s: float = 1.0
+    seconds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NoGround:
+    """The original does not run here: the first reason met."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How the original is to be run, and on what.
+
+    Attributes:
+        sizes: Its inputs, once for each combination of sizes to try.
+        styles: How numbers are spread, one set of inputs each at least.
+        least: How many sets are wanted.
+        most: How many sets are wanted where they are cheap.
+        provider: What computes.
+        level: How much the runtime may optimise; None tries to leave all as it is.
+        seed: Of the inputs.
+    """
+
+    sizes: Sequence[tuple[Slot, ...]]
+    styles: tuple[Style, ...] = (Style.NORMAL, Style.UNIFORM, Style.BORDERED)
+    least: int = 5
+    most: int = 5
+    provider: str = CPU
+    level: Level | None = None
+    seed: int = 0
+
+
+def find_ground(
+    original: ir.Model, folded: ir.Model, folder: Path, stage: Stage, budget: Budget
+) -> Ground | NoGround:
     """Try types, levels and sizes until the original runs, then draw the inputs."""
-    slots = with_hints(inputs_of(original), original)
+    first_reason = ""
     try:
-        draw_inputs(slots, Case(Binding(), Style.UNIFORM), seed)
+        for slots in stage.sizes:
+            draw_inputs(slots, Case(Binding(), Style.UNIFORM), stage.seed)
     except TypeError as error:
         return NoGround(str(error))
-    first_reason = ""
-    for bench in benches(original, folder):
-        fits, reason = find_fits(bench, original, slots, seed)
-        if fits:
-            sets = tuple(draw_inputs(slots, case, seed) for case in _cases(fits))
-            return Ground(bench, sets, tuple(warnings_of(bench, first_reason)))
-        first_reason = first_reason or reason
+    for bench in benches(original, folder, stage.provider, stage.level):
+        for models in ways_to_look(original, folded):
+            start = time.monotonic()
+            found: list[tuple[tuple[Slot, ...], Fit]] = []
+            for slots in stage.sizes:
+                fits, reason = find_fits(bench, models.original, slots, stage.seed, budget)
+                first_reason = first_reason or reason
+                found += [(slots, fit) for fit in fits]
+            if not found:
+                continue
+            spent_s = time.monotonic() - start - sum(fit.seconds for _, fit in found)
+            sources = tuple(_sources(found, stage))
+            return Ground(
+                bench,
+                models,
+                tuple(source.drawn() for source in sources),
+                tuple(warnings_of(bench, "" if stage.level else first_reason)),
+                sources,
+                opening_s(spent_s / len(stage.sizes)),
+                tuple(source.seconds for source in sources),
+            )
     return NoGround(f"the original does not run: {first_reason}")
+
+
+def opening_s(spent_s: float) -> float:
+    """How long a model took to be written and opened: without the start of a process."""
+    return max(spent_s - _START_S, spent_s / 10, 0.0)
+
+
+def ways_to_look(original: ir.Model, folded: ir.Model) -> Iterator[Exposed]:
+    """With further outputs, and without where the runtime cannot run those."""
+    exposed = expose_fronts(original, folded)
+    yield exposed
+    if exposed.original is not original:
+        yield bare(original, folded)
+
+
+def _sources(found: Sequence[tuple[tuple[Slot, ...], Fit]], stage: Stage) -> Iterator[Source]:
+    """Every style and every size at least once, and more as long as they are small."""
+    styles, held = stage.styles, 0
+    wanted = max(stage.least, len(styles), len(found))
+    for index in range(max(stage.most, wanted)):
+        style = styles[index % len(styles)]
+        slots, fit = found[(index + index // len(styles)) % len(found)]
+        seed = stage.seed + _ROUND_STEP * (index // (len(styles) * len(found)))
+        sizes = (math.prod(shape_of(slot, fit.binding, slots)) for slot in slots)
+        held += 4 * sum(sizes)
+        if index >= wanted and held > _MOST_BYTES:
+            return
+        yield Source(slots, Case(fit.binding, style), seed, fit.seconds)
 
 
 def benches(
@@ -106,7 +220,11 @@ def _ways(original: ir.Model) -> Iterator[tuple[Level, frozenset[ir.DataType]]]:
 
 
 def find_fits(
-    bench: Bench, model: ir.Model, slots: Sequence[Slot], seed: int
+    bench: Bench,
+    model: ir.Model,
+    slots: Sequence[Slot],
+    seed: int,
+    budget: Budget | None = None,
 ) -> tuple[list[Fit], str]:
     """Bindings that run, three if they come early; goes on behind one that ended the child."""
     wishes = bindings(slots)
@@ -115,34 +233,17 @@ def find_fits(
     while wishes and len(fits) < _ENOUGH:
         some = wishes[:_TRIED_TOGETHER]
         sets = [draw_inputs(slots, Case(wish, Style.UNIFORM), seed) for wish in some]
-        runs = run_variants([plain(bench, model, sets, _PLENTY - len(fits))])[0]
+        (runs,) = run_variants([plain(bench, model, sets, _PLENTY - len(fits))], budget)
         answered = [run for run in runs if run.outcome is not Outcome.SKIPPED]
         reason = reason or next((run.message for run in answered if not run.ran), "")
         pairs = zip(some, answered, strict=False)
         fits.extend(Fit(wish, run.seconds) for wish, run in pairs if run.ran)
         if len(answered) <= 1 and not fits:
             break
+        if budget is not None and budget.left <= 0:
+            break
         wishes = wishes[len(answered) :]
     return fits, reason
-
-
-def _cases(fits: Sequence[Fit]) -> tuple[Case, ...]:
-    """Every style and binding as far as the time allows, two cases at least."""
-    first, second, third = (*fits, *fits, *fits)[:3] if len(fits) < 3 else fits[:3]
-    wanted = (
-        (first, Style.NORMAL),
-        (second, Style.UNIFORM),
-        (first, Style.BORDERED),
-        (third, Style.NORMAL),
-        (second, Style.NORMAL),
-    )
-    cases: list[Case] = []
-    spent_s = 0.0
-    for fit, style in dict.fromkeys(wanted):
-        spent_s += fit.seconds * _RUNS_PER_CASE
-        if spent_s <= _BUDGET_S or len(cases) < _FEWEST_CASES:
-            cases.append(Case(fit.binding, style))
-    return tuple(cases)
 
 
 def warnings_of(bench: Bench, reason: str) -> Iterator[str]:

@@ -5,13 +5,17 @@ type, rounded to that type. That is the freedom which any exporter, runtime or f
 difference counts only where it exceeds what this freedom does. Signs come in three patterns,
 because errors of real folds do too: independent for each number, one per row (a per-channel
 scale rounds all weights of a channel alike when they are equal), or one for the whole tensor.
+
+Numbers that are exact on purpose have no such freedom: a 1.0 in (1 - mask) · lowest that moves
+by half an ulp opens the mask, and the noise becomes 10⁵ times too large. They are known by
+their values (`is_structure`) and by what reads them (`variants.fixed_constants`).
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final
@@ -25,6 +29,13 @@ from bnfold.evidence.variants import Change
 from bnfold.runtime import Arrays
 
 _PIECE: Final = 1 << 22
+_MEETS_TIES: Final = 2.0**-11
+"""A sixteenth of a step at the end of the range of 8 bits."""
+
+_GLANCE: Final = 256
+_FEW: Final = 16
+_WHOLE: Final = 65536.0
+_NEXT_TO_LARGEST: Final = 0.9
 _NOISY: Final = frozenset(
     {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 )
@@ -41,10 +52,17 @@ class Pattern(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One perturbation of a model and its inputs."""
+    """One perturbation of a model and its inputs.
+
+    Attributes:
+        seed: Of its signs.
+        pattern: Which numbers share a sign.
+        unit: How far numbers move, relative; half an ulp of their type if 0.
+    """
 
     seed: int
     pattern: Pattern
+    unit: float = 0.0
 
 
 def first_draws(seed: int) -> tuple[Draw, ...]:
@@ -54,9 +72,47 @@ def first_draws(seed: int) -> tuple[Draw, ...]:
 
 
 def further_draws(seed: int) -> tuple[Draw, ...]:
-    """More of them, before a model is convicted."""
-    patterns = (Pattern.EACH, Pattern.ROWS, Pattern.WHOLE) * 2
+    """More of them, before a model is convicted: chance has less room then."""
+    patterns = (Pattern.EACH, Pattern.ROWS, Pattern.EACH, Pattern.WHOLE) * 3
     return tuple(Draw(seed + 100 + index, pattern) for index, pattern in enumerate(patterns))
+
+
+def for_quantisers(draws: Sequence[Draw]) -> tuple[Draw, ...]:
+    """The same draws with nudges that meet ties of a quantiser.
+
+    Behind a quantiser all depends on which numbers lie next to a tie: half an ulp hardly ever
+    moves one across, so it says nothing of what single steps do to the outputs.
+    """
+    return tuple(replace(draw, unit=_MEETS_TIES) for draw in draws)
+
+
+def is_structure(array: NDArray[Any]) -> bool:
+    """Whether an array holds nothing but numbers that are exact on purpose.
+
+    These are zero, powers of two, whole numbers up to 65536, round numbers like -1e9, the
+    largest of the type, and what is not finite. Weights in narrow types are often powers of
+    two, but never all of them.
+    """
+    flat = np.asarray(array).reshape(-1)
+    return _all_exact(flat[:_GLANCE]) and (flat.size <= _GLANCE or _all_exact(flat))
+
+
+def _all_exact(flat: NDArray[Any]) -> bool:
+    with np.errstate(all="ignore"):
+        sizes = np.abs(flat.astype(np.float64))
+        mantissas, _ = np.frexp(sizes)
+        largest = float(ml_dtypes.finfo(flat.dtype).max)  # type: ignore[no-untyped-call]  # untyped there
+        whole = (sizes == np.floor(sizes)) & (sizes <= _WHOLE)
+        plain = (mantissas == 0.5) | (sizes == 0) | ~np.isfinite(sizes)
+        exact = plain | whole | (sizes >= largest * _NEXT_TO_LARGEST)
+        rest = flat[~exact]
+    return rest.size <= _FEW and all(map(_is_round, rest))
+
+
+def _is_round(value: Any) -> bool:
+    """Whether a large number is one digit and zeros, in the precision of its type."""
+    near = float(f"{float(value):.1g}")
+    return abs(near) > _WHOLE and type(value)(near) == value
 
 
 def roundoff(dtype: np.dtype[Any]) -> float:
@@ -76,11 +132,16 @@ def nudging(draw: Draw, fixed: frozenset[str], widened: frozenset[ir.DataType]) 
     return partial(_nudge_constant, draw, fixed, widened)
 
 
-def nudge_inputs(arrays: Arrays, draw: Draw, widened: frozenset[ir.DataType]) -> Arrays:
-    """Nudge every float input in the same way."""
+def nudge_inputs(
+    arrays: Arrays,
+    draw: Draw,
+    widened: frozenset[ir.DataType],
+    fixed: frozenset[str] = frozenset(),
+) -> Arrays:
+    """Nudge every float input in the same way, but for the fixed ones."""
     return {
-        name: nudge(array, _key(name, draw), draw.pattern, _unit(array.dtype, widened))
-        if array.dtype in _NOISY_IN_NUMPY
+        name: _moved(array, _key(name, draw), draw, widened)
+        if array.dtype in _NOISY_IN_NUMPY and name not in fixed
         else array
         for name, array in arrays.items()
     }
@@ -117,12 +178,12 @@ def nudge(
         piece = flat[start : start + _PIECE]
         with np.errstate(over="ignore", invalid="ignore"):
             moved = piece.astype(np.float64)
-            moved = (moved + moved * unit * signs(start, piece.size)).astype(piece.dtype)
+            moved = (moved + moved * (signs(start, piece.size) * unit)).astype(piece.dtype)
         nudged[start : start + piece.size] = np.where(np.isfinite(moved), moved, piece)
     return nudged.reshape(array.shape)
 
 
-Signs = Callable[[int, int], NDArray[np.float64]]
+Signs = Callable[[int, int], NDArray[np.int8]]
 
 
 def _signs(pattern: Pattern, shape: tuple[int, ...], rng: np.random.Generator) -> Signs:
@@ -138,8 +199,8 @@ def _signs(pattern: Pattern, shape: tuple[int, ...], rng: np.random.Generator) -
             return lambda start, size: rows[np.arange(start, start + size) // width]
 
 
-def _coins(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    return rng.integers(0, 2, size).astype(np.float64) * 2 - 1
+def _coins(rng: np.random.Generator, size: int) -> NDArray[np.int8]:
+    return rng.integers(0, 2, size, dtype=np.int8) * np.int8(2) - np.int8(1)
 
 
 def _key(name: str, draw: Draw) -> tuple[int, int]:
@@ -155,7 +216,7 @@ def _nudge_constant(
 ) -> ir.TensorProtocol:
     if name in fixed or tensor.dtype not in _NOISY or tensor.size == 0:
         return tensor
-    make = partial(_nudged, tensor, _key(name, draw), draw.pattern, widened)
+    make = partial(_nudged, tensor, _key(name, draw), draw, widened)
     return _lazily(tensor, make, tensor.dtype)
 
 
@@ -175,11 +236,18 @@ def _unit(dtype: np.dtype[Any], widened: frozenset[ir.DataType]) -> float:
 def _nudged(
     tensor: ir.TensorProtocol,
     key: tuple[int, int],
-    pattern: Pattern,
+    draw: Draw,
     widened: frozenset[ir.DataType],
 ) -> NDArray[Any]:
-    array = tensor.numpy()
-    return nudge(array, key, pattern, _unit(array.dtype, widened))
+    return _moved(tensor.numpy(), key, draw, widened)
+
+
+def _moved(
+    array: NDArray[Any], key: tuple[int, int], draw: Draw, widened: frozenset[ir.DataType]
+) -> NDArray[Any]:
+    if is_structure(array):
+        return array
+    return nudge(array, key, draw.pattern, draw.unit or _unit(array.dtype, widened))
 
 
 def _as_float(tensor: ir.TensorProtocol) -> NDArray[Any]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
+from bnfold.model.external import outside_from_bytes
 from bnfold.model.io import from_proto, to_proto
-from bnfold.model.save import save
 
 Change = Callable[[str, ir.TensorProtocol], ir.TensorProtocol]
 """From the name of a constant and its tensor to the tensor that takes its place."""
@@ -28,9 +28,33 @@ _CARRY_SHAPES: Final = {
     "TopK": (1,),
     "NonMaxSuppression": (2, 3, 4),
 }
-_CARRY_MEANING: Final = {"Pow": (1,), "Equal": (0, 1), "Mod": (0, 1), "Dropout": (1, 2)}
+_CARRY_MEANING: Final = {"Pow": (1,), "Dropout": (1, 2), "Clip": (1, 2)}
 """Positions of operands that are shapes, or lose their meaning when nudged."""
 
+_DECIDE: Final = {
+    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), (0, 1)),
+    **dict.fromkeys(("Floor", "Ceil", "Round", "Sign", "NonZero", "Cast", "IsInf"), (0,)),
+    **dict.fromkeys(("QuantizeLinear", "Gather", "GatherElements", "GatherND"), (1,)),
+    **dict.fromkeys(("Compress", "OneHot", "TopK", "ScatterElements", "ScatterND"), (1,)),
+    "Mod": (0, 1),
+    "Where": (0,),
+    "If": (0,),
+    "Loop": (0, 1),
+}
+"""Positions of operands on which an operator is not continuous."""
+
+_ELEMENTWISE: Final = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Neg", "Abs", "Min", "Max", "Sqrt", "Reciprocal", "Pow"}
+    | {"Cast", "CastLike", "Identity", "Where", "Clip", "Floor", "Ceil", "Round", "Range"}
+    | {"Reshape", "Unsqueeze", "Squeeze", "Expand", "Tile", "Transpose", "Flatten"}
+    | {"Concat", "Slice", "Split", "Constant", "ConstantOfShape", "Shape", "Size", "Trilu"}
+    | {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not"}
+    | {"CumSum", "Mod", "NonZero", "Gather"}
+)
+"""What numbers go through that are counted, compared or selected by, not measured."""
+
+_FLOATS: Final = frozenset(kind for kind in ir.DataType if kind.is_floating_point())
+QUANTISERS: Final = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 _ASK_SHAPES: Final = frozenset({"Shape", "Size", "NonZero"})
 _FLOAT_ATTRIBUTES: Final = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
 _WIDENED_ATTRIBUTES: Final = ("to", "dtype", "output_dtype")
@@ -45,7 +69,17 @@ def write_variant(model: ir.Model, path: Path, change: Change) -> None:
                 value.const_value = change(name, value.const_value)
     for node in _nodes(copy):
         _change_attributes(node, change)
-    save(copy, path)
+    _write(copy, path)
+
+
+def _write(model: ir.Model, path: Path) -> None:
+    """Write a file that is read once and removed: it need not reach the disk."""
+    size_bytes = outside_from_bytes(model)
+    if size_bytes is not None:
+        ir.external_data.unload_from_model(
+            model, path.parent, f"{path.name}.data", size_threshold_bytes=size_bytes - 1
+        )
+    path.write_bytes(to_proto(model).SerializeToString())
 
 
 def copy_of(model: ir.Model) -> ir.Model:
@@ -90,18 +124,69 @@ def operators_of(model: ir.Model) -> frozenset[str]:
 
 
 def fixed_constants(model: ir.Model) -> frozenset[str]:
-    """Names of values that decide shapes, or that mean something else as soon as they move."""
-    fixed = {value.name for node in _nodes(model) for value in _operands(node, _CARRY_MEANING)}
-    frontier = [value for node in _nodes(model) for value in _operands(node, _CARRY_SHAPES)]
-    seen: set[ir.Value] = set()
+    """Names of values that decide shapes, or that mean something else as soon as they move.
+
+    These are: what shapes are computed from; thresholds, bounds and exponents; and whatever
+    an operator that is not continuous reads from counts and constants alone, e.g. the 0.5 in
+    Floor(Cast(index) · 0.5). What is measured (it depends on a float input, or on a layer)
+    may be anywhere between two ties, so what it is multiplied by stays free.
+    """
+    fixed = {value for node in _nodes(model) for value in _operands(node, _CARRY_MEANING)}
+    shapes = [value for node in _nodes(model) for value in _operands(node, _CARRY_SHAPES)]
+    fixed |= _upstream(shapes, lambda node: node.op_type not in _ASK_SHAPES)
+    measured = _measured(model)
+    read = (value for node in _nodes(model) for value in _operands(node, _deciding(node)))
+    counted = [value for value in read if value not in measured]
+    fixed |= _upstream(counted, lambda node: node.op_type in _ELEMENTWISE)
+    return frozenset(value.name for value in fixed if value.name)
+
+
+def fixed_inputs(model: ir.Model) -> frozenset[str]:
+    """Names of inputs that are quantised first of all: nudges meet ties there, or nothing."""
+    return frozenset(
+        value.name
+        for value in model.graph.inputs
+        if value.name and value.uses() and all(map(_quantises, value.consumers()))
+    )
+
+
+def _quantises(node: ir.Node) -> bool:
+    return node.op_type in QUANTISERS
+
+
+def _upstream(values: Sequence[ir.Value], passes: Callable[[ir.Node], bool]) -> set[ir.Value]:
+    """These values, and all that they are computed from by such nodes."""
+    frontier, seen = list(values), set[ir.Value]()
     while frontier:
         value = frontier.pop()
         producer = value.producer()
-        if value not in seen and (producer is None or producer.op_type not in _ASK_SHAPES):
-            seen.add(value)
-            operands = () if producer is None else producer.inputs
-            frontier.extend(operand for operand in operands if operand is not None)
-    return frozenset(name for name in fixed | {value.name for value in seen} if name)
+        if value in seen or not (producer is None or passes(producer)):
+            continue
+        seen.add(value)
+        operands = () if producer is None else producer.inputs
+        frontier.extend(operand for operand in operands if operand is not None)
+    return seen
+
+
+def _deciding(node: ir.Node) -> Mapping[str, tuple[int, ...]]:
+    """Where this node is not continuous; a Cast between floats is, nearly."""
+    is_cast = node.op_type == "Cast"
+    to = ir.DataType(node.attributes.get_int("to", 1)) if is_cast else ir.DataType.BOOL
+    return {} if to.is_floating_point() else _DECIDE
+
+
+def _measured(model: ir.Model) -> set[ir.Value]:
+    """Values that depend on a float input, or on an operator that mixes elements.
+
+    A row that is gathered from a table of floats is one too.
+    """
+    measured = {v for v in model.graph.inputs if v.dtype and v.dtype.is_floating_point()}
+    for node in _nodes(model):
+        table = node.inputs[0] if node.op_type == "Gather" else None
+        is_row = table is not None and table.dtype in _FLOATS and len(table.shape or ()) > 1
+        if is_row or node.op_type not in _ELEMENTWISE or measured & set(node.inputs):
+            measured.update(node.outputs)
+    return measured
 
 
 def _operands(node: ir.Node, positions: Mapping[str, tuple[int, ...]]) -> Iterator[ir.Value]:

@@ -1,64 +1,200 @@
-"""From readings to one check per output: match levels, see blind outputs, look behind them."""
+"""From readings to one check per output: see blind outputs, and look in front of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from bnfold.evidence.compare import Deviation
-from bnfold.evidence.judge import LIMIT, Trial, judge
-from bnfold.evidence.readings import Distances, Measures
+from bnfold.evidence.judge import (
+    LIMIT,
+    Trial,
+    is_suspect,
+    judge,
+    judge_proved,
+    looks_at,
+    looks_proved,
+)
+from bnfold.evidence.limits import Looks
+from bnfold.evidence.readings import Measure, Readings
+from bnfold.evidence.trust import told, trust_in, typical_trust
 from bnfold.records import OutputCheck
-from bnfold.runtime import Setting
 
 _DROWNED: Final = 1 / 8
 """Share of choices that noise changes from which they say nothing of the scores."""
 
+_FINITE: Final = 1 / 2
+"""Share of an output that must be finite before it says anything of the whole."""
+
 _TIES: Final = "judged by what it was chosen from"
 _BLIND: Final = "reacted neither to the inputs nor to rounding noise"
+_NO_TENSOR: Final = "not a dense tensor: not compared"
+_SHAPE_BY_CHANCE: Final = "its shape depends on rounding: not compared"
+_ANOTHER: Final = "another shape or type"
+_EXACT: Final = "integers that no rounding explains are others"
+
+Judge = Callable[[str, Sequence[Trial], float, Looks | None], OutputCheck]
+Count = Callable[[Sequence[Trial]], Looks]
 
 
 @dataclass(frozen=True, slots=True)
-class Readings:
-    """All that was measured.
+class Weighed:
+    """What all readings amount to.
 
     Attributes:
-        names: Names of the outputs, those in front of a saturation behind the model's own.
-        fronts: From the position of an output to the one in front of it.
-        reference: Sizes of the original's outputs.
-        noise: One entry per draw.
-        own: Distance of the original from itself at another setting, by that setting.
-        accused: The folded model's distance, by setting.
-        coarsest: Largest unit roundoff among the numbers that the original stores or reads.
+        checks: One per output, and one for what is in front of it where that was needed.
+        looks: How many comparisons were made.
+        warnings: Baselines that were not believed.
     """
 
-    names: Sequence[str]
-    fronts: Mapping[int, int]
-    reference: Measures
-    noise: Sequence[Distances]
-    own: Mapping[Setting, Distances]
-    accused: Mapping[Setting, Distances]
-    coarsest: float
+    checks: tuple[OutputCheck, ...]
+    looks: Looks
+    warnings: tuple[str, ...]
 
 
-def weigh(readings: Readings) -> tuple[OutputCheck, ...]:
-    """One check per output; one that is blind is joined by the value in front of it."""
+def weigh(readings: Readings) -> Weighed:
+    """Judge by the run alone: every output, its channels, its largest element."""
+    return _weighed(readings, judge, looks_at)
+
+
+def weigh_proved(readings: Readings) -> Weighed:
+    """Judge only whether accuracy is lost: the function is known to be the same."""
+    return _weighed(readings, judge_proved, looks_proved)
+
+
+def _weighed(readings: Readings, how: Judge, count: Count) -> Weighed:
+    scales = _Scales(readings, how, count)
     hidden = set(readings.fronts.values())
     checks: list[OutputCheck] = []
     for place in range(len(readings.names)):
         if place in hidden:
             continue
-        check = _check(readings, place)
+        check = scales.check(place)
         front = readings.fronts.get(place)
         if front is None or not _needs_front(readings, check, place):
             checks.append(check)
             continue
-        before = _in_front(_check(readings, front), readings.names[place])
+        before = _in_front(scales.check(front), readings.names[place])
         if not check.passed and before.passed and not is_blind(readings, place):
-            check = replace(check, passed=True, note=_joined(check.note, _TIES))
+            check = _excused(check)
         checks += [check, before]
-    return tuple(checks)
+    return Weighed(tuple(checks), scales.looks, tuple(distrusted(readings)))
+
+
+def _excused(check: OutputCheck) -> OutputCheck:
+    """Choices differ because rounding decides ties anew: that is no ratio of its own."""
+    return replace(check, passed=True, ratio=0.0, note=_joined(check.note, _TIES))
+
+
+class _Scales:
+    """Judges outputs by their position, each with what it may cost of all comparisons."""
+
+    def __init__(self, readings: Readings, how: Judge, count: Count) -> None:
+        self._readings, self._how = readings, how
+        places = range(len(readings.names))
+        self._trials = {
+            place: [one for _, one in trials_of(readings, place)] for place in places
+        }
+        counts = [count(trials) for trials in self._trials.values() if trials]
+        self.looks = sum(counts, Looks(0, 0))
+
+    def check(self, place: int) -> OutputCheck:
+        readings, name = self._readings, self._readings.names[place]
+        trials = self._trials[place]
+        plain = _plainly(readings, place, trials)
+        check = plain or self._how(name, trials, readings.coarsest, self.looks)
+        if is_blind(readings, place) and any(place in one for one in readings.reference):
+            check = replace(check, note=_joined(check.note, f"{name} {_BLIND}"))
+        return check
+
+    def doubts(self, place: int) -> bool:
+        trials = self._trials[place]
+        if not trials or not is_suspect(trials, self._readings.coarsest):
+            return False
+        return self.check(place).passed
+
+
+def _plainly(readings: Readings, place: int, trials: Sequence[Trial]) -> OutputCheck | None:
+    """What can be said without measuring; None where there is something to measure."""
+    name = readings.names[place]
+    if any(place not in measures for measures in readings.reference):
+        return _plain(name, 0.0, _NO_TENSOR)
+    if reshaped(readings, place):
+        return _plain(name, float("inf"), _ANOTHER)
+    if not trials:
+        return _plain(name, 0.0, _SHAPE_BY_CHANCE)
+    changed = any(trial.accused.flipped for trial in trials)
+    if changed and place in readings.exact:
+        return _plain(name, float("inf"), _EXACT)
+    return None
+
+
+def in_doubt(readings: Readings) -> bool:
+    """Whether any output passes that might be convicted if more noise were drawn."""
+    scales = _Scales(readings, judge, looks_at)
+    return any(map(scales.doubts, range(len(readings.names))))
+
+
+def trials_of(readings: Readings, place: int) -> list[tuple[int, Trial]]:
+    """What was seen of an output, with the number of the set of inputs."""
+    found: list[tuple[int, Trial]] = []
+    trusts = trusts_of(readings, place)
+    draws = readings.draws_for(place)
+    for index, measures in enumerate(readings.reference):
+        accused = readings.accused[index].get(place)
+        drawn = [(draw.pattern, readings.noise[draw][index].get(place)) for draw in draws]
+        noise = [(kind, one) for kind, one in drawn if one is not None]
+        if place not in measures or accused is None or not noise:
+            continue
+        found.append(
+            (
+                index,
+                Trial(
+                    measures[place].scale,
+                    tuple(one for _, one in noise),
+                    _explained(readings, place, index),
+                    accused,
+                    tuple(kind for kind, _ in noise),
+                    trusts[index],
+                ),
+            )
+        )
+    return found
+
+
+def _explained(readings: Readings, place: int, index: int) -> tuple[Deviation, ...]:
+    """What rounding explains beside the noise: another way to run, and the own error."""
+    own = readings.own[index].get(place) if readings.own else None
+    error = readings.errors[index].get(place) if index < len(readings.errors) else None
+    return _present((own, error))
+
+
+def _present(found: Iterable[Deviation | None]) -> tuple[Deviation, ...]:
+    return tuple(one for one in found if one is not None)
+
+
+def trusts_of(readings: Readings, place: int) -> tuple[float, ...]:
+    """How far the baseline of an output is believed, on each set of inputs.
+
+    Behind a quantiser nudges are meant to be larger than rounding.
+    """
+    found: dict[int, float] = {}
+    draws = [] if place in readings.behind else readings.draws_for(place)
+    for index, errors in enumerate(readings.errors):
+        measure = readings.reference[index].get(place)
+        noise = _present(readings.noise[draw][index].get(place) for draw in draws)
+        if measure is not None and errors.get(place) is not None:
+            found[index] = trust_in(noise, errors.get(place), measure.scale, readings.coarsest)
+    return typical_trust(found, len(readings.reference))
+
+
+def distrusted(readings: Readings) -> Iterator[str]:
+    """A warning for each output whose baseline is not believed."""
+    for place, name in enumerate(readings.names):
+        least = min(trusts_of(readings, place), default=1.0)
+        if least < 1.0:
+            yield told(name, least)
 
 
 def _needs_front(readings: Readings, check: OutputCheck, place: int) -> bool:
@@ -68,80 +204,62 @@ def _needs_front(readings: Readings, check: OutputCheck, place: int) -> bool:
     seen = [measure[place] for measure in readings.reference if place in measure]
     if not seen or any(one.scale.floor for one in seen):
         return False
-    found = [draw[index].get(place) for draw in readings.noise for index in range(len(draw))]
-    flipped = sum(one.flipped for one in found if one is not None)
+    accused = _present(one.get(place) for one in readings.accused)
+    changed = any(one.flipped for one in accused)
+    return _is_drowned(readings, place, seen) or (
+        (changed or not check.passed) and not reshaped(readings, place)
+    )
+
+
+def _is_drowned(readings: Readings, place: int, seen: Sequence[Measure]) -> bool:
+    """Whether noise changes so many choices that they say nothing."""
+    draws = readings.draws_for(place)
+    found = _present(one.get(place) for draw in draws for one in readings.noise[draw])
     size = sum(one.scale.squares.size * one.scale.width for one in seen)
-    is_drowned = flipped > _DROWNED * size * len(readings.noise)
-    return is_drowned or (not check.passed and not _reshaped(readings, place))
+    return sum(one.flipped for one in found) > _DROWNED * size * len(draws)
 
 
-def _reshaped(readings: Readings, place: int) -> bool:
+def reshaped(readings: Readings, place: int) -> bool:
     """Whether the folded model gives another shape or type, which no rounding explains."""
-    distances = [one for at in readings.accused.values() for one in at]
-    return any(one.get(place) is None for one in distances if place in one)
+    draws = readings.draws_for(place)
+    for index, accused in enumerate(readings.accused):
+        noise = [readings.noise[draw][index] for draw in draws]
+        is_steady = all(one.get(place) is not None for one in noise if one)
+        if place in accused and accused[place] is None and is_steady:
+            return True
+    return False
 
 
 def sees(readings: Readings) -> bool:
     """Whether any output, or what is in front of one, was compared and reacted to anything."""
     places = range(len(readings.names))
-    return any(_compared(readings, one) and not is_blind(readings, one) for one in places)
-
-
-def _compared(readings: Readings, place: int) -> bool:
-    return any(
-        place in measures and any(draw[index].get(place) for draw in readings.noise)
-        for index, measures in enumerate(readings.reference)
-    )
+    return any(trials_of(readings, one) and not is_blind(readings, one) for one in places)
 
 
 def is_blind(readings: Readings, place: int) -> bool:
     """Whether noise never moved the output and equal shapes always held equal numbers."""
-    for distances in readings.noise:
-        found = [distance.get(place) for distance in distances]
-        if any(one is None or one.largest > 0 or one.flipped for one in found):
-            return False
+    if _moves(readings, place, range(len(readings.reference))):
+        return False
     seen = [measure[place] for measure in readings.reference if place in measure]
     return len({(one.shape, one.checksum) for one in seen}) == len({one.shape for one in seen})
 
 
-def _check(readings: Readings, place: int) -> OutputCheck:
-    name = readings.names[place]
-    checks = [_check_at(readings, place, setting) for setting in readings.accused]
-    worst = max(checks, key=lambda check: (not check.passed, check.ratio))
-    if is_blind(readings, place) and any(place in one for one in readings.reference):
-        worst = replace(worst, note=_joined(worst.note, f"{name} {_BLIND}"))
-    return worst
+def _moves(readings: Readings, place: int, sets: Iterable[int]) -> bool:
+    sets = list(sets)
+    for draw in readings.draws_for(place):
+        found = [readings.noise[draw][index] for index in sets]
+        seen = [one[place] for one in found if place in one]
+        if any(one is None or one.largest > 0 or one.flipped for one in seen):
+            return True
+    return False
 
 
-def _check_at(readings: Readings, place: int, setting: Setting) -> OutputCheck:
-    name = readings.names[place]
-    trials: list[Trial] = []
-    for index, measures in enumerate(readings.reference):
-        if place not in measures:
-            return _plain(name, 0.0, "not a dense tensor: not compared")
-        noise = _present(draw[index].get(place) for draw in readings.noise)
-        own = _present(
-            one[index].get(place) for at, one in readings.own.items() if at == setting
-        )
-        accused = readings.accused[setting][index][place]
-        if accused is not None and noise:
-            trials.append(Trial(measures[place].scale, noise, own, accused))
-        elif accused is None and len(noise) == len(readings.noise):
-            return _plain(
-                name, float("inf"), f"another shape or type (optimisation {setting})"
-            )
-    if not trials:
-        return _plain(name, 0.0, "its shape depends on rounding: not compared")
-    check = judge(name, trials, readings.coarsest)
-    return check if check.passed else replace(check, note=_failed_at(check, setting))
-
-
-def _present(found: Iterable[Deviation | None]) -> tuple[Deviation, ...]:
-    return tuple(one for one in found if one is not None)
-
-
-def _failed_at(check: OutputCheck, setting: Setting) -> str:
-    return _joined(check.note, f"seen with the runtime's optimisation {setting}")
+def shows_nothing(readings: Readings, index: int) -> bool:
+    """Whether a set of inputs leaves every output mostly NaN, or unmoved by any nudge."""
+    places = range(len(readings.names))
+    known = readings.reference[index]
+    finite = [place for place in places if place in known and known[place].finite >= _FINITE]
+    return not any(_moves(readings, place, [index]) for place in finite)
 
 
 def _joined(*parts: str) -> str:

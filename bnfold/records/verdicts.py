@@ -21,13 +21,16 @@ class OutputCheck:
 
     Attributes:
         name: Name of the graph output.
-        ratio: Largest ratio of difference to the original's own rounding noise.
-        limit: The ratio that would still pass.
+        ratio: The ratio of difference to the original's own rounding noise that is furthest
+            up to, or beyond, what it may be.
+        limit: The ratio that would still pass: it knows how many comparisons were made.
         max_abs: Largest absolute difference seen, in the unit of the output.
         noise_abs: Largest absolute difference that rounding noise alone made.
         channel: Index on axis 1 where ``ratio`` was found; None when judged as a whole.
         passed: Whether ``ratio`` is within ``limit``.
         note: A remark, e.g. that the output did not react to small input changes.
+        values: Numbers in one channel, over all inputs.
+        draws: How many nudged runs the noise was measured by.
     """
 
     name: str
@@ -38,6 +41,42 @@ class OutputCheck:
     channel: int | None
     passed: bool
     note: str = ""
+    values: int = 0
+    draws: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeEffect:
+    """What the runtime's own optimisation does to one output of both models.
+
+    Each model is compared with itself: optimised, against as it is. That says nothing of
+    whether both compute the same function.
+
+    Attributes:
+        output: Name of the graph output.
+        level: How much the runtime optimised.
+        size_original: How far the original moves, as a root mean square, in units of its own
+            rounding noise.
+        size_folded: The same of the folded model.
+        max_abs_original: Largest absolute difference that it makes to the original.
+        max_abs_folded: The same of the folded model.
+        new_not_finite: Elements of the folded model that are finite only without it.
+        limit: The size up to which rounding explains it.
+    """
+
+    output: str
+    level: str
+    size_original: float
+    size_folded: float
+    max_abs_original: float
+    max_abs_folded: float
+    new_not_finite: int
+    limit: float
+
+    @property
+    def is_large(self) -> bool:
+        """Whether rounding does not explain what happens to the folded model."""
+        return self.size_folded > self.limit or self.new_not_finite > 0
 
 
 class Charge(StrEnum):
@@ -251,6 +290,12 @@ class VerifyReport:
         labels: Accuracy before and after, where labels were given.
         search: What the search for the worst input found, where it was asked for.
         proof: The comparison segment by segment.
+        runtime: What the runtime's optimisation does to both models: never a reason to call
+            the folded one another function.
+        comparisons: How many comparisons were made of all outputs, channels and inputs.
+        false_alarms: The share of right folds that they may call wrong, all together.
+        only_accuracy: Whether the verdict is about accuracy alone, because the function was
+            shown to be the same before anything was run.
     """
 
     verdict: Verdict
@@ -265,6 +310,10 @@ class VerifyReport:
     labels: LabelReport | None = None
     search: SearchReport | None = None
     proof: ProofReport | None = None
+    runtime: tuple[RuntimeEffect, ...] = ()
+    comparisons: int = 0
+    false_alarms: float = 0.0
+    only_accuracy: bool = False
 
     @property
     def passed(self) -> bool:

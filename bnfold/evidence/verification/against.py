@@ -1,82 +1,27 @@
-"""Errors of both models against the original in float64: the second criterion."""
+"""Errors of both models against the original in float64, as figures.
+
+They are no second criterion: the original's own error is a part of what rounding explains
+wherever it is known (`bnfold.evidence.weigh`), so one ratio decides, and is repeated here.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.errors import BnfoldError
-from bnfold.evidence.compare import Deviation, deviation, is_float
-from bnfold.evidence.court import Court, Hearing
+from bnfold.evidence.compare import is_float
+from bnfold.evidence.court import Hearing
+from bnfold.evidence.in_float64 import alike
 from bnfold.evidence.judge import Trial, judge
-from bnfold.evidence.readings import by_place
-from bnfold.evidence.reference import Evaluator, NoKernelError, runtime_fallback
+from bnfold.evidence.readings import Readings
 from bnfold.evidence.verification.interval import Interval, Vector, ratio_interval
-from bnfold.evidence.weigh import Readings
-from bnfold.records import ReferenceErrors
+from bnfold.evidence.weigh import trials_of
+from bnfold.records import OutputCheck, ReferenceErrors
 from bnfold.runtime import Arrays
-
-Outputs = dict[int, NDArray[Any]]
-_NOT_EVALUATED: Final = (
-    NoKernelError,
-    BnfoldError,
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-)
-
-
-class _OutOfTimeError(Exception):
-    """The reference takes longer than the user wants to wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class References:
-    """What the original computes in float64.
-
-    Attributes:
-        outputs: By position, one entry per set of inputs; shorter where it had to stop.
-        fell_back: Operators that ran on the runtime, in their own types.
-        stopped: Why there are not as many as there are inputs.
-    """
-
-    outputs: tuple[Outputs, ...]
-    fell_back: tuple[str, ...] = ()
-    stopped: str = ""
-
-
-def evaluate(model: ir.Model, sets: Sequence[Arrays], seconds: float) -> References:
-    """Run a model in float64 on as many inputs as the time allows."""
-    evaluator = Evaluator(model, fallback=runtime_fallback(model))
-    deadline = time.monotonic() + seconds
-    places = {value.name: place for place, value in enumerate(model.graph.outputs)}
-
-    def watch(_: ir.Node) -> None:
-        if time.monotonic() > deadline:
-            raise _OutOfTimeError
-
-    found: list[Outputs] = []
-    stopped = ""
-    for arrays in sets:
-        try:
-            with np.errstate(all="ignore"):
-                outputs = evaluator.run(arrays, on_node=watch)
-        except _OutOfTimeError:
-            stopped = f"the float64 reference ran out of time ({seconds:g} s)"
-            break
-        except _NOT_EVALUATED as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            stopped = f"the float64 reference cannot run: {said}"
-            break
-        found.append({places[name]: value for name, value in outputs.items()})
-    return References(tuple(found), tuple(sorted(evaluator.fell_back)), stopped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +29,7 @@ class Exhibit:
     """One output on one set of inputs.
 
     Attributes:
-        trial: Its size and noise; the errors of the original and of the accused.
+        trial: Its size and noise.
         reference: What the original computes in float64.
         original: What it computes in its own types.
         folded: What the accused computes.
@@ -112,8 +57,8 @@ class Exhibit:
     def allowed(self) -> float:
         """Squared storage noise of one sample."""
         noise = self.trial.noise
-        largest = sum(float(one.squares.sum()) + one.flipped for one in noise) / len(noise)
-        return max(largest, self._floor) / self.samples
+        drawn = sum(float(o.squares.sum()) * self.trial.trust + o.flipped for o in noise)
+        return max(drawn / len(noise), self._floor) / self.samples
 
     @property
     def _floor(self) -> float:
@@ -123,25 +68,33 @@ class Exhibit:
 
 
 def reference_errors(
-    court: Court, hearing: Hearing, readings: Readings, references: References, place: int
+    hearing: Hearing, readings: Readings, place: int, check: OutputCheck | None
 ) -> ReferenceErrors | None:
-    """Weigh both errors on one output; None where it was not evaluated.
+    """Both errors on one output; None where it was not evaluated.
 
-    The allowance is the original's own error together with its storage noise: a fold rounds
-    its new weights once, which the original in float64 does not.
+    Args:
+        hearing: What ran.
+        readings: What was measured of it.
+        place: The position of the output.
+        check: What decided on it: its ratio and limit are repeated.
     """
-    exhibits = list(_exhibits(court, hearing, readings, references, place))
-    return errors_of(exhibits, readings.coarsest) if exhibits else None
+    exhibits = list(_exhibits(hearing, readings, place))
+    if not exhibits:
+        return None
+    return errors_of(exhibits, readings.coarsest, check)
 
 
-def errors_of(exhibits: Sequence[Exhibit], coarsest: float) -> ReferenceErrors:
+def errors_of(
+    exhibits: Sequence[Exhibit], coarsest: float, check: OutputCheck | None = None
+) -> ReferenceErrors:
     """Weigh both errors on what was seen of one output.
 
     Args:
         exhibits: One for each set of inputs; at least one.
         coarsest: Largest unit roundoff among the numbers that the original stores or reads.
+        check: What decided on the output; the exhibits are judged by themselves if None.
     """
-    check = judge("", [exhibit.trial for exhibit in exhibits], coarsest)
+    check = check or judge("", [exhibit.trial for exhibit in exhibits], coarsest)
     ratio, excess = _intervals(exhibits)
     before, after = (
         [one.squares(one.original) for one in exhibits],
@@ -165,35 +118,17 @@ def errors_of(exhibits: Sequence[Exhibit], coarsest: float) -> ReferenceErrors:
     )
 
 
-def _exhibits(
-    court: Court, hearing: Hearing, readings: Readings, references: References, place: int
-) -> Iterator[Exhibit]:
-    for index, known in enumerate(references.outputs):
-        before = by_place(court.models.original, court.reference[index]).get(place)
-        after = by_place(court.models.folded, hearing.runs[index]).get(place)
-        reference = known.get(place)
-        noise = [draw[index].get(place) for draw in readings.noise]
-        seen = tuple(one for one in noise if one is not None)
-        if not seen or reference is None or before is None or after is None:
+def _exhibits(hearing: Hearing, readings: Readings, place: int) -> Iterator[Exhibit]:
+    trials = dict(trials_of(readings, place))
+    for index, known in enumerate(hearing.references.outputs):
+        reference, trial = known.get(place), trials.get(index)
+        before = hearing.original[index].get(place)
+        after = (hearing.folded[index] or {}).get(place)
+        if trial is None or reference is None or before is None or after is None:
             continue
-        if not _alike(reference, before) or not _alike(reference, after):
-            continue
-        own, far = _deviation(reference, before), _deviation(reference, after)
-        if own is not None and far is not None:
-            scale = readings.reference[index][place].scale
-            samples = _samples(court.sets[index], before)
-            trial = Trial(scale, seen, (own,), far)
+        if alike(reference, before) and alike(reference, after):
+            samples = _samples(hearing.sets[index], before)
             yield Exhibit(trial, reference, before, after, samples)
-
-
-def _alike(reference: Any, found: NDArray[Any]) -> bool:
-    if not isinstance(reference, np.ndarray) or reference.shape != found.shape:
-        return False
-    return is_float(reference) == is_float(found) and found.size > 0
-
-
-def _deviation(reference: NDArray[Any], found: NDArray[Any]) -> Deviation | None:
-    return deviation(reference, found.astype(reference.dtype))
 
 
 def _samples(arrays: Arrays, output: NDArray[Any]) -> int:

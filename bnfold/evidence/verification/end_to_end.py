@@ -6,34 +6,40 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
 from bnfold.errors import UsageError
-from bnfold.evidence.check import judgement
-from bnfold.evidence.court import Court, Hearing, hear, open_court
-from bnfold.evidence.ground import Ground, NoGround
-from bnfold.evidence.readings import by_place
-from bnfold.evidence.verification.against import References, evaluate, reference_errors
+from bnfold.evidence.budget import Budget
+from bnfold.evidence.check import judgement, judgement_of_proved
+from bnfold.evidence.court import Court, Hearing, hear
+from bnfold.evidence.ground import Ground, NoGround, Stage, find_ground
+from bnfold.evidence.readings import Readings
+from bnfold.evidence.verification.against import reference_errors
 from bnfold.evidence.verification.labels import Labels, compare_labels, read_labels
 from bnfold.evidence.verification.metrics import metrics_of
 from bnfold.evidence.verification.search import Hunt, search
-from bnfold.evidence.verification.stage import given_stage, levels_tried, set_stage
-from bnfold.inputs.drawing import shapes as shapes_of
+from bnfold.evidence.verification.stage import given_stage, levels_tried
+from bnfold.inputs.drawing import Style
 from bnfold.inputs.hints import with_hints
 from bnfold.inputs.samples import Inputs, read_samples
 from bnfold.inputs.signature import conflicts, differences, inputs_of
 from bnfold.inputs.sizes import Shapes, sized
 from bnfold.records import (
     LabelReport,
+    OutputCheck,
     OutputMetrics,
-    ReferenceErrors,
     SearchReport,
     Verdict,
     VerifyReport,
 )
 from bnfold.runtime import CPU, Level, Setting, require
+
+_MOST_SETS: Final = 12
+_REFERENCE: Final = 0.4
+"""Share of the time left that the float64 reference may take."""
 
 Progress = Callable[[str], None]
 
@@ -52,7 +58,7 @@ class Wishes:
         folded_level: The same for the folded model; None for the same.
         labels: What the samples are, for accuracy.
         search_s: How long to search for the worst input.
-        reference_s: How long the float64 reference may take.
+        max_time_s: How long all of it may take, but for the search.
         seed: Of all that is random.
     """
 
@@ -64,7 +70,7 @@ class Wishes:
     folded_level: Level | None = None
     labels: Labels | None = None
     search_s: float = 0.0
-    reference_s: float = 60.0
+    max_time_s: float = 60.0
     seed: int = 0
 
     @property
@@ -77,7 +83,12 @@ class Wishes:
 
 
 def judge_end_to_end(
-    original: ir.Model, folded: ir.Model, wishes: Wishes, progress: Progress
+    original: ir.Model,
+    folded: ir.Model,
+    wishes: Wishes,
+    progress: Progress,
+    *,
+    proved: bool = False,
 ) -> VerifyReport:
     """Run both models on the same inputs and judge the difference.
 
@@ -86,10 +97,13 @@ def judge_end_to_end(
         folded: The model that claims to be the same function.
         wishes: What to run on, and how.
         progress: Told what is being done.
+        proved: Exact evidence has shown that the functions are equal: only whether the
+            runtime computes the folded model as well is judged.
 
     Raises:
-        DataError: If inputs or labels cannot be read or do not fit.
-        MissingDependencyError: If no runtime is installed, or not the provider.
+        DataError: If given inputs or labels cannot be read or do not fit.
+        UsageError: If shapes do not fit, or labels come without inputs.
+        MissingDependencyError: If there is no runtime, or not the provider.
     """
     unlike = conflicts(original, folded)
     if unlike:
@@ -100,36 +114,41 @@ def judge_end_to_end(
             "labels need samples", where="--labels", remedy="give the samples with --inputs"
         )
     labels = None if wishes.labels is None else read_labels(wishes.labels)
+    budget = Budget(wishes.max_time_s)
     with tempfile.TemporaryDirectory(prefix="bnfold-verify-") as folder:
-        ground = _ground(original, Path(folder), wishes, progress)
+        ground = _ground((original, folded), Path(folder), wishes, progress, budget)
         if isinstance(ground, NoGround):
             return VerifyReport(Verdict.NOT_JUDGED, why=ground.why)
-        progress(f"running both models on {len(ground.sets)} inputs")
-        court = open_court(original, folded, ground, wishes.seed, wishes.settings)
-        hearing = hear(court, wishes.seed)
-        report = judgement(hearing)
+        progress(f"running both models on up to {len(ground.sets)} inputs")
+        settings = wishes.settings
+        court = Court(ground, original, folded, settings, wishes.seed, budget, _REFERENCE)
+        hearing = hear(court)
+        report = judgement_of_proved(hearing) if proved else judgement(hearing)
         report = replace(
             report,
-            cases=tuple(shapes_of(arrays) for arrays in court.sets),
             warnings=less + ground.warnings + report.warnings,
-            settings=(levels_tried(court.bench), ", ".join(map(str, court.settings))),
+            settings=(levels_tried(ground.bench), str(court.setting)),
         )
         if hearing.readings is None:
             return report
-        report = _with_figures(report, court, hearing, wishes, progress)
+        report = _with_figures(report, hearing, hearing.readings)
         if labels is not None:
-            report = replace(report, labels=_labelled(court, hearing, labels))
+            report = replace(report, labels=_labelled(hearing, hearing.readings, labels))
         if wishes.search_s > 0:
             progress(f"searching for the worst input ({wishes.search_s:g} s)")
-            found = search(_hunt(court, wishes), wishes.search_s)
+            found = search(_hunt(court, hearing, wishes), wishes.search_s)
             report = _with_search(replace(report, search=found), found)
         return report
 
 
 def _ground(
-    original: ir.Model, folder: Path, wishes: Wishes, progress: Progress
+    pair: tuple[ir.Model, ir.Model],
+    folder: Path,
+    wishes: Wishes,
+    progress: Progress,
+    budget: Budget,
 ) -> Ground | NoGround:
-    slots = inputs_of(original)
+    slots = inputs_of(pair[0])
     if wishes.inputs and wishes.shapes:
         raise UsageError("give either inputs or shapes", remedy="inputs bring their shapes")
     if wishes.inputs:
@@ -137,108 +156,66 @@ def _ground(
         require("verify a model by running it")
         progress(f"running the original on {len(sets)} given inputs")
         return given_stage(
-            original, folder, sets, provider=wishes.provider, level=wishes.level
+            *pair, folder, sets, budget, provider=wishes.provider, level=wishes.level
         )
-    sizes = sized(with_hints(slots, original), wishes.shapes)
+    sizes = sized(with_hints(slots, pair[0]), wishes.shapes)
     require("verify a model by running it")
     progress("finding out how the original runs")
-    return set_stage(
-        original,
-        folder,
-        sizes,
-        provider=wishes.provider,
-        level=wishes.level,
-        seed=wishes.seed,
+    styles = tuple(Style)
+    stage = Stage(
+        sizes, styles, len(styles), _MOST_SETS, wishes.provider, wishes.level, wishes.seed
     )
+    return find_ground(*pair, folder, stage, budget)
 
 
-def _with_figures(
-    report: VerifyReport, court: Court, hearing: Hearing, wishes: Wishes, progress: Progress
-) -> VerifyReport:
-    """Add plain figures and reference errors, and let the latter judge too."""
-    progress("evaluating the original in float64")
-    references = evaluate(court.models.original, court.sets, wishes.reference_s)
-    metrics = tuple(_metrics(court, hearing, references))
+def _with_figures(report: VerifyReport, hearing: Hearing, readings: Readings) -> VerifyReport:
+    """Add plain figures and both errors against float64."""
+    references = hearing.references
     warnings = report.warnings
     if references.stopped:
         count = len(references.outputs)
-        left = f"{count} of {len(court.sets)} inputs" if count else "rounding noise alone"
+        left = f"{count} of {len(hearing.sets)} inputs" if count else "rounding noise alone"
         warnings = (*warnings, f"{references.stopped}; judged by {left}")
-    report = replace(
+    return replace(
         report,
-        metrics=metrics,
+        metrics=tuple(_metrics(hearing, readings, report.outputs)),
         referenced=len(references.outputs),
         fell_back=references.fell_back,
         warnings=warnings,
     )
-    return _judged_by_reference(report)
 
 
 def _metrics(
-    court: Court, hearing: Hearing, references: References
+    hearing: Hearing, readings: Readings, checks: Sequence[OutputCheck]
 ) -> Iterator[OutputMetrics]:
-    readings = hearing.readings
-    if readings is None:
-        return
-    pairs = [
-        (by_place(court.models.original, one), by_place(court.models.folded, other))
-        for one, other in zip(court.reference, hearing.runs, strict=True)
-    ]
-    hidden = set(readings.fronts.values())
-    for place, name in enumerate(readings.names):
-        both = [(a[place], b[place]) for a, b in pairs if place in a and place in b]
-        if place in hidden or not both:
-            continue
-        errors = reference_errors(court, hearing, readings, references, place)
-        yield replace(metrics_of(name, both), reference=errors)
+    decided = {check.name: check for check in checks}
+    for place in range(readings.own_outputs):
+        name = readings.names[place]
+        both = [
+            (one[place], other[place])
+            for one, other in zip(hearing.original, hearing.folded, strict=True)
+            if other is not None and place in one and place in other
+        ]
+        if both:
+            errors = reference_errors(hearing, readings, place, decided.get(name))
+            yield replace(metrics_of(name, both), reference=errors)
 
 
-def _judged_by_reference(report: VerifyReport) -> VerifyReport:
-    tied = {
-        check.name for check in report.outputs if check.passed and check.ratio > check.limit
-    }
-    wrong, unsure = [], []
-    for one in report.metrics:
-        errors = one.reference
-        if errors is None or one.name in tied:
-            continue
-        if errors.worst > errors.limit or errors.excess_low > errors.limit:
-            wrong.append(_told(one.name, errors))
-        elif errors.excess_high > errors.limit:
-            unsure.append(one.name)
-    if wrong:
-        why = "; ".join(filter(None, (report.why, *wrong)))
-        return replace(report, verdict=Verdict.FAILED, why=why)
-    if unsure and report.verdict is Verdict.PASSED:
-        why = f"the error of {', '.join(unsure)} varies too much over so few inputs: give more"
-        return replace(report, verdict=Verdict.NOT_JUDGED, why=why)
-    return report
+def _labelled(hearing: Hearing, readings: Readings, labels: np.ndarray) -> LabelReport:
+    pairs = zip(hearing.original, hearing.folded, strict=True)
+    both = [(one[0], other[0]) for one, other in pairs if other is not None]
+    before, after = [one for one, _ in both], [other for _, other in both]
+    return compare_labels(labels, before, after, readings.names[0])
 
 
-def _told(name: str, errors: ReferenceErrors) -> str:
-    where = "" if errors.channel is None else f", channel {errors.channel}"
-    share = max(errors.worst, errors.excess)
-    return (
-        f"output {name!r}{where}: the error against float64 is {share:.3g} times what the"
-        f" original's own error and its rounding explain, {errors.limit:g} is allowed"
-    )
-
-
-def _labelled(court: Court, hearing: Hearing, labels: np.ndarray) -> LabelReport:
-    name = court.models.original.graph.outputs[0].name or ""
-    before = [by_place(court.models.original, run)[0] for run in court.reference]
-    after = [by_place(court.models.folded, run)[0] for run in hearing.runs]
-    return compare_labels(labels, before, after, name)
-
-
-def _hunt(court: Court, wishes: Wishes) -> Hunt:
-    models = court.models
+def _hunt(court: Court, hearing: Hearing, wishes: Wishes) -> Hunt:
+    ground = court.ground
     return Hunt(
-        court.bench,
-        models.original,
-        models.folded,
-        court.settings[0],
-        court.sets,
+        ground.bench,
+        ground.models.original,
+        ground.models.folded,
+        court.setting,
+        hearing.sets,
         wishes.seed,
     )
 

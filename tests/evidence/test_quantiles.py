@@ -1,0 +1,32 @@
+"""Quantiles agree with scipy, far into the tails."""
+
+import itertools
+
+import pytest
+from scipy import stats
+
+from bnfold.evidence.quantiles import binomial_tail, f_quantile, f_tail
+
+SHARES = (0.5, 0.05, 1e-4, 1e-8, 1e-11)
+FREEDOMS = (1.0, 1.7, 4.0, 33.3, 800.0, 2e5)
+
+
+@pytest.mark.parametrize(("above", "below"), list(itertools.product(FREEDOMS, FREEDOMS)))
+def test_quantiles_of_f_agree_with_scipy(above: float, below: float) -> None:
+    for share in SHARES:
+        found = f_quantile(share, above, below)
+        assert found == pytest.approx(stats.f.isf(share, above, below), rel=1e-6)
+        assert f_tail(found, above, below) == pytest.approx(share, rel=1e-6)
+
+
+def test_a_known_variance_gives_the_chi_squared_distribution() -> None:
+    for share, above in itertools.product(SHARES, FREEDOMS[:-1]):
+        found = f_quantile(share, above, float("inf"))
+        assert found == pytest.approx(stats.chi2.isf(share, above) / above, rel=2e-3)
+
+
+def test_tails_of_the_binomial_distribution_agree_with_scipy() -> None:
+    for least, trials, chance in ((0, 5, 0.3), (1, 5, 0.3), (6, 5, 0.3), (13, 13, 1 / 3)):
+        expected = stats.binom.sf(least - 1, trials, chance)
+        assert binomial_tail(least, trials, chance) == pytest.approx(expected)
+    assert binomial_tail(900, 1000, 0.7) == pytest.approx(stats.binom.sf(899, 1000, 0.7))
