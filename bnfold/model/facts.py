@@ -13,6 +13,7 @@ from bnfold.model.attributes import int_attr
 from bnfold.model.constants import Constant, constant_node, constant_of
 from bnfold.model.evaluate import COMPUTES, evaluate
 from bnfold.model.graphs import graphs_of, subgraphs_of
+from bnfold.model.native import UndecidedError
 from bnfold.model.origins import named
 from bnfold.model.shapes import Dim, Dims, ShapeTable
 from bnfold.records import Code, Permissions, Refusal
@@ -83,7 +84,7 @@ class Facts:
         self.model = model
         self.permissions = permissions or Permissions()
         self._shapes = ShapeTable(model)
-        self._computed: dict[ir.Node, list[Constant] | None] = {}
+        self._computed: dict[ir.Node, list[Constant] | Refusal | None] = {}
         self._position: dict[ir.Node, int] = {}
         self._end: dict[ir.Node, int] = {}
         self._sizes: dict[ir.Node, dict[int, tuple[int | None, ...]]] = {}
@@ -304,12 +305,14 @@ class Facts:
         if node is not None:
             results = self._compute(node)
             place = value.index() or 0
+            if isinstance(results, Refusal):
+                return results
             if results is not None and place < len(results):
                 return results[place]
         why = f"{value.name!r} is computed at run time"
         return Refusal(Code.DYNAMIC_CONSTANT, value.name or "", why)
 
-    def _compute(self, last: ir.Node) -> list[Constant] | None:
+    def _compute(self, last: ir.Node) -> list[Constant] | Refusal | None:
         """Evaluate a node and the constant nodes it hangs on, deepest first (no recursion)."""
         stack = [last]
         while stack:
@@ -327,7 +330,7 @@ class Facts:
                 stack.extend(waiting)
             else:
                 results = self._evaluate(node)
-                if results is not None:
+                if isinstance(results, list):
                     pairs = zip(results, node.outputs, strict=False)
                     results = [named(result, value.name) for result, value in pairs]
                 self._computed[node] = results
@@ -342,7 +345,7 @@ class Facts:
             inputs = ()
         return [value for value in inputs if value is not None]
 
-    def _evaluate(self, node: ir.Node) -> list[Constant] | None:
+    def _evaluate(self, node: ir.Node) -> list[Constant] | Refusal | None:
         if not self.is_standard(node):
             return None
         if node.op_type == "Constant":
@@ -356,12 +359,21 @@ class Facts:
         for value in self._needed(node) if node.op_type == "CastLike" else node.inputs:
             entry = None if value is None else self.constant(value)
             if isinstance(entry, Refusal):
-                return None
+                return entry if entry.code is Code.UNDECIDED_CONSTANT else None
             inputs.append(entry)
+        return self._evaluate_on(node, inputs)
+
+    def _evaluate_on(
+        self, node: ir.Node, inputs: list[Constant | None]
+    ) -> list[Constant] | Refusal | None:
         target = self._cast_target(node)
         if node.op_type in ("Cast", "CastLike") and target is None:
             return None
-        return evaluate(node, inputs, self.opset(), target)
+        try:
+            return evaluate(node, inputs, self.opset(), target)
+        except UndecidedError as error:
+            where = node.name or node.outputs[0].name or node.op_type
+            return Refusal(Code.UNDECIDED_CONSTANT, where, str(error))
 
     def _cast_target(self, node: ir.Node) -> ir.DataType | None:
         if node.op_type == "Cast":
