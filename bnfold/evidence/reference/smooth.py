@@ -20,6 +20,9 @@ MOVES: Final = frozenset({
     "ScatterElements", "ScatterND", "Expand", "Tile", "Pad", "Where", "Compress", "Trilu",
     "EyeLike", "DepthToSpace", "SpaceToDepth", "ReverseSequence", "Max", "Min", "ReduceMax",
     "ReduceMin", "MaxPool", "GlobalMaxPool", "Abs", "Neg", "Relu", "Clip", "Dropout",
+    "SequenceConstruct", "SequenceAt", "SequenceInsert", "SequenceErase", "SequenceEmpty",
+    "SequenceLength", "SplitToSequence", "ConcatFromSequence", "Optional",
+    "OptionalGetElement", "OptionalHasElement",
 })
 """No number is computed: every element of the result is one of the inputs, or its negative."""
 IEEE: Final = frozenset({

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.evidence.reference.arrays import Array, NoKernelError, widen
+from bnfold.evidence.reference.arrays import Array, widen
 from bnfold.evidence.reference.call import Call
 from bnfold.evidence.reference.kernels.quantized import laid_out
 from bnfold.evidence.reference.smooth import is_float
@@ -21,8 +21,6 @@ from bnfold.evidence.reference.typed import (
     step_results,
 )
 
-_NOT_SAID: Final = "the element type that it casts to is not declared"
-
 
 def cast_results(
     node: ir.Node, run: Run, target: ir.DataType | None, x: Sequence[Typed | None]
@@ -32,8 +30,7 @@ def cast_results(
     Raises:
         UndecidedError: If a float is so near to a step of an integer type, or outside of it.
     """
-    if target is None:
-        raise NoKernelError(f"{node.op_type} {node.name!r}: {_NOT_SAID}")
+    assert target is not None
     source = x[0]
     if is_float(target):
         return smooth_results(_IDENTITY, _as_float, [target], [source])

@@ -152,16 +152,21 @@ def _is_smooth(node: ir.Node, given: Sequence[Known | None]) -> bool:
         return is_smooth(node)
     if given[0] is None:
         return True  # casts of activations keep the value, or cut it as they are
-    return fits_into(given[0].dtype, _cast_type(node, given))
+    target = _cast_type(node, given)
+    # an undeclared type, in the body of a function: the value is kept, and no longer known
+    return target is None or fits_into(given[0].dtype, target)
 
 
 def _cast_type(node: ir.Node, given: Sequence[Known | None]) -> ir.DataType | None:
     if node.op_type == "Cast":
         return ir.DataType(int_attr(node, "to", 0))
-    if len(given) > 1 and given[1] is not None and given[1].dtype is not None:
-        return given[1].dtype
-    like = node.inputs[1] if len(node.inputs) > 1 else None
-    return None if like is None else like.dtype
+    like, other = node.inputs[1], given[1]
+    if like is not None and like.dtype is not None:
+        return like.dtype
+    if other is None or other.dtype is not None:
+        return None if other is None else other.dtype
+    held = other.get().elements.dtype  # an integer type, or a float that is not known
+    return None if held == np.float64 else ir.DataType.from_numpy(held)
 
 
 _OTHER_TYPES: Final = {"Where": 1, "DequantizeLinear": 1, "OneHot": 2}

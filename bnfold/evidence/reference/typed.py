@@ -271,6 +271,8 @@ def _doubted(one: Typed) -> Typed:
 
 
 def _same(was: Any, now: Any, slack: float) -> bool:
+    if isinstance(was, list):
+        return len(was) == len(now) and all(map(_same, was, now, [slack] * len(was)))
     if was is None or not isinstance(was, np.ndarray) or was.dtype != np.float64:
         return bool(was is now or np.array_equal(was, now))
     if was.shape != now.shape:
