@@ -75,7 +75,8 @@ def _makes_steps(value: ir.Value, held: Constant, facts: Facts) -> bool:
         return False
     once = held.expression.rounded(held.dtype.numpy())
     # where nothing is known of the graph's own roundings, they may differ
-    return held.rounding is None or not np.array_equal(once, held.stored())
+    known = held.rounding is not None and held.rounding.is_sure()
+    return not known or not np.array_equal(once, held.stored())
 
 
 def _reaches_a_step(value: ir.Value, facts: Facts) -> bool:

@@ -27,6 +27,10 @@ class Rounding(Protocol):
         """Return the numbers, rounded after every operator."""
         ...
 
+    def is_sure(self) -> bool:
+        """Return whether every runtime computes the same numbers."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:

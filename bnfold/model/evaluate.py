@@ -7,7 +7,7 @@ continuous reads, and gives, the numbers of the graph's own types instead (see `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from bnfold.expression import Expression
+from bnfold.model.attributes import int_attr
 from bnfold.model.constants import FLOATS, Constant
 from bnfold.model.continuity import Nature, Precision, holds, nature_of
 from bnfold.model.native import Array, Native, Run, UndecidedError, as_type, decided, stepwise
@@ -41,11 +42,20 @@ COMPUTES: Final = _CASTS | _QUANTIZERS | frozenset({
     "Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs", "Sqrt", "Reciprocal", "Pow", "Exp", "Log",
     "Min", "Max", "Sum", "Floor", "Ceil", "ReduceProd", "ReduceSum", "ReduceMean",
     "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor",
-    "Round", "Sign",
+    "Round", "Sign", "Mean", "Clip", "Relu", "LeakyRelu", "PRelu", "MatMul", "Gemm", "Einsum",
+    "CumSum", "Trilu", "Pad", "DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND",
+    "ScatterElements", "ScatterND", "EyeLike", "OneHot", "ReduceL1", "ReduceL2", "ReduceMax",
+    "ReduceMin", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "Tanh", "Sigmoid",
+    "HardSigmoid", "HardSwish", "Softplus", "Softsign", "Erf", "Elu", "Selu", "Celu", "Gelu",
+    "Mish", "Softmax", "LogSoftmax", "Sin", "Cos", "Sinh", "Cosh", "Asinh", "Atan", "ArgMax",
+    "ArgMin", "TopK", "NonZero", "Hardmax", "IsInf", "IsNaN", "ThresholdedRelu", "Shrink",
+    "BitShift",
 })
 # fmt: on
 """Operators that compute a constant from constants."""
 
+_ALONG_AN_AXIS_SINCE: Final = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13}
+"""Older versions flatten; onnx's reference does not know them."""
 _SQUARES: Final = (0.0, 1.0, 2.0)
 """Powers that need one multiplication at most, and are rounded once."""
 _SLACK: Final = 2.0**-10
@@ -131,6 +141,10 @@ class _Place:
         """Return the numbers, rounded after every operator."""
         return self.all.results()[self.place].elements
 
+    def is_sure(self) -> bool:
+        """Return whether every runtime computes the same numbers."""
+        return not self.all.results()[self.place].others
+
 
 def _native_of(entry: Constant | None) -> Native | None:
     if entry is None:
@@ -160,6 +174,8 @@ def evaluate(
     if node.op_type in _QUANTIZERS:
         return _quantize(work)
     known = [entry for entry in inputs if entry is not None]
+    if opset < _ALONG_AN_AXIS_SINCE.get(node.op_type, 1):
+        return None
     if _result_size(node, known) > MAX_ELEMENTS:
         return None
     try:
@@ -181,10 +197,18 @@ def _nature(node: ir.Node, inputs: Sequence[Constant | None]) -> Nature:
     return nature
 
 
-def _unrounded(work: _Work) -> list[Constant]:
-    """Compute a continuous operator in float64; its rounded results are left for later."""
+_LESS: Final = ("float32", "float16")
+
+
+def _unrounded(work: _Work) -> list[Constant] | None:
+    """Compute a continuous operator in float64; its rounded results are left for later.
+
+    None where onnx's reference leaves float64.
+    """
     results = work.run([None if entry is None else _elements(entry) for entry in work.inputs])
     dtype = work.type()
+    if dtype is not None and any(result.dtype.name in _LESS for result in results):
+        return None
     if dtype is None:
         return [_final(result) for result in results]
     rounded = _Natively(work, work.run, dtype.numpy())
@@ -202,6 +226,8 @@ def _as_rounded(work: _Work) -> list[Constant]:
     dtype = work.type()
     if work.node.op_type == "Range" and dtype is not None:
         return _range(work, inputs, dtype)
+    if work.node.op_type == "Mod" and dtype is not None:
+        return _remainder(work, dtype)
     slack = 0.0 if work.nature.precision is Precision.EXACT else _SLACK
     results = decided(work.run, inputs, work.what, slack)
     if dtype is None:
@@ -215,6 +241,24 @@ def _range(work: _Work, inputs: Sequence[Native | None], dtype: ir.DataType) -> 
     found = _Natively(work, work.run, dtype.numpy())
     found.know(native)
     return [Constant(Expression.of(native.elements), dtype, _Place(found, 0))]
+
+
+def _remainder(work: _Work, dtype: ir.DataType) -> list[Constant]:
+    """As long as the quotient is sure, a remainder is a difference like any other."""
+    rounding = np.trunc if int_attr(work.node, "fmod", 0) else np.floor
+    inputs = [_native_of(entry) for entry in work.inputs]
+    decided(partial(_quotient, rounding), inputs, work.what, 0.0)
+    rounded = _Place(_Natively(work, work.run, dtype.numpy()), 0)
+    return [Constant(Expression.of(rounded.elements()), dtype, rounded)]
+
+
+def _quotient(
+    rounding: Callable[[Array], Array], inputs: Sequence[Array | None]
+) -> list[Array]:
+    dividend, divisor = inputs
+    assert dividend is not None
+    assert divisor is not None
+    return [rounding(dividend / divisor)]
 
 
 def _final(result: Array) -> Constant:
@@ -275,10 +319,42 @@ def _result_size(node: ir.Node, inputs: Sequence[Constant]) -> float:
         sizes = np.abs(inputs[-1].stored().astype(np.float64)).reshape(-1)
         base = float(np.prod(inputs[0].shape)) if node.op_type != "ConstantOfShape" else 1.0
         return float(np.prod(np.maximum(sizes, 1.0))) * max(base, 1.0)
+    if node.op_type in _GROW:
+        return _GROW[node.op_type](inputs)
     if node.op_type == "Range" and len(inputs) == 3:
         start, limit, delta = (float(entry.stored()) for entry in inputs)
         return abs((limit - start) / delta) if delta else float("inf")
     return float(sum(np.prod(entry.shape) for entry in inputs))
+
+
+def _of_product(inputs: Sequence[Constant]) -> float:
+    """A product of matrices [m, k] and [k, n]; Gemm may have turned them around."""
+    first, second = (float(np.prod(entry.shape)) for entry in inputs[:2])
+    summed = min(*inputs[0].shape[-2:], *inputs[1].shape[-2:], first, second)
+    return first * second / max(summed, 1.0) ** 2
+
+
+def _of_terms(inputs: Sequence[Constant]) -> float:
+    return float(np.prod([max(float(np.prod(entry.shape)), 1.0) for entry in inputs]))
+
+
+def _of_hot(inputs: Sequence[Constant]) -> float:
+    depth = float(np.max(inputs[1].stored().astype(np.float64), initial=0.0))
+    return float(np.prod(inputs[0].shape)) * depth
+
+
+def _of_pad(inputs: Sequence[Constant]) -> float:
+    most = float(np.max(np.abs(inputs[1].stored().astype(np.float64)), initial=0.0))
+    return float(np.prod([size + 2 * most for size in inputs[0].shape]))
+
+
+_GROW: Final[dict[str, Callable[[Sequence[Constant]], float]]] = {
+    "MatMul": _of_product,
+    "Gemm": _of_product,
+    "Einsum": _of_terms,
+    "OneHot": _of_hot,
+    "Pad": _of_pad,
+}
 
 
 def _run(node: ir.Node, arrays: Sequence[Array | None], opset: int) -> list[Array]:

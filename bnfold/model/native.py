@@ -136,7 +136,10 @@ def _reach(
     eps = float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]  # it has no types
     if precision in (Precision.REDUCTION, Precision.PRODUCT):
         sizes = run([None if x is None else _magnitude(x.elements) for x in inputs])
-        return [_of_sums(size, _terms(inputs, size, precision), eps) for size in sizes]
+        terms = [_terms(inputs, size, precision) for size in sizes]
+        if _adds_integers(inputs, nominal, sizes, terms, eps):
+            return [None for _ in nominal]
+        return [_of_sums(size, n, eps) for size, n in zip(sizes, terms, strict=True)]
     units = _UNITS if precision is Precision.ABSOLUTE else 0.0
     return [
         eps * (_ULPS * np.abs(result) + units) if result.dtype == np.float64 else None
@@ -155,6 +158,21 @@ def _terms(inputs: Sequence[Native | None], result: Array, precision: Precision)
         return max((max(x.elements.shape, default=1) for x in inputs if x), default=1)
     whole = sum(x.elements.size for x in inputs if x is not None)
     return -(-whole // max(result.size, 1))
+
+
+def _adds_integers(
+    inputs: Sequence[Native | None],
+    nominal: Sequence[Array],
+    sizes: Sequence[Array],
+    terms: Sequence[int],
+    eps: float,
+) -> bool:
+    """Return whether no order of adding rounds: small integers, and a mean of 2ⁿ of them."""
+    arrays = [*(widened(x.elements) for x in inputs if x is not None), *nominal]
+    if not all(bool((array == np.rint(array)).all()) for array in arrays):
+        return False
+    small = all(bool((np.abs(size) <= 1 / eps).all()) for size in sizes)
+    return small and all(count & (count - 1) == 0 for count in terms)
 
 
 def _of_sums(size: Array, terms: int, eps: float) -> Array | None:

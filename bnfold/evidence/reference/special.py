@@ -20,6 +20,7 @@ from bnfold.evidence.reference.typed import (
     smooth_results,
     step_results,
 )
+from bnfold.model.attributes import int_attr
 
 
 def cast_results(
@@ -83,6 +84,19 @@ def quantize_results(
         found = results
     assert found is not None
     return found
+
+
+def remainder_results(
+    node: ir.Node, run: Run, dtypes: Sequence[ir.DataType | None], x: Sequence[Typed | None]
+) -> list[Typed]:
+    """Return a remainder, which moves with its inputs while the quotient stays the same.
+
+    Raises:
+        UndecidedError: If the quotient may be another.
+    """
+    cut = np.trunc if int_attr(node, "fmod", 0) else np.floor
+    step_results(node, lambda a: [cut(a[0] / a[1])], [None], x)
+    return smooth_results(_IDENTITY, run, dtypes, x)
 
 
 def range_results(

@@ -18,7 +18,12 @@ import onnx_ir as ir
 from bnfold.evidence.reference.arrays import Array
 from bnfold.evidence.reference.by_onnx import RANDOM
 from bnfold.evidence.reference.smooth import fits_into, is_float, is_smooth
-from bnfold.evidence.reference.special import cast_results, quantize_results, range_results
+from bnfold.evidence.reference.special import (
+    cast_results,
+    quantize_results,
+    range_results,
+    remainder_results,
+)
 from bnfold.evidence.reference.typed import (
     Known,
     Maker,
@@ -115,6 +120,8 @@ def _stepped(
         found = cast_results(node, run, dtypes[0], x)
     elif node.op_type == "QuantizeLinear":
         found = quantize_results(node, run, dtypes, x)
+    elif node.op_type == "Mod" and is_float(dtypes[0]):
+        found = remainder_results(node, run, dtypes, x)
     elif node.op_type == "Range" and is_float(dtypes[0]):
         found = [range_results(node, dtypes[0], x)]
     else:

@@ -149,8 +149,8 @@ def smooth_results(
     found = []
     for result, dtype, carried, made in zip(exact, dtypes, doubts, own, strict=False):
         doubt = made if carried is None else carried if made is None else carried + made
-        if doubt is not None and dtype is not None and is_float(dtype):
-            doubt = doubt + last_place(dtype) * np.abs(result) * (carried is not None)
+        if carried is not None and dtype is not None and is_float(dtype):
+            doubt = doubt + last_place(dtype) * np.abs(result) * (carried > 0)
         sure = doubt is None or not np.any(doubt)
         found.append(Typed(rounded(result, dtype), dtype, None if sure else doubt))
     return found
@@ -205,6 +205,8 @@ def _own_doubts(
     sizes = exact
     if kind in FOLDS:
         sizes = run([None if one is None else _size(one.elements) for one in x])
+        if _counts_only(kind, x, exact, sizes, dtypes):
+            return [None] * len(exact)
     return [
         _unsure(kind, x, result, size, dtype)
         if dtype is not None and is_float(dtype)
@@ -213,15 +215,43 @@ def _own_doubts(
     ]
 
 
+def _counts_only(
+    kind: str,
+    x: Sequence[Typed | None],
+    exact: Sequence[Any],
+    sizes: Sequence[Any],
+    dtypes: Sequence[ir.DataType | None],
+) -> bool:
+    """Return whether only whole numbers are added that no partial sum rounds."""
+    most = 1.0 / last_place(dtypes[0]) if dtypes and dtypes[0] in _SUMMED else 0.0
+    whole = all(_are_whole(one.elements) for one in x if one is not None)
+    small = all(np.abs(size).max(initial=0.0) <= most for size in sizes)
+    count = _terms(kind, x, exact[0])
+    halves = "Mean" not in kind or (count & (count - 1)) == 0
+    return whole and small and halves and all(_are_whole(r * 1.0) for r in exact)
+
+
+_SUMMED: Final = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
+
+
+def _are_whole(elements: Array) -> bool:
+    return elements.dtype.kind in "iub" or bool(np.all(elements == np.rint(elements)))
+
+
+def _terms(kind: str, x: Sequence[Typed | None], result: Any) -> int:
+    """Bound how many terms every sum has."""
+    most = max((one.elements.size for one in x if one is not None), default=1)
+    longest = max((max(_shape(one), default=1) for one in x), default=1)
+    terms = -(-most // max(result.size, 1)) if "Reduce" in kind else longest
+    return max(terms, len(x))
+
+
 def _unsure(
     kind: str, x: Sequence[Typed | None], result: Any, size: Any, dtype: ir.DataType
 ) -> Wide:
     ulp = last_place(dtype)
-    if kind in FOLDS:  # n · u · Σ |term| (Higham 2002, 4.2); n is no more than what is read
-        most = max((one.elements.size for one in x if one is not None), default=1)
-        longest = max((max(_shape(one), default=1) for one in x), default=1)
-        terms = -(-most // max(result.size, 1)) if "Reduce" in kind else longest
-        return np.asarray(ulp * max(terms, len(x)) * np.abs(size))
+    if kind in FOLDS:  # n · u · Σ |term| (Higham 2002, 4.2)
+        return np.asarray(ulp * _terms(kind, x, result) * np.abs(size))
     relative = _LAST_PLACES * ulp * np.abs(result)
     if kind in CURVES:
         return np.asarray(relative)
