@@ -76,7 +76,7 @@ class Chain:
 
     _mul = _div = _add = _sub = _max = _plain
 
-    def _alone(self, op, other):
+    def _alone(self, op, _other):
         self.name = self.node(op, self.name)
         function = {
             "Neg": np.negative,
@@ -92,20 +92,20 @@ class Chain:
 
     _neg = _floor = _ceil = _round = _sign = _exp = _tanh = _sigmoid = _alone
 
-    def _sqrt(self, op, other):
+    def _sqrt(self, _op, _other):
         self.name = self.node("Sqrt", self.node("Abs", self.name))
         return np.sqrt(np.abs(self.array))
 
-    def _mod(self, op, other):
+    def _mod(self, _op, other):
         self.name = self.node("Mod", self.name, self.constant(other), fmod=1)
         return np.fmod(self.array, other)
 
-    def _int(self, op, other):
+    def _int(self, _op, _other):
         whole = self.node("Cast", self.name, to=TensorProto.INT32)
         self.name = self.node("Cast", whole, to=TYPES[self.kind][0])
         return self.array.astype(np.int32)
 
-    def _half(self, op, other):
+    def _half(self, _op, _other):
         """There and back to a narrower type."""
         half = self.node("Cast", self.name, to=TensorProto.FLOAT16)
         self.name = self.node("Cast", half, to=TYPES[self.kind][0])
@@ -113,14 +113,14 @@ class Chain:
             np.float16
         )
 
-    def _where(self, op, other):
+    def _where(self, _op, other):
         """The number itself, or its sum with another, depending on a comparison."""
         more = self.node("GreaterOrEqual", self.name, self.constant(other))
         added = self.node("Add", self.name, self.constant(other))
         self.name = self.node("Where", more, self.name, added)
         return np.where(self.array >= other, self.array, self.array + other)
 
-    def _reducemean(self, op, other):
+    def _reducemean(self, _op, _other):
         mean = self.node("ReduceMean", self.name, axes=[0], keepdims=1)
         self.name = self.node("Add", self.name, mean)
         return self.array + self.array.astype(np.float64).mean().astype(self.dtype)

@@ -26,6 +26,9 @@ _GUESS_DEPTH: Final = 4
 
 _OVERRIDABLE_SINCE_IR: Final = 4
 _BLIND_TO_ELEMENTS: Final = frozenset({("Shape", 0), ("Size", 0), ("CastLike", 1)})
+_RANDOM: Final = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"}
+)
 _SAME_SHAPE: Final = frozenset(
     [
         "BatchNormalization",
@@ -90,6 +93,7 @@ class Facts:
         self._sizes: dict[ir.Node, dict[int, tuple[int | None, ...]]] = {}
         self._constant_inputs: dict[ir.Node, frozenset[int]] = {}
         self._owner: dict[ir.Graph, ir.Node] = {}
+        self._fixed: dict[ir.Value, bool] = {}
         self._quantizes: bool | None = None
         self._number(model.graph, 0)
 
@@ -291,6 +295,37 @@ class Facts:
                 "remove it from the graph inputs, or pass --assume-constant-inputs",
             )
         return constant_of(value.const_value)
+
+    def is_fixed(self, value: ir.Value | None) -> bool:
+        """Return whether a value hangs on initializers only, whatever operators compute it.
+
+        It is then the same at every run, even where its elements are not known here.
+        """
+        if value is None:
+            return False
+        stack = [value]
+        while stack:
+            current = stack[-1]
+            node = current.producer()
+            if current in self._fixed or self._is_free(current, node):
+                self._fixed.setdefault(stack.pop(), False)
+                continue
+            sources = [] if node is None else [v for v in node.inputs if v is not None]
+            waiting = [source for source in sources if source not in self._fixed]
+            if waiting:
+                stack.extend(waiting)
+            else:
+                self._fixed[stack.pop()] = all(self._fixed[source] for source in sources)
+        return self._fixed[value]
+
+    def _is_free(self, value: ir.Value, node: ir.Node | None) -> bool:
+        """Return whether a value may be another one at another run, as far as is known."""
+        if node is None:
+            return value.const_value is None or self.is_overridable(value)
+        if not node.inputs:
+            return node.op_type != "Constant"
+        known = self.is_standard(node) and node.op_type not in _RANDOM
+        return not known or next(subgraphs_of(node), None) is not None
 
     def is_overridable(self, value: ir.Value) -> bool:
         """Return whether callers may replace this initializer (IR version 4 and later)."""
