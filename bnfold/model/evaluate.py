@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -19,7 +20,7 @@ import onnx_ir as ir
 from bnfold.expression import Expression
 from bnfold.model.attributes import int_attr
 from bnfold.model.constants import FLOATS, Constant
-from bnfold.model.continuity import Nature, Precision, holds, nature_of
+from bnfold.model.continuity import STEEP, Nature, Precision, holds, nature_of
 from bnfold.model.native import Array, Native, Run, UndecidedError, as_type, decided, stepwise
 from bnfold.model.quantized import (
     EXACT,
@@ -58,6 +59,7 @@ _ALONG_AN_AXIS_SINCE: Final = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13}
 """Older versions flatten; onnx's reference does not know them."""
 _SQUARES: Final = (0.0, 1.0, 2.0)
 """Powers that need one multiplication at most, and are rounded once."""
+_FAR: Final = 1024.0
 _SLACK: Final = 2.0**-10
 """A float result of an unknown operator that moves by less, relatively, makes no step."""
 
@@ -212,12 +214,22 @@ def _unrounded(work: _Work) -> list[Constant] | None:
     if dtype is None:
         return [_final(result) for result in results]
     rounded = _Natively(work, work.run, dtype.numpy())
+    if work.node.op_type in STEEP and any(x and x.rounding is not None for x in work.inputs):
+        pairs = zip(results, rounded.results(), strict=True)
+        results = [_not_blown_up(result, native.elements) for result, native in pairs]
     return [
         Constant(Expression.of(result), dtype, _Place(rounded, place))
         if result.dtype == np.float64
         else _final(result)
         for place, result in enumerate(results)
     ]
+
+
+def _not_blown_up(wide: Array, native: Array) -> Array:
+    """Take the graph's own numbers where rounding moved them by far more than an ulp."""
+    own = native.astype(np.float64)
+    near = np.abs(wide - own) <= _FAR * float(ml_dtypes.finfo(native.dtype).eps) * np.abs(own)  # type: ignore[no-untyped-call]  # it has no types
+    return np.where(near & np.isfinite(own), wide, own)
 
 
 def _as_rounded(work: _Work) -> list[Constant]:

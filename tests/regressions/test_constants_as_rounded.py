@@ -278,6 +278,15 @@ def test_a_stored_constant_decides_what_it_decided_before():
     assert [node.op_type for node in folded.graph.node] == ["Relu", "Conv"]
 
 
+@pytest.mark.parametrize("kind", NARROW)
+def test_what_cancels_is_not_blown_up(kind):
+    """√(10 · 0.7f − 7) is 0 in float32, and 3.5e-4 of unrounded numbers."""
+    chain = _product(kind, _apart(np.floor))
+    chain.then("Sub", float(chain.array[0])).then("Sqrt", 0).then("Add", 0.125)
+    assert float(chain.array[0]) == 0.125
+    _assert_weight(chain)
+
+
 def test_a_loop_body_reads_the_rounded_numbers_of_constants():
     """Turn by turn a row of a table is added: row ⌊10 · 0.7f⌋ = 7."""
     body = helper.make_graph(

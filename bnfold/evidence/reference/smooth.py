@@ -50,6 +50,10 @@ SHAPES: Final = frozenset({
     "LinearAttention",
 })
 """Smooth, with errors that are small beside 1 or beside the largest of their results."""
+WITHOUT_BOUND: Final = frozenset({
+    "Div", "Reciprocal", "Sqrt", "Pow", "Log", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
+})
+"""Smooth, but as steep as one likes near 0, where what cancels is all rounding."""
 SURE_STEPS: Final = frozenset({
     "Floor", "Ceil", "Round", "Sign", "Mod", "Cast", "CastLike", "Equal", "Less", "Greater",
     "LessOrEqual", "GreaterOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf", "ArgMax",

@@ -17,7 +17,13 @@ import onnx_ir as ir
 
 from bnfold.evidence.reference.arrays import Array
 from bnfold.evidence.reference.by_onnx import RANDOM
-from bnfold.evidence.reference.smooth import fits_into, is_float, is_smooth
+from bnfold.evidence.reference.smooth import (
+    WITHOUT_BOUND,
+    fits_into,
+    is_float,
+    is_smooth,
+    last_place,
+)
 from bnfold.evidence.reference.special import (
     cast_results,
     quantize_results,
@@ -74,7 +80,21 @@ def evaluate_known(
         return _stepped(node, given, dtypes, run)
     results = run(inputs)
     maker = Maker(given, partial(smooth_results, node, run, dtypes))
+    if node.op_type in WITHOUT_BOUND and any(
+        one is not None and one.maker.is_computed for one in given
+    ):
+        pairs = zip(results, maker.get(), strict=True)
+        results = [_within_reach(result, typed) for result, typed in pairs]
     return Outcome(results, [_known(r, maker, k, dtypes) for k, r in enumerate(results)])
+
+
+def _within_reach(result: Array, typed: Typed) -> Array:
+    """Return an unrounded result; the typed one where rounding has changed what it is."""
+    if typed.dtype is None or not is_float(typed.dtype) or result.dtype != np.float64:
+        return result
+    allowed = 1024 * last_place(typed.dtype) * np.abs(typed.elements)
+    gap = np.abs(result - typed.elements)
+    return np.where((gap <= allowed) & np.isfinite(allowed), result, typed.elements)
 
 
 def _that_matter(

@@ -67,7 +67,7 @@ class Typed:
 class Maker:
     """Computes the typed results of one operator, once."""
 
-    __slots__ = ("_compute", "_results", "sources")
+    __slots__ = ("_compute", "_results", "is_computed", "sources")
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class Maker:
         compute: Callable[[Sequence[Typed | None]], Sequence[Typed]],
     ) -> None:
         self.sources, self._compute = sources, compute
+        self.is_computed = any(source is not None for source in sources)
         self._results: Sequence[Typed] | None = None
 
     @property
