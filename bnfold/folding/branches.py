@@ -42,6 +42,7 @@ def _known_branch(node: ir.Node, facts: Facts) -> ir.Graph | None:
     condition = facts.constant(node.inputs[0])
     if isinstance(condition, Refusal):
         return None
+    # a bool hangs on comparisons, which read the graph's own rounded numbers
     taken = "then_branch" if bool(condition.stored().reshape(-1)[0]) else "else_branch"
     attribute = node.attributes.get(taken)
     return None if attribute is None or attribute.is_ref() else attribute.as_graph()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.folding.selection import Selection, rule_of
 from bnfold.model.constants import Constant
+from bnfold.model.continuity import nature_of
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
 from bnfold.records import Refusal, Step
@@ -53,7 +55,7 @@ def _result(node: ir.Node, facts: Facts) -> Constant | None:
         if node.op_type == "BatchNormalization"
         else (facts.constant(result))
     )
-    if isinstance(found, Refusal) or not found.is_float:
+    if isinstance(found, Refusal) or not found.is_float or _makes_steps(result, found, facts):
         return None
     inputs = [facts.constant(value) for value in node.inputs if value is not None]
     held = sum(math.prod(entry.shape) for entry in inputs if isinstance(entry, Constant))
@@ -61,6 +63,33 @@ def _result(node: ir.Node, facts: Facts) -> Constant | None:
     if size > max(held, _MAY_GROW_TO) or (size > _MAY_WIDEN and hangs_on_integers(node)):
         return None
     return found
+
+
+def _makes_steps(value: ir.Value, held: Constant, facts: Facts) -> bool:
+    """Return whether a constant decides anything that its last bit may change.
+
+    What is stored is rounded once, where the graph rounds after every operator. That is
+    nearer to what is meant, but an operator that is not continuous may answer otherwise.
+    """
+    if not _reaches_a_step(value, facts):
+        return False
+    once = held.expression.rounded(held.dtype.numpy())
+    # where nothing is known of the graph's own roundings, they may differ
+    known = held.rounding is not None and held.rounding.is_sure()
+    return not known or not np.array_equal(once, held.stored())
+
+
+def _reaches_a_step(value: ir.Value, facts: Facts) -> bool:
+    pending, seen = [value], {value}
+    while pending:
+        for reader, _ in pending.pop().uses():
+            if not facts.is_standard(reader) or not nature_of(reader.op_type).continuous:
+                return True
+            results = [out for out in reader.outputs if out not in seen]
+            constant = [o for o in results if not isinstance(facts.constant(o), Refusal)]
+            seen.update(results)
+            pending.extend(constant)
+    return False
 
 
 def _mapped(node: ir.Node, facts: Facts) -> Constant | Refusal:

@@ -68,7 +68,11 @@ def source_of(node: ir.Node, facts: Facts, selection: Selection) -> Source | Ref
     found = rule_of(node, facts).source(node, facts)
     if isinstance(found, Refusal):
         return found
-    if not isinstance(facts.constant(node.inputs[found.index]), Refusal):
+    data = node.inputs[found.index]
+    known = facts.constant(data)
+    if isinstance(known, Refusal) and known.code is Code.UNDECIDED_CONSTANT:
+        return Refusal(known.code, name_of(node), known.why)
+    if facts.is_fixed(data):
         why = "it maps a constant; the result is one"
         return Refusal(Code.NOT_AFFINE, name_of(node), why)
     return selection.refuse_site(node) or found

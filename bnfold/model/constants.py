@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -20,12 +20,32 @@ FLOATS: Final = frozenset(
 """The storage types a map may live in."""
 
 
+class Rounding(Protocol):
+    """Knows what the graph's own types give for a computed constant."""
+
+    def elements(self) -> NDArray[np.generic]:
+        """Return the numbers, rounded after every operator."""
+        ...
+
+    def is_sure(self) -> bool:
+        """Return whether every runtime computes the same numbers."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:
-    """A constant value: its elements (floats in float64, unrounded) and its type."""
+    """A constant value: its elements (floats in float64, unrounded) and its type.
+
+    Attributes:
+        expression: What its elements are, unrounded.
+        dtype: Its element type.
+        rounding: Knows its elements as the graph rounds them, after every operator; None where
+            nothing but the last rounding is between them and ``expression``.
+    """
 
     expression: Expression
     dtype: ir.DataType
+    rounding: Rounding | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -38,11 +58,16 @@ class Constant:
         return self.dtype in FLOATS
 
     def wide(self) -> Wide:
-        """Return the elements in float64."""
+        """Return the elements in float64, unrounded: what maps are composed from."""
         return self.expression.evaluate()
 
     def stored(self) -> NDArray[np.generic]:
-        """Return the elements in their own type; what was computed is rounded once."""
+        """Return the elements in their own type, as the graph itself has them.
+
+        Whatever decides a shape, an index or a branch, or is not continuous, reads these.
+        """
+        if self.rounding is not None:
+            return self.rounding.elements()
         elements = np.asarray(self.expression.base.numpy())
         if self.is_float and (self.expression.factors or elements.dtype != self.dtype.numpy()):
             return self.expression.rounded(self.dtype.numpy())

@@ -1,22 +1,35 @@
 """Evaluate a node whose inputs are all constant, with onnx's reference implementation.
 
 Floating arithmetic is done in float64 and stays unrounded, so that a map spelled out as
-``gamma / sqrt(var + eps)`` costs one rounding like any other.
+``gamma / sqrt(var + eps)`` costs one rounding like any other. An operator that is not
+continuous reads, and gives, the numbers of the graph's own types instead (see `continuity`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from bnfold.expression import Expression, round_once
+from bnfold.expression import Expression
+from bnfold.model.attributes import int_attr
 from bnfold.model.constants import FLOATS, Constant
-from bnfold.model.quantized import EXACT, dequantized, quantized
+from bnfold.model.continuity import STEEP, Nature, Precision, holds, nature_of
+from bnfold.model.native import Array, Native, Run, UndecidedError, as_type, decided, stepwise
+from bnfold.model.quantized import (
+    EXACT,
+    dequantize,
+    dequantized,
+    quantize,
+    quantized_type,
+)
+from bnfold.model.steps import cast_run, range_of
 
 MAX_ELEMENTS: Final = 1 << 27
 """Larger results are left to the runtime: nothing worth folding is bigger."""
@@ -30,9 +43,117 @@ COMPUTES: Final = _CASTS | _QUANTIZERS | frozenset({
     "Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs", "Sqrt", "Reciprocal", "Pow", "Exp", "Log",
     "Min", "Max", "Sum", "Floor", "Ceil", "ReduceProd", "ReduceSum", "ReduceMean",
     "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor",
+    "Round", "Sign", "Mean", "Clip", "Relu", "LeakyRelu", "PRelu", "MatMul", "Gemm", "Einsum",
+    "CumSum", "Trilu", "Pad", "DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND",
+    "ScatterElements", "ScatterND", "EyeLike", "OneHot", "ReduceL1", "ReduceL2", "ReduceMax",
+    "ReduceMin", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "Tanh", "Sigmoid",
+    "HardSigmoid", "HardSwish", "Softplus", "Softsign", "Erf", "Elu", "Selu", "Celu", "Gelu",
+    "Mish", "Softmax", "LogSoftmax", "Sin", "Cos", "Sinh", "Cosh", "Asinh", "Atan", "ArgMax",
+    "ArgMin", "TopK", "NonZero", "Hardmax", "IsInf", "IsNaN", "ThresholdedRelu", "Shrink",
+    "BitShift",
 })
 # fmt: on
 """Operators that compute a constant from constants."""
+
+_ALONG_AN_AXIS_SINCE: Final = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13}
+"""Older versions flatten; onnx's reference does not know them."""
+_SQUARES: Final = (0.0, 1.0, 2.0)
+"""Powers that need one multiplication at most, and are rounded once."""
+_FAR: Final = 1024.0
+_SLACK: Final = 2.0**-10
+"""A float result of an unknown operator that moves by less, relatively, makes no step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Work:
+    """One operator on constants."""
+
+    node: ir.Node
+    inputs: tuple[Constant | None, ...]
+    opset: int
+    nature: Nature
+
+    def run(self, arrays: Sequence[Array | None]) -> list[Array]:
+        """Compute it; floats are float64."""
+        return _run(self.node, arrays, self.opset)
+
+    @property
+    def what(self) -> str:
+        """The operator and its name."""
+        return f"{self.node.op_type} {self.node.name or self.node.outputs[0].name!r}"
+
+    def type(self) -> ir.DataType | None:
+        """Return the floating type that it computes in: that of its first float input."""
+        floats = (entry.dtype for entry in self.inputs if entry and entry.is_float)
+        return next(floats, None)
+
+
+class _Natively:
+    """What one operator gives in the graph's own types, computed when somebody asks."""
+
+    def __init__(self, work: _Work, run: Run, dtype: np.dtype[np.generic]) -> None:
+        self.work, self._computes, self._dtype = work, run, dtype
+        self._found: list[Native] | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has been computed."""
+        return self._found is not None
+
+    def know(self, result: Native) -> None:
+        """Take a result that was computed in another way."""
+        self._found = [result]
+
+    def waits_for(self) -> list[_Natively]:
+        """Return what must be known first."""
+        if self._found is not None:
+            return []
+        held = (entry.rounding for entry in self.work.inputs if entry is not None)
+        places = [one.all for one in held if isinstance(one, _Place)]
+        return [one for one in places if one is not self and not one.is_known]
+
+    def results(self) -> list[Native]:
+        """Compute this and what it hangs on, deepest first (no recursion)."""
+        stack: list[_Natively] = [self]
+        while self._found is None:
+            waiting = stack[-1].waits_for()
+            if waiting:
+                stack.extend(waiting)
+            else:
+                stack.pop().compute()
+        return self._found
+
+    def compute(self) -> None:
+        """Compute this, of inputs that are known."""
+        if self._found is None:
+            inputs = [_native_of(entry) for entry in self.work.inputs]
+            precision = self.work.nature.precision
+            with np.errstate(all="ignore"):
+                self._found = stepwise(self._computes, inputs, self._dtype, precision)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """One of the results of an operator."""
+
+    all: _Natively
+    place: int
+
+    def elements(self) -> Array:
+        """Return the numbers, rounded after every operator."""
+        return self.all.results()[self.place].elements
+
+    def is_sure(self) -> bool:
+        """Return whether every runtime computes the same numbers."""
+        return not self.all.results()[self.place].others
+
+
+def _native_of(entry: Constant | None) -> Native | None:
+    if entry is None:
+        return None
+    if isinstance(entry.rounding, _Place):
+        return entry.rounding.all.results()[entry.rounding.place]
+    return Native(entry.stored())
 
 
 def evaluate(
@@ -45,44 +166,163 @@ def evaluate(
         inputs: Its inputs, None where absent.
         opset: Version of the default operator set.
         target: Element type of the result of a cast, if ``node`` is one.
+
+    Raises:
+        UndecidedError: If runtimes may differ in what it gives.
     """
+    work = _Work(node, tuple(inputs), opset, _nature(node, inputs))
     if node.op_type in _CASTS:
-        return None if inputs[0] is None else [_cast(inputs[0], target)]
+        return None if inputs[0] is None else [_cast(work, inputs[0], target)]
     if node.op_type in _QUANTIZERS:
-        return _quantize(node, inputs)
+        return _quantize(work)
     known = [entry for entry in inputs if entry is not None]
+    if opset < _ALONG_AN_AXIS_SINCE.get(node.op_type, 1):
+        return None
     if _result_size(node, known) > MAX_ELEMENTS:
         return None
-    arrays = [_elements(entry) for entry in known]
     try:
-        results = _run(node, inputs, arrays, opset)
+        with np.errstate(all="ignore"):
+            return _unrounded(work) if work.nature.continuous else _as_rounded(work)
+    except UndecidedError:
+        raise
     except Exception:  # noqa: BLE001  the reference raises anything; a dynamic value is no error
         return None
-    return [_constant(result, known) for result in results]
 
 
-def _quantize(node: ir.Node, inputs: Sequence[Constant | None]) -> list[Constant] | None:
+def _nature(node: ir.Node, inputs: Sequence[Constant | None]) -> Nature:
+    """Return what is known of an operator; some powers are products."""
+    nature = nature_of(node.op_type)
+    if node.op_type == "Pow" and len(inputs) > 1 and inputs[1] is not None:
+        exponent = inputs[1]
+        if exponent.rounding is None and np.isin(exponent.wide(), _SQUARES).all():
+            return Nature(continuous=True, precision=Precision.EXACT)
+    return nature
+
+
+_LESS: Final = ("float32", "float16")
+
+
+def _unrounded(work: _Work) -> list[Constant] | None:
+    """Compute a continuous operator in float64; its rounded results are left for later.
+
+    None where onnx's reference leaves float64.
+    """
+    results = work.run([None if entry is None else _elements(entry) for entry in work.inputs])
+    dtype = work.type()
+    if dtype is not None and any(result.dtype.name in _LESS for result in results):
+        return None
+    if dtype is None:
+        return [_final(result) for result in results]
+    rounded = _Natively(work, work.run, dtype.numpy())
+    if work.node.op_type in STEEP and any(x and x.rounding is not None for x in work.inputs):
+        pairs = zip(results, rounded.results(), strict=True)
+        results = [_not_blown_up(result, native.elements) for result, native in pairs]
+    return [
+        Constant(Expression.of(result), dtype, _Place(rounded, place))
+        if result.dtype == np.float64
+        else _final(result)
+        for place, result in enumerate(results)
+    ]
+
+
+def _not_blown_up(wide: Array, native: Array) -> Array:
+    """Take the graph's own numbers where rounding moved them by far more than an ulp."""
+    own = native.astype(np.float64)
+    near = np.abs(wide - own) <= _FAR * float(ml_dtypes.finfo(native.dtype).eps) * np.abs(own)  # type: ignore[no-untyped-call]  # it has no types
+    return np.where(near & np.isfinite(own), wide, own)
+
+
+def _as_rounded(work: _Work) -> list[Constant]:
+    """Compute an operator that is not continuous from the graph's own numbers."""
+    inputs = [_native_of(entry) for entry in work.inputs]
+    dtype = work.type()
+    if work.node.op_type == "Range" and dtype is not None:
+        return _range(work, inputs, dtype)
+    if work.node.op_type == "Mod" and dtype is not None:
+        return _remainder(work, dtype)
+    slack = 0.0 if work.nature.precision is Precision.EXACT else _SLACK
+    results = decided(work.run, inputs, work.what, slack)
+    if dtype is None:
+        return [_final(result) for result in results]
+    return [_final(as_type(result, dtype.numpy())) for result in results]
+
+
+def _range(work: _Work, inputs: Sequence[Native | None], dtype: ir.DataType) -> list[Constant]:
+    """The number of elements must be sure; the elements may differ by their rounding."""
+    native = range_of(inputs, dtype.numpy())
+    found = _Natively(work, work.run, dtype.numpy())
+    found.know(native)
+    return [Constant(Expression.of(native.elements), dtype, _Place(found, 0))]
+
+
+def _remainder(work: _Work, dtype: ir.DataType) -> list[Constant]:
+    """As long as the quotient is sure, a remainder is a difference like any other."""
+    rounding = np.trunc if int_attr(work.node, "fmod", 0) else np.floor
+    inputs = [_native_of(entry) for entry in work.inputs]
+    decided(partial(_quotient, rounding), inputs, work.what, 0.0)
+    rounded = _Place(_Natively(work, work.run, dtype.numpy()), 0)
+    return [Constant(Expression.of(rounded.elements()), dtype, rounded)]
+
+
+def _quotient(
+    rounding: Callable[[Array], Array], inputs: Sequence[Array | None]
+) -> list[Array]:
+    dividend, divisor = inputs
+    assert dividend is not None
+    assert divisor is not None
+    return [rounding(dividend / divisor)]
+
+
+def _final(result: Array) -> Constant:
+    return Constant(Expression.of(result), ir.DataType.from_numpy(result.dtype))
+
+
+def _elements(entry: Constant) -> Array:
+    return entry.wide() if entry.is_float else entry.stored()
+
+
+def _cast(work: _Work, source: Constant, target: ir.DataType | None) -> Constant:
+    """Widen, which changes nothing; or round the graph's own numbers, or cut them."""
+    dtype = ir.DataType.UNDEFINED if target is None else target
+    if source.dtype == dtype:
+        return source
+    run = cast_run(dtype)
+    if dtype not in FLOATS:
+        with np.errstate(all="ignore"):
+            (result,) = decided(run, [_native_of(source)], work.what, 0.0)
+        return Constant(Expression.of(result), dtype)
+    rounded = _Place(_Natively(work, run, dtype.numpy()), 0)
+    if holds(dtype, source.dtype):
+        return Constant(source.expression, dtype, rounded)
+    return Constant(Expression.of(rounded.elements()), dtype, rounded)
+
+
+def _quantize(work: _Work) -> list[Constant] | None:
+    node, inputs = work.node, work.inputs
     if EXACT in node.meta:
         return [node.meta[EXACT]]
     value, scale, zero = (*inputs, None)[:3]
     if value is None or scale is None:
         return None
-    convert = quantized if node.op_type == "QuantizeLinear" else dequantized
-    result = convert(node, value, scale, zero)
-    return None if result is None else [result]
+    if node.op_type == "QuantizeLinear":
+        return _quantized(work, value, scale, zero)
+    found = dequantized(node, value, scale, zero)
+    if found is None or scale.rounding is None:
+        return None if found is None else [found]
+    rounded = _Natively(work, partial(dequantize, node), found.dtype.numpy())
+    return [Constant(found.expression, found.dtype, _Place(rounded, 0))]
 
 
-def _elements(entry: Constant) -> NDArray[np.generic]:
-    return entry.wide() if entry.is_float else entry.stored()
-
-
-def _cast(source: Constant, target: ir.DataType | None) -> Constant:
-    dtype = ir.DataType.UNDEFINED if target is None else target
-    if source.dtype == dtype:
-        return source
-    if dtype in FLOATS:
-        return Constant(Expression.of(round_once(source.wide(), dtype.numpy())), dtype)
-    return Constant(Expression.of(_elements(source).astype(dtype.numpy())), dtype)
+def _quantized(
+    work: _Work, value: Constant, scale: Constant, zero: Constant | None
+) -> list[Constant] | None:
+    dtype = quantized_type(work.node, value, scale, zero)
+    if dtype is None:
+        return None
+    inputs = [_native_of(entry) for entry in (value, scale, zero)]
+    with np.errstate(all="ignore"):
+        (result,) = decided(partial(quantize, work.node, dtype), inputs, work.what, 0.0)
+    return [Constant(Expression.of(result), dtype)]
 
 
 def _result_size(node: ir.Node, inputs: Sequence[Constant]) -> float:
@@ -91,40 +331,57 @@ def _result_size(node: ir.Node, inputs: Sequence[Constant]) -> float:
         sizes = np.abs(inputs[-1].stored().astype(np.float64)).reshape(-1)
         base = float(np.prod(inputs[0].shape)) if node.op_type != "ConstantOfShape" else 1.0
         return float(np.prod(np.maximum(sizes, 1.0))) * max(base, 1.0)
+    if node.op_type in _GROW:
+        return _GROW[node.op_type](inputs)
     if node.op_type == "Range" and len(inputs) == 3:
         start, limit, delta = (float(entry.stored()) for entry in inputs)
         return abs((limit - start) / delta) if delta else float("inf")
     return float(sum(np.prod(entry.shape) for entry in inputs))
 
 
-def _run(
-    node: ir.Node,
-    inputs: Sequence[Constant | None],
-    arrays: Sequence[NDArray[np.generic]],
-    opset: int,
-) -> list[NDArray[np.generic]]:
+def _of_product(inputs: Sequence[Constant]) -> float:
+    """A product of matrices [m, k] and [k, n]; Gemm may have turned them around."""
+    first, second = (float(np.prod(entry.shape)) for entry in inputs[:2])
+    summed = min(*inputs[0].shape[-2:], *inputs[1].shape[-2:], first, second)
+    return first * second / max(summed, 1.0) ** 2
+
+
+def _of_terms(inputs: Sequence[Constant]) -> float:
+    return float(np.prod([max(float(np.prod(entry.shape)), 1.0) for entry in inputs]))
+
+
+def _of_hot(inputs: Sequence[Constant]) -> float:
+    depth = float(np.max(inputs[1].stored().astype(np.float64), initial=0.0))
+    return float(np.prod(inputs[0].shape)) * depth
+
+
+def _of_pad(inputs: Sequence[Constant]) -> float:
+    most = float(np.max(np.abs(inputs[1].stored().astype(np.float64)), initial=0.0))
+    return float(np.prod([size + 2 * most for size in inputs[0].shape]))
+
+
+_GROW: Final[dict[str, Callable[[Sequence[Constant]], float]]] = {
+    "MatMul": _of_product,
+    "Gemm": _of_product,
+    "Einsum": _of_terms,
+    "OneHot": _of_hot,
+    "Pad": _of_pad,
+}
+
+
+def _run(node: ir.Node, arrays: Sequence[Array | None], opset: int) -> list[Array]:
     from onnx.reference import ReferenceEvaluator
 
-    names = [f"i{place}" for place in range(len(arrays))]
-    queue = iter(names)
+    given = {f"i{k}": array for k, array in enumerate(arrays) if array is not None}
     proto = ir.serde.serialize_node(node)
     del proto.input[:], proto.output[:]
-    proto.input.extend("" if entry is None else next(queue) for entry in inputs)
+    proto.input.extend(f"i{k}" if f"i{k}" in given else "" for k in range(len(arrays)))
     proto.output.extend(f"o{place}" for place in range(len(node.outputs)))
     graph = onnx.helper.make_graph(
         [proto],
         "constant",
-        [onnx.helper.make_empty_tensor_value_info(name) for name in names],
+        [onnx.helper.make_empty_tensor_value_info(name) for name in given],
         [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    results = ReferenceEvaluator(model).run(None, dict(zip(names, arrays, strict=True)))
-    return [np.asarray(result) for result in results]
-
-
-def _constant(result: NDArray[np.generic], inputs: Sequence[Constant]) -> Constant:
-    """Name the element type: float64 results carry the floating type of the inputs."""
-    floats = [entry.dtype for entry in inputs if entry.is_float]
-    if floats and result.dtype == np.float64:
-        return Constant(Expression.of(result), floats[-1])
-    return Constant(Expression.of(result), ir.DataType.from_numpy(result.dtype))
+    return [np.asarray(result) for result in ReferenceEvaluator(model).run(None, given)]

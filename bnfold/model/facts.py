@@ -13,6 +13,7 @@ from bnfold.model.attributes import int_attr
 from bnfold.model.constants import Constant, constant_node, constant_of
 from bnfold.model.evaluate import COMPUTES, evaluate
 from bnfold.model.graphs import graphs_of, subgraphs_of
+from bnfold.model.native import UndecidedError
 from bnfold.model.origins import named
 from bnfold.model.shapes import Dim, Dims, ShapeTable
 from bnfold.records import Code, Permissions, Refusal
@@ -25,6 +26,9 @@ _GUESS_DEPTH: Final = 4
 
 _OVERRIDABLE_SINCE_IR: Final = 4
 _BLIND_TO_ELEMENTS: Final = frozenset({("Shape", 0), ("Size", 0), ("CastLike", 1)})
+_RANDOM: Final = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"}
+)
 _SAME_SHAPE: Final = frozenset(
     [
         "BatchNormalization",
@@ -83,12 +87,13 @@ class Facts:
         self.model = model
         self.permissions = permissions or Permissions()
         self._shapes = ShapeTable(model)
-        self._computed: dict[ir.Node, list[Constant] | None] = {}
+        self._computed: dict[ir.Node, list[Constant] | Refusal | None] = {}
         self._position: dict[ir.Node, int] = {}
         self._end: dict[ir.Node, int] = {}
         self._sizes: dict[ir.Node, dict[int, tuple[int | None, ...]]] = {}
         self._constant_inputs: dict[ir.Node, frozenset[int]] = {}
         self._owner: dict[ir.Graph, ir.Node] = {}
+        self._fixed: dict[ir.Value, bool] = {}
         self._quantizes: bool | None = None
         self._number(model.graph, 0)
 
@@ -291,6 +296,37 @@ class Facts:
             )
         return constant_of(value.const_value)
 
+    def is_fixed(self, value: ir.Value | None) -> bool:
+        """Return whether a value hangs on initializers only, whatever operators compute it.
+
+        It is then the same at every run, even where its elements are not known here.
+        """
+        if value is None:
+            return False
+        stack = [value]
+        while stack:
+            current = stack[-1]
+            node = current.producer()
+            if current in self._fixed or self._is_free(current, node):
+                self._fixed.setdefault(stack.pop(), False)
+                continue
+            sources = [] if node is None else [v for v in node.inputs if v is not None]
+            waiting = [source for source in sources if source not in self._fixed]
+            if waiting:
+                stack.extend(waiting)
+            else:
+                self._fixed[stack.pop()] = all(self._fixed[source] for source in sources)
+        return self._fixed[value]
+
+    def _is_free(self, value: ir.Value, node: ir.Node | None) -> bool:
+        """Return whether a value may be another one at another run, as far as is known."""
+        if node is None:
+            return value.const_value is None or self.is_overridable(value)
+        if not node.inputs:
+            return node.op_type != "Constant"
+        known = self.is_standard(node) and node.op_type not in _RANDOM
+        return not known or next(subgraphs_of(node), None) is not None
+
     def is_overridable(self, value: ir.Value) -> bool:
         """Return whether callers may replace this initializer (IR version 4 and later)."""
         return (
@@ -304,12 +340,14 @@ class Facts:
         if node is not None:
             results = self._compute(node)
             place = value.index() or 0
+            if isinstance(results, Refusal):
+                return results
             if results is not None and place < len(results):
                 return results[place]
         why = f"{value.name!r} is computed at run time"
         return Refusal(Code.DYNAMIC_CONSTANT, value.name or "", why)
 
-    def _compute(self, last: ir.Node) -> list[Constant] | None:
+    def _compute(self, last: ir.Node) -> list[Constant] | Refusal | None:
         """Evaluate a node and the constant nodes it hangs on, deepest first (no recursion)."""
         stack = [last]
         while stack:
@@ -327,7 +365,7 @@ class Facts:
                 stack.extend(waiting)
             else:
                 results = self._evaluate(node)
-                if results is not None:
+                if isinstance(results, list):
                     pairs = zip(results, node.outputs, strict=False)
                     results = [named(result, value.name) for result, value in pairs]
                 self._computed[node] = results
@@ -342,7 +380,7 @@ class Facts:
             inputs = ()
         return [value for value in inputs if value is not None]
 
-    def _evaluate(self, node: ir.Node) -> list[Constant] | None:
+    def _evaluate(self, node: ir.Node) -> list[Constant] | Refusal | None:
         if not self.is_standard(node):
             return None
         if node.op_type == "Constant":
@@ -356,12 +394,21 @@ class Facts:
         for value in self._needed(node) if node.op_type == "CastLike" else node.inputs:
             entry = None if value is None else self.constant(value)
             if isinstance(entry, Refusal):
-                return None
+                return entry if entry.code is Code.UNDECIDED_CONSTANT else None
             inputs.append(entry)
+        return self._evaluate_on(node, inputs)
+
+    def _evaluate_on(
+        self, node: ir.Node, inputs: list[Constant | None]
+    ) -> list[Constant] | Refusal | None:
         target = self._cast_target(node)
         if node.op_type in ("Cast", "CastLike") and target is None:
             return None
-        return evaluate(node, inputs, self.opset(), target)
+        try:
+            return evaluate(node, inputs, self.opset(), target)
+        except UndecidedError as error:
+            where = node.name or node.outputs[0].name or node.op_type
+            return Refusal(Code.UNDECIDED_CONSTANT, where, str(error))
 
     def _cast_target(self, node: ir.Node) -> ir.DataType | None:
         if node.op_type == "Cast":

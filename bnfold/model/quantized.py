@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from bnfold.expression import Expression, Stored
 from bnfold.model.attributes import int_attr
 from bnfold.model.constants import FLOATS, Constant
+from bnfold.model.native import UndecidedError
+
+Array = NDArray[Any]
 
 EXACT: Final = "bnfold.exact"
 """Where a node remembers the constant that its integers were rounded from."""
@@ -94,10 +98,23 @@ def dequantized(
     return Constant(expression, dtype)
 
 
-def quantized(
+def dequantize(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
+    """Return ``(integers − zero) · scale`` in float64, of inputs that fit."""
+    integers, scale, zero = (*inputs, None)[:3]
+    assert integers is not None
+    assert scale is not None
+    rank = integers.ndim
+    axis = None if scale.size == 1 or rank == 0 else int_attr(node, "axis", 1) % rank
+    wide = integers.astype(np.float64)
+    if zero is not None:
+        wide = wide - laid(zero.astype(np.float64), axis if zero.size > 1 else None, rank)
+    return [wide * laid(scale, axis, rank)]
+
+
+def quantized_type(
     node: ir.Node, value: Constant, scale: Constant, zero: Constant | None
-) -> Constant | None:
-    """Return ``saturate(round(value / scale) + zero)``, ties to even, computed in float32.
+) -> ir.DataType | None:
+    """Return what type a QuantizeLinear gives that `quantize` can compute.
 
     None for blocks, and for types where the precision of the division is not laid down.
     """
@@ -106,16 +123,26 @@ def quantized(
     )
     if dtype not in INTEGERS or not fits(node, value.shape, scale):
         return None
-    if not value.dtype == scale.dtype == ir.DataType.FLOAT:
-        return None
-    rank = len(value.shape)
-    axis = scale_axis(node, scale, rank)
-    steps = laid(scale.wide(), axis, rank).astype(np.float32)
-    with np.errstate(all="ignore"):
-        whole = np.rint(value.wide().astype(np.float32) / steps).astype(np.float64)
-    if zero is not None:
-        offset = zero.stored().astype(np.float64)
-        whole = whole + laid(offset, axis if offset.size > 1 else None, rank)
+    return dtype if value.dtype == scale.dtype == ir.DataType.FLOAT else None
+
+
+def quantize(node: ir.Node, dtype: ir.DataType, inputs: Sequence[Array | None]) -> list[Array]:
+    """Return ``saturate(round(value / scale) + zero)``, ties to even, divided in float32.
+
+    Raises:
+        UndecidedError: If a quotient is not finite.
+    """
+    value, scale, zero = (*inputs, None)[:3]
+    assert value is not None
+    assert scale is not None
+    rank = value.ndim
+    axis = None if scale.size == 1 or rank == 0 else int_attr(node, "axis", 1) % rank
+    # IEEE division: float64 rounded once is what float32 gives
+    whole = np.rint((value / laid(scale, axis, rank)).astype(np.float32)).astype(np.float64)
     if not np.isfinite(whole).all():
-        return None
-    return Constant(Expression.of(np.clip(whole, *limits(dtype)).astype(dtype.numpy())), dtype)
+        message = "what runtimes make of an infinite quotient in integers is not laid down"
+        raise UndecidedError(message)
+    if zero is not None:
+        offset = zero.astype(np.float64)
+        whole = whole + laid(offset, axis if offset.size > 1 else None, rank)
+    return [np.clip(whole, *limits(dtype)).astype(dtype.numpy())]

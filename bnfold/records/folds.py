@@ -19,6 +19,7 @@ class Code(StrEnum):
     NOT_AFFINE = "not-affine"
     BATCH_STATISTICS = "batch-statistics"
     DYNAMIC_CONSTANT = "dynamic-constant"
+    UNDECIDED_CONSTANT = "undecided-constant"
     OVERRIDABLE = "overridable"
     SEVERAL_AXES = "several-axes"
     CHANGES_SHAPE = "changes-shape"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import onnx_ir as ir
 
@@ -205,7 +206,17 @@ def wrong_axis(node: ir.Node, affine: Affine, why: str) -> Refusal:
     return Refusal(Code.WRONG_AXIS, name_of(node), f"the map has {entries}; {why}")
 
 
+_OWN_REASON: Final = frozenset({Code.OVERRIDABLE, Code.UNDECIDED_CONSTANT})
+
+
 def dynamic_weight(node: ir.Node, refusal: Refusal) -> Refusal:
     """Refuse because a weight cannot be rewritten: it is no dependable constant."""
-    code = Code.OVERRIDABLE if refusal.code is Code.OVERRIDABLE else Code.DYNAMIC_WEIGHT
+    code = refusal.code if refusal.code in _OWN_REASON else Code.DYNAMIC_WEIGHT
     return Refusal(code, name_of(node), refusal.why, refusal.remedy)
+
+
+def computed(node: ir.Node, refusal: Refusal, why: str) -> Refusal:
+    """Refuse because what must be constant is computed, or may differ between runtimes."""
+    if refusal.code is Code.UNDECIDED_CONSTANT:
+        return Refusal(refusal.code, name_of(node), refusal.why)
+    return Refusal(Code.DYNAMIC_CONSTANT, name_of(node), why)

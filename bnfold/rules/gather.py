@@ -13,7 +13,16 @@ from bnfold.model.attributes import int_attr, ints_attr
 from bnfold.model.constants import FLOATS
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Maps, Rule, SetConstant, Taken, name_of, together, wrong_axis
+from bnfold.rules.base import (
+    Maps,
+    Rule,
+    SetConstant,
+    Taken,
+    computed,
+    name_of,
+    together,
+    wrong_axis,
+)
 from bnfold.rules.passing import (
     Indices,
     channels_of,
@@ -113,7 +122,7 @@ class _Place:
         constant = facts.constant(node.inputs[1])
         if isinstance(constant, Refusal):
             why = "the map runs along the axis that it gathers by computed indices"
-            return Refusal(Code.DYNAMIC_CONSTANT, name_of(node), why)
+            return computed(node, constant, why)
         return constant.stored().astype(np.intp).reshape(-1)
 
 
@@ -216,5 +225,5 @@ def _integers(node: ir.Node, index: int, name: str, facts: Facts) -> tuple[int, 
         return ()
     constant = facts.constant(node.inputs[index])
     if isinstance(constant, Refusal):
-        return Refusal(Code.DYNAMIC_CONSTANT, name_of(node), f"its {name} are computed")
+        return computed(node, constant, f"its {name} are computed")
     return tuple(int(entry) for entry in constant.stored().reshape(-1))

@@ -219,13 +219,14 @@ def _operands(node: ir.Node, facts: Facts) -> tuple[int, Constant] | Refusal:
     constants = [entry for entry in found if not isinstance(entry, Refusal)]
     if len(constants) != 1:
         why = "both operands are constants" if constants else "neither operand is a constant"
-        overridable = (
+        telling = (
             entry
             for entry in found
-            if isinstance(entry, Refusal) and entry.code is Code.OVERRIDABLE
+            if isinstance(entry, Refusal)
+            and entry.code in (Code.OVERRIDABLE, Code.UNDECIDED_CONSTANT)
         )
         fallback = Refusal(Code.NOT_AFFINE, name_of(node), why)
-        held = next(overridable, None)
+        held = next(telling, None)
         return fallback if held is None else _about(node, held)
     if not constants[0].is_float:
         return _not_float(node)

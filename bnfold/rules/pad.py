@@ -21,6 +21,7 @@ from bnfold.rules.base import (
     SetAttribute,
     SetConstant,
     Taken,
+    computed,
     name_of,
     wrong_axis,
 )
@@ -166,7 +167,7 @@ def _padding(node: ir.Node, facts: Facts) -> _Padding | Refusal:
         return _Padding(mode, _by_axis(pads, range(len(pads) // 2)), value)
     pads_input = facts.constant(node.inputs[1])
     if isinstance(pads_input, Refusal):
-        return Refusal(Code.DYNAMIC_CONSTANT, name_of(node), "its pads are computed")
+        return computed(node, pads_input, "its pads are computed")
     pads = tuple(int(entry) for entry in pads_input.stored().reshape(-1))
     constant = _value(node, facts)
     axes = _axes(node, len(pads) // 2, facts)
@@ -190,8 +191,10 @@ def _value(node: ir.Node, facts: Facts) -> float | Refusal:
         return 0.0
     constant = facts.constant(node.inputs[_VALUE])
     if isinstance(constant, Refusal):
-        code = Code.OVERRIDABLE if constant.code is Code.OVERRIDABLE else Code.DYNAMIC_CONSTANT
-        return Refusal(code, name_of(node), "the value that it pads is computed")
+        why = "the value that it pads is computed"
+        if constant.code is Code.OVERRIDABLE:
+            return Refusal(constant.code, name_of(node), why)
+        return computed(node, constant, why)
     return float(constant.stored().reshape(-1)[0])
 
 

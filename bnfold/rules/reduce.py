@@ -13,7 +13,7 @@ from bnfold.affine import Affine
 from bnfold.model.attributes import int_attr, ints_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Maps, Rule, SetOperator, Taken, name_of, wrong_axis
+from bnfold.rules.base import Maps, Rule, SetOperator, Taken, computed, name_of, wrong_axis
 from bnfold.rules.passing import channels_of, refuse_negative, turns_around, unknown_shape
 from bnfold.rules.weights import only_map
 
@@ -145,5 +145,5 @@ def _named_axes(node: ir.Node, facts: Facts) -> tuple[int, ...] | Refusal:
         return ()
     constant = facts.constant(node.inputs[1])
     if isinstance(constant, Refusal):
-        return Refusal(Code.DYNAMIC_CONSTANT, name_of(node), "its axes are computed")
+        return computed(node, constant, "its axes are computed")
     return tuple(int(axis) for axis in constant.stored().reshape(-1))

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.evidence.proof.contents import stored_values
-from bnfold.evidence.proof.rounding import nudged, rounded
-from bnfold.evidence.reference import Evaluator, widen
+from bnfold.evidence.proof.rounding import nudged
+from bnfold.evidence.reference import Evaluator
 from bnfold.evidence.reference.arrays import read_tensor
-from bnfold.model.attributes import int_attr
+from bnfold.evidence.reference.typed import Known
 from bnfold.model.graphs import graphs_of, subgraphs_of
 
 Array = NDArray[Any]
@@ -132,7 +132,7 @@ class Side:
             if segment is None or segment.inputs:
                 message = f"{value.name!r} is no constant"
                 raise CannotEvaluateError(message)
-            found = self.evaluate(segment, {}, casts_round=True)
+            found = self.evaluate(segment, {})
         if found.size <= _KEPT:
             self._kept[value] = found
         return found
@@ -215,7 +215,6 @@ class Side:
         segment: Segment,
         feeds: Mapping[str, Array],
         *,
-        casts_round: bool = False,
         known: Mapping[ir.Value, Array] | None = None,
     ) -> Array:
         """Return the result of a segment.
@@ -223,7 +222,6 @@ class Side:
         Args:
             segment: The nodes.
             feeds: Its inputs by name.
-            casts_round: Whether a Cast between floats rounds, as it does for constants.
             known: Results that are taken as given; their nodes are not evaluated.
 
         Raises:
@@ -240,8 +238,6 @@ class Side:
                 if (held := self._given(value, scope, feeds)) is not None
             }
             results = self._run(node, given, captured)
-            if casts_round and node.op_type == "Cast":
-                results = [_cast(node, one) for one in results]
             pairs = zip(node.outputs, results, strict=False)
             scope.update({value: result for value, result in pairs if result is not None})
         if segment.result in scope:
@@ -286,18 +282,31 @@ class _Weighted(Evaluator):
     def __init__(self, side: Side) -> None:
         super().__init__(side.model)
         self._side = side
+        self._typed: dict[ir.Value, Known | None] = {}
 
     def stored(self, value: ir.Value) -> Array:
         """Return a weight as the side has it."""
         found = self._side.stored(value)
         return super().stored(value) if found is None else found
 
+    def known_outside(self, value: ir.Value) -> Known | None:
+        """Return what the model's own types make of a constant of the main graph."""
+        side = self._side
+        if value.producer() is None or not side.is_constant(value):
+            return super().known_outside(value) if side.is_constant(value) else None
+        if value not in self._typed:
+            side.constant(value)
+        return self._typed.get(value)
 
-def _cast(node: ir.Node, result: Array | None) -> Array | None:
-    if result is None or result.dtype != np.float64:
-        return result
-    target = ir.DataType(int_attr(node, "to", int(ir.DataType.DOUBLE)))
-    return widen(rounded(result, target.numpy())) if target.is_floating_point() else result
+    def run_node(
+        self, node: ir.Node, inputs: Sequence[Any], captured: Mapping[ir.Value, Any]
+    ) -> Sequence[Any]:
+        """Return the outputs of one node; what is known of constants is kept."""
+        outcome = self.run_known(node, inputs, captured)
+        for value, known in zip(node.outputs, outcome.known, strict=False):
+            if self._side.is_constant(value):
+                self._typed[value] = known
+        return outcome.results
 
 
 class NudgedSide(Side):

@@ -21,7 +21,7 @@ from bnfold.evidence.reference.call import name_of
 if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
 
-_RANDOM: Final = frozenset(
+RANDOM: Final = frozenset(
     {
         "Bernoulli",
         "Multinomial",
@@ -60,7 +60,7 @@ def run_by_onnx(node: ir.Node, inputs: Sequence[Any], opset: int) -> list[Any]:
 def _why_not(node: ir.Node) -> str:
     if node.domain not in ("", "ai.onnx"):
         return "there is no kernel"
-    if node.op_type in _RANDOM:
+    if node.op_type in RANDOM:
         return "its results are random"
     return "onnx.reference computes it in float32" if node.op_type in _NARROW else ""
 

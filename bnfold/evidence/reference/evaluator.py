@@ -1,16 +1,18 @@
 """Evaluate a model in float64.
 
-Casts between float types keep the value, so two models that differ only in how they round
-their activations evaluate to the same numbers here.
+Casts of activations between float types keep the value, so two models that differ only in how
+they round their activations evaluate to the same numbers here. What depends on constants only
+is known in the model's own types too, for operators that make a step of a last bit (`typed`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.errors import UsageError
@@ -26,6 +28,10 @@ from bnfold.evidence.reference.control import run_control
 from bnfold.evidence.reference.nodes import evaluate_node
 from bnfold.evidence.reference.references import bound
 from bnfold.evidence.reference.schedule import Schedule, schedule
+from bnfold.evidence.reference.smooth import is_float
+from bnfold.evidence.reference.tracking import Outcome, evaluate_known, exactly
+from bnfold.evidence.reference.typed import Known
+from bnfold.evidence.reference.typed import known as typed_value
 from bnfold.model.graphs import subgraphs_of
 from bnfold.model.values import values_in
 
@@ -42,6 +48,11 @@ class _Scope:
     opsets: Mapping[str, int]
     given: Mapping[str, ir.Attr]
     schedules: dict[ir.Graph, Schedule]
+    known: dict[ir.Value, Known | None] = field(default_factory=dict)
+
+
+_Passed: TypeAlias = dict[int, tuple[Any, Known]]
+"""What is known of arrays that graphs hand to each other, by identity."""
 
 
 class Evaluator:
@@ -88,7 +99,8 @@ class Evaluator:
         graph = self._model.graph
         targets = {str(value.name): value for value in graph.outputs}
         targets |= self._named(wanted)
-        scope = _Scope(self._fed(feeds), _opsets(self._model.opset_imports), {}, {})
+        fed = self._fed(feeds)
+        scope = _Scope(fed, _opsets(self._model.opset_imports), {}, {}, dict.fromkeys(fed))
         scope.schedules[graph] = schedule(graph, set(targets.values()))
         self._run_nodes(graph, scope, on_node)
         return {name: self._value(value, scope) for name, value in targets.items()}
@@ -116,11 +128,13 @@ class Evaluator:
             scope.schedules[graph] = schedule(graph, kept)
         for node, dying in scope.schedules[graph]:
             inputs = [None if v is None else self._value(v, scope) for v in node.inputs]
-            results = self._results(node, inputs, scope)
-            for value, result in zip(node.outputs, results, strict=False):
-                scope.values[value] = result
+            outcome = self._evaluate(node, inputs, scope)
+            entries = zip(node.outputs, outcome.results, outcome.known, strict=False)
+            for value, result, known in entries:
+                scope.values[value], scope.known[value] = result, known
             for value in dying:
                 scope.values.pop(value, None)
+                scope.known.pop(value, None)
             if on_node is not None:
                 on_node(node)
 
@@ -142,8 +156,27 @@ class Evaluator:
         Raises:
             NoKernelError: If an operator has no kernel and there is no fallback for it.
         """
+        return self.run_known(node, inputs, captured).results
+
+    def run_known(
+        self, node: ir.Node, inputs: Sequence[Any], captured: Mapping[ir.Value, Any]
+    ) -> Outcome:
+        """Return the outputs of one node, as `run_node` does, with what is known of them."""
         scope = _Scope(dict(captured), _opsets(self._model.opset_imports), {}, {})
-        return self._results(node, inputs, scope)
+        return self._evaluate(node, inputs, scope)
+
+    def known_outside(self, value: ir.Value) -> Known | None:
+        """Return what is known of a value that nothing here has computed: of a weight."""
+        tensor = value.const_value
+        if tensor is None or value.producer() is not None:
+            return None
+        dtype = tensor.dtype if is_float(tensor.dtype) else None
+        return typed_value(dtype, partial(self.stored, value))
+
+    def _known(self, value: ir.Value | None, scope: _Scope) -> Known | None:
+        if value is None:
+            return None
+        return scope.known[value] if value in scope.known else self.known_outside(value)
 
     def stored(self, value: ir.Value) -> Array:
         """Return a weight, of whatever graph, in float64.
@@ -158,15 +191,24 @@ class Evaluator:
             raise UsageError("a value is computed by no node", where=f"value {value.name!r}")
         return read_tensor(value.const_value)
 
-    def _results(self, node: ir.Node, inputs: Sequence[Any], scope: _Scope) -> Sequence[Any]:
+    def _evaluate(self, node: ir.Node, inputs: Sequence[Any], scope: _Scope) -> Outcome:
         function = self._model.functions.get(node.op_identifier())
+        given = [self._known(value, scope) for value in node.inputs]
         node = bound(node, scope.given)
         opset = scope.opsets.get(_domain(node.domain), 1)
+        passed: _Passed = {
+            id(x): (x, k) for x, k in zip(inputs, given, strict=False) if k is not None
+        }
         if function is not None:
-            return self._call(function, node, inputs, scope.schedules)
-        if next(subgraphs_of(node), None) is not None:
-            run = partial(self._run_subgraph, scope)
-            return run_control(Call(node, inputs, opset), run)
+            results = self._call(function, node, inputs, scope.schedules, passed)
+        elif next(subgraphs_of(node), None) is not None:
+            run = partial(self._run_subgraph, scope, passed)
+            results = run_control(Call(node, inputs, opset), run)
+        else:
+            return evaluate_known(node, inputs, given, partial(self._operator, node, opset))
+        return Outcome(results, [_passed_on(one, passed) for one in results])
+
+    def _operator(self, node: ir.Node, opset: int, inputs: Sequence[Any]) -> Sequence[Any]:
         try:
             return evaluate_node(node, inputs, opset)
         except NoKernelError:
@@ -176,11 +218,25 @@ class Evaluator:
         return [widen_result(value) for value in self._fallback(node, inputs, opset)]
 
     def _run_subgraph(
-        self, scope: _Scope, graph: ir.Graph, inputs: Sequence[Any]
+        self, scope: _Scope, passed: _Passed, graph: ir.Graph, inputs: Sequence[Any]
     ) -> list[Any]:
         scope.values.update(zip(graph.inputs, inputs, strict=True))
+        scope.known.update(
+            (v, _passed_on(x, passed)) for v, x in zip(graph.inputs, inputs, strict=True)
+        )
         self._run_nodes(graph, scope, None)
-        return [self._value(value, scope) for value in graph.outputs]
+        return self._handed_over(graph.outputs, scope, passed)
+
+    def _handed_over(
+        self, values: Sequence[ir.Value], scope: _Scope, passed: _Passed
+    ) -> list[Any]:
+        """Return the results of a graph, and take note of what is known of them."""
+        results = [self._value(value, scope) for value in values]
+        for value, result in zip(values, results, strict=True):
+            known = self._known(value, scope)
+            if known is not None:
+                passed[id(result)] = (result, known)
+        return results
 
     def _call(
         self,
@@ -188,14 +244,25 @@ class Evaluator:
         node: ir.Node,
         inputs: Sequence[Any],
         schedules: dict[ir.Graph, Schedule],
+        passed: _Passed,
     ) -> list[Any]:
         given = {name: a for name, a in function.attributes.items() if a.value is not None}
         given |= node.attributes
         values = dict(zip(function.inputs, inputs, strict=False))
         values |= dict.fromkeys(function.inputs[len(inputs) :])
         scope = _Scope(values, _opsets(function.opset_imports), given, schedules)
+        scope.known.update((value, _passed_on(x, passed)) for value, x in values.items())
         self._run_nodes(function.graph, scope, None)
-        return [self._value(value, scope) for value in function.outputs]
+        return self._handed_over(function.outputs, scope, passed)
+
+
+def _passed_on(array: Any, passed: _Passed) -> Known | None:
+    """Return what is known of an array that comes from another graph."""
+    found = passed.get(id(array))
+    if found is not None:
+        return found[1]
+    counts = isinstance(array, np.ndarray) and array.dtype.kind in "iub" and not array.ndim
+    return exactly(array) if counts else None
 
 
 def _opsets(imports: Mapping[str, int]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from bnfold.evidence.reference.kernels.conv import convolve
 from bnfold.evidence.reference.kernels.windows import windows_of
 
 
-def _laid_out(call: Call, parameter: Array) -> Array:
+def laid_out(call: Call, parameter: Array) -> Array:
     """A scale or zero point, laid along the axis or the blocks that it belongs to."""
     x, axis = call.x[0], call.integer("axis", 1)
     if parameter.size == 1 and parameter.ndim < 2:
@@ -30,18 +30,18 @@ def _laid_out(call: Call, parameter: Array) -> Array:
 
 def _dequantize(call: Call) -> Array:
     """(x − zero point) · scale, per tensor, along ``axis`` or by blocks."""
-    scale, zero = _laid_out(call, call.x[1]), call.maybe(2)
+    scale, zero = laid_out(call, call.x[1]), call.maybe(2)
     wide = call.x[0].astype(np.float64)
     if zero is not None:
-        wide = wide - _laid_out(call, zero.astype(np.float64))
+        wide = wide - laid_out(call, zero.astype(np.float64))
     return np.asarray(wide * scale)
 
 
 def _quantize(call: Call) -> Array:
     """Saturate(round to even(x / scale) + zero point)."""
     zero = call.maybe(2)
-    steps = call.x[0] / _laid_out(call, call.x[1])
-    offset = 0.0 if zero is None else _laid_out(call, zero.astype(np.float64))
+    steps = call.x[0] / laid_out(call, call.x[1])
+    offset = 0.0 if zero is None else laid_out(call, zero.astype(np.float64))
     kind = _stored_type(call, zero)
     if kind.is_floating_point():
         return converted(steps + offset, kind, saturate=bool(call.integer("saturate", 1)))
