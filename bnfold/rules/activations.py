@@ -19,7 +19,7 @@ from bnfold.rules.base import (
     unknown_operator,
     wrong_axis,
 )
-from bnfold.rules.passing import unknown_shape
+from bnfold.rules.passing import refuse_vast, unknown_shape
 
 _ONE_AXIS_SINCE: Final = 13
 _ALPHA: Final = 0.2
@@ -58,6 +58,9 @@ class Softmax(Rule):
         affine = maps[0]
         if affine.has_scale:
             return unknown_operator(node)
+        vast = refuse_vast(node, affine)
+        if vast is not None:
+            return vast
         if affine.axis is None:
             return Taken()
         rank = None if node.inputs[0] is None else facts.rank(node.inputs[0])

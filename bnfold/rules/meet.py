@@ -17,6 +17,7 @@ from bnfold.rules.passing import (
     mapped_constant,
     maps_differ,
     onward,
+    refuse_vast,
     unknown_shape,
 )
 
@@ -36,6 +37,9 @@ def sum_after(node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:
     scales = {index: part.scale_only() for index, part in both.items()}
     if not affine.has_shift:
         return give(node, scales, facts)
+    vast = refuse_vast(node, affine)
+    if vast is not None:
+        return vast
     if node.op_type == "Add" and node.inputs[0] is node.inputs[1]:
         half = Affine.per_channel(both[0].axis, affine.scale, affine.shift / 2.0)
         return give(node, dict.fromkeys(both, half), facts)
@@ -65,6 +69,9 @@ def sum_before(node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         return maps_differ(node, "its operands are not scaled alike")
     if not first.composes_with(second):
         return maps_differ(node, "its operands have maps along different axes")
+    vast = refuse_vast(node, first) or refuse_vast(node, second)
+    if vast is not None:
+        return vast
     shift = first.shift + sign * second.shift
     axis = second.axis if first.axis is None else first.axis
     return onward({0: Affine.per_channel(axis, first.scale, shift)})

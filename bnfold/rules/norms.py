@@ -19,6 +19,7 @@ from bnfold.model.attributes import float_attr, int_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Edit, Maps, Rule, SetAttribute, Taken, name_of, wrong_axis
+from bnfold.rules.passing import refuse_vast
 from bnfold.rules.weights import Weight, bias_edit, has_input, only_map, read_weight
 
 SCALE: Final = 1
@@ -72,7 +73,7 @@ class Normalization(Rule):
             return affine
         if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
             return _refuse_statistics(node)
-        blocked = self.refuse_mixed(node, affine, facts)
+        blocked = self.refuse_mixed(node, affine, facts) or refuse_vast(node, affine)
         if blocked is not None:
             return blocked
         if not affine.has_scale:

@@ -17,6 +17,9 @@ from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, SetConstant, Taken, dynamic_weight, name_of, wrong_axis
 
 Indices = NDArray[np.intp]
+_VAST: Final = 2.0**10
+"""Shifts of normalisations lie below; penalties of masks, from −10000 on, lie above."""
+
 _MAY_GROW_TO: Final = 1 << 16
 """A constant may become this many elements, where the map broadcasts it."""
 
@@ -29,6 +32,24 @@ def refuse_negative(node: ir.Node, affine: Affine) -> Refusal | None:
     size = affine.scale.size
     why = f"{node.op_type} keeps no negative scale, {count} of {size} scales are negative"
     return Refusal(Code.NEGATIVE_SCALE, name_of(node), why)
+
+
+def refuse_vast(node: ir.Node, affine: Affine) -> Refusal | None:
+    """Refuse a shift that would leave what it cancels with, if it is vast.
+
+    ``(1 − mask) · −3.4e38`` is zero or a penalty, exactly; its shift alone is −3.4e38. Taken
+    away behind the sum with the scores (a Softmax does not see it), the penalty of what is
+    *not* masked stays: exact in real numbers, but every score is lost beside it in floating
+    point. The bound leaves float32 an absolute error of 2⁻¹⁴ beside such a shift.
+    """
+    largest = float(np.abs(affine.shift).max(initial=0.0))
+    if largest <= _VAST:
+        return None
+    why = (
+        f"a shift of {largest:.3g} may cancel with what stays: parted from it, the sum would"
+        " lose all smaller numbers to rounding"
+    )
+    return Refusal(Code.OUT_OF_RANGE, name_of(node), why)
 
 
 def turns_around(affine: Affine) -> bool:

@@ -11,7 +11,14 @@ from bnfold.model.facts import Facts
 from bnfold.records import Refusal
 from bnfold.rules.base import Edit, Maps, Rule, Taken, either, wrong_axis
 from bnfold.rules.meet import TAKE_SHIFTS, by_promise, give, on_operands, on_result
-from bnfold.rules.passing import all_equal, is_constant, mapped_constant, maps_differ, onward
+from bnfold.rules.passing import (
+    all_equal,
+    is_constant,
+    mapped_constant,
+    maps_differ,
+    onward,
+    refuse_vast,
+)
 
 
 class Sum(Rule):
@@ -29,6 +36,9 @@ class Sum(Rule):
         scales = {index: part.scale_only() for index, part in placed.items()}
         if not affine.has_shift:
             return give(node, scales, facts)
+        vast = refuse_vast(node, affine)
+        if vast is not None:
+            return vast
         ways = (
             {**scales, i: Affine.per_channel(placed[i].axis, affine.scale, shift)}
             for i in by_promise(node, placed, TAKE_SHIFTS, facts)
@@ -40,6 +50,9 @@ class Sum(Rule):
         placed = on_result(node, maps, facts)
         if isinstance(placed, Refusal):
             return placed
+        vast = next(filter(None, (refuse_vast(node, part) for part in placed.values())), None)
+        if vast is not None:
+            return vast
         first = next(iter(placed.values()))
         scale = first.scale_only()
         others = [index for index in range(len(node.inputs)) if index not in placed]

@@ -42,6 +42,39 @@ def dimensions(side: Side, inputs: Mapping[str, Array], deadline: float) -> dict
     return _floating({**dict(_seen(side, inputs, until)), **known})
 
 
+def discrete_values(side: Side, inputs: Mapping[str, Array]) -> Iterator[str]:
+    """Yield the floating values that hang on integers and booleans alone.
+
+    Such as a mask that was cast to float: 0 and 1, and penalties made of these. Drawn as any
+    numbers they would be what they never are, and hide whatever is added to them.
+
+    Args:
+        side: The model.
+        inputs: Arrays for its inputs.
+    """
+    found = {name for name, array in inputs.items() if array.dtype.kind in "biu"}
+    for node in side.position:
+        reads = [value for value in side.reads(node) if not side.is_constant(value)]
+        if (
+            reads
+            and node.op_type in _KEEP_DISCRETE
+            and all(value.name in found for value in reads)
+        ):
+            names = [value.name for value in node.outputs if value.name]
+            found.update(names)
+            yield from names
+
+
+# fmt: off
+_KEEP_DISCRETE: Final = frozenset({
+    "Cast", "CastLike", "Identity", "Neg", "Abs", "Not", "Add", "Sub", "Mul", "Div", "Min",
+    "Max", "Clip", "Sign", "Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+    "And", "Or", "Xor", "Mod", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose",
+    "Slice", "Concat", "Tile", "CumSum",
+})
+# fmt: on
+"""What few numbers go into, few come out of; an embedding (Gather) is none of these."""
+
 _Known = tuple[Dims, bool]
 """Dimensions, and whether the elements are floats."""
 

@@ -24,7 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.evidence.proof.comparer import Comparer, Pair
-from bnfold.evidence.proof.dimensions import dimensions
+from bnfold.evidence.proof.dimensions import dimensions, discrete_values
 from bnfold.evidence.proof.draws import BATCH, Style
 from bnfold.evidence.proof.extents import Sizes
 from bnfold.evidence.proof.impulses import probe
@@ -48,7 +48,7 @@ _DEEPER: Final = 3
 """So often a value inside of the graph is tried again from further back."""
 
 _ALIKE: Final = 1e-5
-"""Two fits of one map agree within this; noise of float16 is larger: real sizes decide there."""
+"""Two fits of one map agree within this; float16 noise is larger: real sizes decide there."""
 
 _LEAST_S: Final = 0.25
 _TIMES: Final = 3.0
@@ -110,6 +110,7 @@ class Lockstep:
     coverage: dict[tuple[ir.Node, ir.Value | str], Coverage] = field(default_factory=dict)
     _stops: set[str] = field(default_factory=set)
     _solid: set[str] = field(default_factory=set)
+    _discrete: frozenset[str] = frozenset()
 
     @property
     def original(self) -> Side:
@@ -152,12 +153,13 @@ class Lockstep:
         case = Case(Binding(batch=BATCH), InputStyle.NORMAL)
         self.comparer.inputs = draw_inputs(slots, case, self.comparer.seed)
         self.comparer.dims = dimensions(self.original, self.comparer.inputs, self.deadline)
+        self._discrete = frozenset(discrete_values(self.original, self.comparer.inputs))
         for slot in slots:
             self._relate(slot.name, SAME)
 
     def _relate(self, name: str, relation: Link | None) -> None:
         self.relations[name] = relation
-        dims = self.comparer.dims.get(name)
+        dims = None if name in self._discrete else self.comparer.dims.get(name)
         if dims is not None:
             self._stops.add(name)
         if dims is not None and all(isinstance(dim, int) for dim in dims):
