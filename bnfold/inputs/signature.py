@@ -2,21 +2,69 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import onnx_ir as ir
 
 Dim = int | str | None
 
 
+class Role(StrEnum):
+    """What the elements of an input mean to those that read them."""
+
+    NUMBERS = "numbers"
+    INDEX = "index"
+    POSITION = "position"
+    MASK = "mask"
+    LENGTH = "length"
+    COUNT = "count"
+    FLAG = "flag"
+    SIZES = "sizes"
+    ONES = "ones"
+    STEP = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What an input is for, as its readers tell, and what numbers make sense for that.
+
+    Attributes:
+        role: What its elements mean.
+        low: Smallest number that makes sense.
+        high: Largest one.
+        within: Dimensions, by symbol, that bound it too: an index is below each of them, a
+            length not above.
+        opened: For a mask, the number (0 or 1) that lets an element through.
+    """
+
+    role: Role = Role.NUMBERS
+    low: float = -math.inf
+    high: float = math.inf
+    within: tuple[str, ...] = ()
+    opened: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One input or output: its name, type, and dimensions (None: rank not declared)."""
+    """One input or output: its name, type, and dimensions (None: rank not declared).
+
+    Attributes:
+        name: Its name.
+        kind: Its type.
+        dims: Its dimensions: sizes, symbols, and sums of symbols as ``past + new``.
+        use: What it is for, where `with_hints` found out.
+        steps: For each dimension, a number that its size must be a multiple of; empty if
+            there is none.
+    """
 
     name: str
     kind: ir.TypeProtocol | None
     dims: tuple[Dim, ...] | None
+    use: Use = Use()
+    steps: tuple[int, ...] = ()
 
     @property
     def dtype(self) -> ir.DataType | None:

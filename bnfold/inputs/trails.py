@@ -1,0 +1,497 @@
+"""Where the elements of an input go: what they become on the way, and who reads them there.
+
+A trail knows what an element is at some place in the graph if it was 0, or 1, at the input.
+For as long as only scales and offsets lie between, that is a straight line and tells which
+numbers reach an index (`Trail.straight`). Behind comparisons and choices it still tells which
+of 0 and 1 opens a mask: ``(1 − mask)·−3.4e38`` is −3.4e38 at 0 and 0 at 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.inputs.demands import Site
+from bnfold.inputs.reading import Reading
+from bnfold.inputs.signature import Dim
+from bnfold.model.attributes import int_attr
+from bnfold.model.graphs import subgraphs_of
+
+_MOST_STOPS: Final = 4000
+"""A trail ends somewhere even where everything reads it."""
+
+_CLOSED: Final = -1e3
+"""What is added to a score to shut it out is lower than this: −1e4 and −65504 are usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """An element of an input at some value of the graph.
+
+    Attributes:
+        value: Where it is.
+        zero: What it is there if it was 0.
+        one: What it is there if it was 1.
+        straight: Whether it is a straight line through these two.
+    """
+
+    value: ir.Value
+    zero: float = 0.0
+    one: float = 1.0
+    straight: bool = True
+
+    @property
+    def slope(self) -> float:
+        """What one more at the input is here."""
+        return self.one - self.zero
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The element is an index: at least ``low``, and below every size of ``dims``."""
+
+    dims: tuple[Dim, ...]
+    trail: Trail
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """The element has a root or a logarithm taken: it must be above 0."""
+
+    trail: Trail
+
+
+@dataclass(frozen=True, slots=True)
+class Opens:
+    """The element opens something if it was this number (0 or 1) at the input."""
+
+    number: int
+    certain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Lasts:
+    """The element is a length along axes of these sizes."""
+
+    dims: tuple[Dim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The element is a number of things: small and above 0."""
+
+    dims: tuple[Dim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chooses:
+    """The element decides which branch is taken."""
+
+
+Sign: TypeAlias = Within | Above | Opens | Lasts | Counts | Chooses
+Step: TypeAlias = Trail | Sign
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A node that reads a trail by its operand ``index``."""
+
+    node: ir.Node
+    index: int
+    trail: Trail
+    reading: Reading
+
+    @property
+    def site(self) -> Site:
+        """The node with what is known of its operands."""
+        return Site(self.node, self.reading)
+
+    def operand(self, index: int) -> ir.Value | None:
+        """Return an operand; None where it is absent."""
+        return self.node.inputs[index] if index < len(self.node.inputs) else None
+
+    def dims(self, index: int) -> tuple[Dim, ...]:
+        """Return the dimensions of an operand; empty if they are unknown."""
+        return self.reading.dims(self.operand(index)) or ()
+
+    def ends(self, index: int) -> tuple[float, ...] | None:
+        """Return the smallest and the largest element of a constant; one if they are equal."""
+        found = self.reading.elements(self.operand(index))
+        if found is None or not found.size:
+            return None
+        return tuple(dict.fromkeys((float(found.min()), float(found.max()))))
+
+    def onward(self, zero: float, one: float, *, straight: bool = True) -> Iterator[Step]:
+        """The same element in the result, where it is another number now."""
+        if np.isnan(zero) or np.isnan(one) or zero == one:
+            return
+        if min(zero, one) <= _CLOSED and -1 <= max(zero, one) <= 1:
+            yield Opens(int(one > zero))
+        straight = straight and self.trail.straight
+        yield Trail(self.node.outputs[0], float(zero), float(one), straight)
+
+    def same(self) -> Iterator[Step]:
+        """The same element, unchanged, in every result."""
+        for value in self.node.outputs:
+            yield replace(self.trail, value=value)
+
+
+def signs_of(value: ir.Value, reading: Reading) -> Iterator[Sign]:
+    """Yield what readers tell of the elements of an input, however far away they are."""
+    waiting, seen = [Trail(value)], {Trail(value)}
+    while waiting and len(seen) < _MOST_STOPS:
+        trail = waiting.pop()
+        for step in _next_steps(trail, reading):
+            if not isinstance(step, Trail):
+                yield step
+            elif step not in seen:
+                seen.add(step)
+                waiting.append(step)
+
+
+def _next_steps(trail: Trail, reading: Reading) -> Iterator[Step]:
+    for node, index in trail.value.uses():
+        follow = _FOLLOW.get(node.op_type)
+        if follow is not None:
+            yield from follow(Place(node, index, trail, reading))
+    owner = reading.owner(trail.value)
+    if owner is not None:
+        yield from _handed_out(trail, owner)
+
+
+def _handed_out(trail: Trail, owner: ir.Node) -> Iterator[Step]:
+    """A result of a subgraph is one of its node; a Loop has its condition in front."""
+    skipped = 1 if owner.op_type == "Loop" else 0
+    for graph in subgraphs_of(owner):
+        for place, value in enumerate(graph.outputs):
+            if value is trail.value and 0 <= place - skipped < len(owner.outputs):
+                yield replace(trail, value=owner.outputs[place - skipped])
+
+
+def _keep(at: Place) -> Iterator[Step]:
+    if at.index == 0:
+        yield from at.same()
+
+
+def _keep_any(at: Place) -> Iterator[Step]:
+    yield from at.same()
+
+
+def _cast(at: Place) -> Iterator[Step]:
+    if at.index:
+        return
+    if int_attr(at.node, "to", 0) == ir.DataType.BOOL:
+        zero, one = float(at.trail.zero != 0), float(at.trail.one != 0)
+        yield from at.onward(zero, one, straight=False)
+    else:
+        yield from at.same()
+
+
+def _arithmetic(at: Place) -> Iterator[Step]:
+    ends = at.ends(1 - at.index)
+    if ends is None:
+        yield from _joined(at)
+        return
+    compute = _COMPUTE[at.node.op_type]
+    with np.errstate(all="ignore"):
+        for end in ends:
+            pairs = [(x, end) if at.index == 0 else (end, x) for x in _both(at.trail)]
+            zero, one = (compute(np.float64(a), np.float64(b)) for a, b in pairs)
+            straight = at.node.op_type != "Div" or at.index == 0
+            yield from at.onward(float(zero), float(one), straight=straight)
+
+
+def _both(trail: Trail) -> tuple[float, float]:
+    return trail.zero, trail.one
+
+
+def _joined(at: Place) -> Iterator[Step]:
+    """Met by computed numbers: what is huge shuts them out, 0 and 1 let them through."""
+    zero, one = _both(at.trail)
+    if at.node.op_type == "Sub" and at.index == 1:
+        yield from (step for step in at.onward(-zero, -one) if isinstance(step, Opens))
+    elif at.node.op_type == "Mul":
+        if {zero, one} == {0.0, 1.0}:
+            yield Opens(int(one), certain=False)
+        yield replace(at.trail, value=at.node.outputs[0], straight=False)
+
+
+def _negated(at: Place) -> Iterator[Step]:
+    yield from at.onward(-at.trail.zero, -at.trail.one)
+
+
+def _inverted(at: Place) -> Iterator[Step]:
+    yield from at.onward(1 - at.trail.zero, 1 - at.trail.one, straight=False)
+
+
+def _logic(at: Place) -> Iterator[Step]:
+    """Together with another condition, it still does what it did."""
+    yield replace(at.trail, value=at.node.outputs[0], straight=False)
+
+
+def _comparison(at: Place) -> Iterator[Step]:
+    other = at.operand(1 - at.index)
+    steps = _counted_up(other, at.reading)
+    if steps is not None:
+        yield Lasts(steps)
+        return
+    compare = _COMPARE[at.node.op_type]
+    for end in at.ends(1 - at.index) or ():
+        pairs = [(x, end) if at.index == 0 else (end, x) for x in _both(at.trail)]
+        zero, one = (float(compare(a, b)) for a, b in pairs)
+        yield from at.onward(zero, one, straight=False)
+
+
+def _counted_up(value: ir.Value | None, reading: Reading) -> tuple[Dim, ...] | None:
+    """Return the sizes of 0, 1, 2 …, which lengths are compared with; None for others."""
+    elements = reading.elements(value)
+    if elements is not None:
+        flat = elements.reshape(-1)
+        counted = flat.size > 1 and bool(np.all(np.diff(flat) == 1))
+        return (flat.size,) if counted else None
+    for _ in range(_MOST_STOPS):
+        node = None if value is None else value.producer()
+        if node is None or value is None:
+            return None
+        if node.op_type == "Range":
+            return _extent(node.inputs[1], reading)
+        if node.op_type not in _RESHAPES:
+            return None
+        value = node.inputs[0]
+    return None
+
+
+def _extent(value: ir.Value | None, reading: Reading) -> tuple[Dim, ...]:
+    """Return the size that a computed number is: an element of a Shape, or a constant."""
+    picked: int | None = None
+    for _ in range(_MOST_STOPS):
+        elements = reading.elements(value)
+        if elements is not None:
+            return (int(elements.reshape(-1)[0]),) if elements.size == 1 else ()
+        node = None if value is None else value.producer()
+        if node is None or not node.inputs:
+            return ()
+        if node.op_type == "Shape":
+            dims = reading.dims(node.inputs[0]) or ()
+            place = (picked or 0) + int_attr(node, "start", 0)
+            return dims[place : place + 1] if -len(dims) <= place < len(dims) else ()
+        if node.op_type in ("Gather", "Slice"):
+            index = reading.elements(node.inputs[1])
+            picked = None if index is None or index.size != 1 else int(index.reshape(-1)[0])
+        value = node.inputs[0]
+    return ()
+
+
+def _where(at: Place) -> Iterator[Step]:
+    """Chosen between two: the branch that is huge is the one that shuts out."""
+    if at.index:
+        yield replace(at.trail, value=at.node.outputs[0])
+        return
+    zero, one = (bool(number) for number in _both(at.trail))
+    if zero == one:
+        return
+    sides = [at.ends(1), at.ends(2)]
+    low = [min(side, default=0.0) if side is not None else 0.0 for side in sides]
+    at_one, at_zero = (low[0], low[1]) if one else (low[1], low[0])
+    huge = min(low) <= _CLOSED
+    if huge or None in sides:
+        yield Opens(int(at_one > at_zero) if huge else int(one), certain=huge)
+    else:
+        yield from at.onward(at_zero, at_one, straight=False)
+
+
+def _gather(at: Place) -> Iterator[Step]:
+    if at.index == 0:
+        yield from at.same()
+        return
+    dims = at.dims(0)
+    axis = int_attr(at.node, "axis", 0)
+    if at.index == 1 and -len(dims) <= axis < len(dims):
+        yield Within((dims[axis],), at.trail)
+
+
+def _gather_nd(at: Place) -> Iterator[Step]:
+    if at.index == 0:
+        yield from at.same()
+        return
+    dims, indices = at.dims(0), at.dims(1)
+    skipped = int_attr(at.node, "batch_dims", 0)
+    count = indices[-1] if indices else None
+    if at.index == 1 and isinstance(count, int):
+        yield Within(tuple(dims[skipped : skipped + count]), at.trail)
+
+
+def _one_hot(at: Place) -> Iterator[Step]:
+    if at.index == 0:
+        ends = at.ends(1)
+        yield Within((None if ends is None else int(ends[0]),), at.trail)
+    elif at.index == 1:
+        yield Counts()
+
+
+def _table(index: int, table: int, axis: int = 0) -> Callable[[Place], Iterator[Step]]:
+    """Return what says of one operand that it is an index into another."""
+
+    def follow(at: Place) -> Iterator[Step]:
+        dims = at.dims(table)
+        if at.index == index and dims:
+            yield Within((dims[axis],), at.trail)
+
+    return follow
+
+
+_EMBEDDED: Final = {0: 2, 1: 4, 8: 3}
+"""Operands of EmbedLayerNormalization that are indices, and their tables."""
+
+
+def _embedded(at: Place) -> Iterator[Step]:
+    dims = at.dims(_EMBEDDED.get(at.index, -1)) if at.index in _EMBEDDED else ()
+    if dims:
+        yield Within((dims[0],), at.trail)
+    elif at.index == 7:
+        yield Opens(1)
+
+
+def _rnn(at: Place) -> Iterator[Step]:
+    if at.index == 4 and at.dims(0):
+        yield Lasts((at.dims(0)[1 if int_attr(at.node, "layout", 0) else 0],))
+
+
+def _reversed(at: Place) -> Iterator[Step]:
+    axis, dims = int_attr(at.node, "time_axis", 0), at.dims(0)
+    if at.index == 1 and axis < len(dims):
+        yield Lasts((dims[axis],))
+    elif at.index == 0:
+        yield from at.same()
+
+
+def _slice(at: Place) -> Iterator[Step]:
+    if at.index == 0:
+        yield from at.same()
+    elif at.index == 2:
+        axes = at.reading.ints(at.node, 3, "axes", (0,)) or ()
+        dims = at.dims(0)
+        yield Lasts(tuple(dims[axis] for axis in axes if -len(dims) <= axis < len(dims)))
+
+
+def _top_k(at: Place) -> Iterator[Step]:
+    axis, dims = int_attr(at.node, "axis", -1), at.dims(0)
+    if at.index == 1:
+        yield Counts(dims[axis:][:1] if -len(dims) <= axis < len(dims) else ())
+
+
+def _counted(at: Place) -> Iterator[Step]:
+    if at.index >= 0:
+        yield Counts()
+
+
+def _shaped(at: Place) -> Iterator[Step]:
+    yield from at.same() if at.index == 0 else (Counts(),)
+
+
+def _branch(at: Place) -> Iterator[Step]:
+    if at.index == 0:
+        yield Chooses()
+
+
+def _loop(at: Place) -> Iterator[Step]:
+    """The first operand counts, the second goes on; the others are those of the body."""
+    if at.index == 0:
+        yield Counts()
+    elif at.index == 1:
+        yield Chooses()
+    else:
+        yield from _inside(at)
+
+
+def _inside(at: Place) -> Iterator[Step]:
+    for graph in subgraphs_of(at.node):
+        if at.index < len(graph.inputs):
+            yield replace(at.trail, value=graph.inputs[at.index])
+
+
+def _root(at: Place) -> Iterator[Step]:
+    if at.index == 0:
+        yield Above(at.trail)
+
+
+def _power(at: Place) -> Iterator[Step]:
+    ends = at.ends(1)
+    if at.index == 0 and ends is not None and any(end != int(end) for end in ends):
+        yield Above(at.trail)
+
+
+def _attention(*masks: int) -> Callable[[Place], Iterator[Step]]:
+    def follow(at: Place) -> Iterator[Step]:
+        if at.index in masks:
+            yield Opens(1)
+
+    return follow
+
+
+def _standard_attention(at: Place) -> Iterator[Step]:
+    """The mask is a bool or is added; the last operand says how many keys are real."""
+    if at.node.domain == "com.microsoft":
+        yield from _attention(3)(at)
+    elif at.index == 3:
+        yield Opens(1, certain=False)
+    elif at.index == 6:
+        dims = at.dims(1)
+        yield Lasts(dims[-2:-1])
+
+
+_RESHAPES: Final = ("Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Expand", "Identity")
+_KEEP: Final = (
+    *_RESHAPES[1:], "CastLike", "Transpose", "Tile", "Pad", "Split", "Compress", "Floor",
+    "Ceil", "Round", "Dropout", "Trilu", "ReduceMax", "ReduceMin", "Clip",
+)  # fmt: skip
+_COMPUTE: Final[dict[str, Callable[..., np.float64]]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+}
+_COMPARE: Final[dict[str, Callable[[float, float], bool]]] = {
+    "Equal": lambda a, b: a == b,
+    "Greater": lambda a, b: a > b,
+    "GreaterOrEqual": lambda a, b: a >= b,
+    "Less": lambda a, b: a < b,
+    "LessOrEqual": lambda a, b: a <= b,
+}
+
+_FOLLOW: Final[dict[str, Callable[[Place], Iterator[Step]]]] = {
+    **dict.fromkeys(_KEEP, _keep),
+    **dict.fromkeys(("Expand", "Tile", "Reshape"), _shaped),
+    **dict.fromkeys(("Concat", "Max", "Min"), _keep_any),
+    "Cast": _cast,
+    **dict.fromkeys(_COMPUTE, _arithmetic),
+    "Neg": _negated,
+    "Not": _inverted,
+    **dict.fromkeys(("And", "Or"), _logic),
+    **dict.fromkeys(_COMPARE, _comparison),
+    "Where": _where,
+    **dict.fromkeys(("Gather", "GatherElements"), _gather),
+    **dict.fromkeys(("ScatterElements", "Scatter"), _gather),
+    **dict.fromkeys(("GatherND", "ScatterND"), _gather_nd),
+    "OneHot": _one_hot,
+    "RoiAlign": _table(2, 0),
+    "EmbedLayerNormalization": _embedded,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _rnn),
+    "ReverseSequence": _reversed,
+    "Slice": _slice,
+    "TopK": _top_k,
+    **dict.fromkeys(("Range", "ConstantOfShape"), _counted),
+    "If": _branch,
+    "Loop": _loop,
+    "Scan": _inside,
+    **dict.fromkeys(("Log", "Sqrt"), _root),
+    "Pow": _power,
+    "Attention": _standard_attention,
+    "MultiHeadAttention": _attention(4),
+    "QAttention": _attention(5),
+}
+"""What each kind of operator does to a trail."""
