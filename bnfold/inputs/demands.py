@@ -166,15 +166,25 @@ def _skip_norm(at: Site) -> Found:
                 yield from at.axis(index, -1, dims[0])
 
 
-def _broadcast(at: Site) -> Found:
-    """Sizes that are neither 1 nor open are those of every operand that is not 1 there."""
-    every = [at.dims(index) for index in range(len(at.node.inputs))]
+def _elementwise(at: Site) -> Found:
+    yield from _broadcast(at, range(len(at.node.inputs)))
+
+
+def _broadcast(at: Site, operands: Sequence[int], first: int = 1) -> Found:
+    """Sizes that are neither 1 nor open are those of every operand that is not 1 there.
+
+    Args:
+        at: The node.
+        operands: Those that are broadcast.
+        first: The first axis that is, counted from the end.
+    """
+    every = [at.dims(index) for index in operands]
     longest = max((len(dims) for dims in every if dims is not None), default=0)
-    for back in range(1, longest + 1):
+    for back in range(first, longest + 1):
         there = [dims[-back] for dims in every if dims is not None and back <= len(dims)]
         known: list[Dim] = [dim for dim in there if isinstance(dim, int) and dim > 1]
         known = known or [dim for dim in there if isinstance(dim, str)]
-        for index in range(len(at.node.inputs)):
+        for index in operands:
             if known and at.size(index, -back) is None:
                 yield from at.axis(index, -back, known[0], weak=True)
 
@@ -190,8 +200,7 @@ def _matmul(at: Site) -> Found:
         yield from at.axis(left, -1, width)
         return
     yield from at.alike((left, -1), (right, -2 if len(other) > 1 else 0))
-    for back in range(3, max(len(one), len(other)) + 1):
-        yield from at.alike((left, -back), (right, -back))
+    yield from _broadcast(at, (left, right), first=3)
 
 
 def _gemm(at: Site) -> Found:
@@ -230,7 +239,9 @@ def _concat(at: Site) -> Found:
     known = [dims for dims in every if dims is not None]
     if not known:
         return
-    rank = len(known[0])
+    constants = (at.reading.is_constant(value) for value in at.node.inputs)
+    sure = [dims for dims, is_sure in zip(every, constants, strict=True) if is_sure and dims]
+    rank = len((sure or known)[0])
     skipped = int_attr(at.node, "axis", 1) % max(rank, 1)
     for index in range(len(at.node.inputs)):
         yield from at.rank(index, rank)
@@ -364,7 +375,7 @@ DEMANDS: Final[dict[str, Callable[[Site], Found]]] = {
     **dict.fromkeys(
         ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _skip_norm
     ),
-    **dict.fromkeys(_BROADCAST, _broadcast),
+    **dict.fromkeys(_BROADCAST, _elementwise),
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul", "FusedMatMul"), _matmul),
     **dict.fromkeys(("Gemm", "FusedGemm"), _gemm),
     "MatMulNBits": _matmul_n_bits,
