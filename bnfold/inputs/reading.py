@@ -9,6 +9,7 @@ node that it came from can be asked what the operand must be (`bnfold.inputs.pro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -47,19 +48,20 @@ def private_copy(model: ir.Model) -> ir.Model:
 
 
 class Reading:
-    """What is known of a graph whose inputs have these dimensions."""
+    """What is known of a graph whose inputs have these dimensions; found out when asked."""
 
     def __init__(self, copy: ir.Model, dims: Mapping[str, Sequence[Dim] | None]) -> None:
         for value in copy.graph.inputs:
             if value.name is not None and value.name in dims:
                 wanted = dims[value.name]
                 value.shape = None if wanted is None else ir.Shape(wanted)
+        self._model = copy
         self.graph = copy.graph
-        self._facts = Facts(copy)
-        self._owners: dict[ir.Graph, ir.Node] = {}
-        self.nodes = tuple(self._walk(copy.graph))
-        self._dynamic = self._depending()
-        self.origins = self._found_origins()
+
+    @cached_property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """Every node in topological order, what stands in its subgraphs in front of it."""
+        return tuple(_walk(self.graph))
 
     def dims(self, value: ir.Value | None) -> Dims | None:
         """Return the dimensions of a value: sizes and symbols."""
@@ -98,15 +100,16 @@ class Reading:
         handed = graph is not None and any(out is value for out in graph.outputs)
         return self._owners.get(graph) if handed and graph is not None else None
 
-    def _walk(self, graph: ir.Graph) -> Iterator[ir.Node]:
-        """Every node in topological order, what stands in its subgraphs in front of it."""
-        for node in graph:
-            for inner in subgraphs_of(node):
-                self._owners[inner] = node
-                yield from self._walk(inner)
-            yield node
+    @cached_property
+    def _facts(self) -> Facts:
+        return Facts(self._model)
 
-    def _depending(self) -> set[ir.Value]:
+    @cached_property
+    def _owners(self) -> dict[ir.Graph, ir.Node]:
+        return {graph: node for node in self.nodes for graph in subgraphs_of(node)}
+
+    @cached_property
+    def _dynamic(self) -> set[ir.Value]:
         """Everything that is computed from inputs, or in a subgraph that is chosen by them."""
         found = {value for value in self.graph.inputs if value.const_value is None}
         for graph in self._owners:
@@ -117,7 +120,8 @@ class Reading:
                 found.update(node.outputs)
         return found
 
-    def _found_origins(self) -> dict[str, tuple[ir.Value, int]]:
+    @cached_property
+    def origins(self) -> dict[str, tuple[ir.Value, int]]:
         """For every symbol that no input has, the first value and axis that have it."""
         seen = {dim for value in self.graph.inputs for dim in self.dims(value) or ()}
         found: dict[str, tuple[ir.Value, int]] = {}
@@ -127,3 +131,10 @@ class Reading:
                     if isinstance(dim, str) and dim not in seen:
                         found.setdefault(dim, (value, axis))
         return found
+
+
+def _walk(graph: ir.Graph) -> Iterator[ir.Node]:
+    for node in graph:
+        for inner in subgraphs_of(node):
+            yield from _walk(inner)
+        yield node

@@ -46,6 +46,8 @@ def solve(slots: Sequence[Slot], copy: ir.Model) -> Solution:
         slots: The inputs.
         copy: A private copy of the model; the dimensions of its inputs are written.
     """
+    if all(_is_fixed(slot) for slot in slots):
+        return Solution(tuple(slots), tuple(slots), {}, Reading(copy, {}))
     slots = _ranked(slots, copy)
     opened = tuple(replace(slot, dims=_all_named(slot)) for slot in slots)
     book = _Book({dim for slot in opened for dim in slot.dims or () if isinstance(dim, str)})
@@ -68,6 +70,12 @@ def solve(slots: Sequence[Slot], copy: ir.Model) -> Solution:
 def anonymous(slot: Slot, axis: int) -> str:
     """Return the symbol of a dimension that has none."""
     return f"{slot.name}[{axis}]"
+
+
+def _is_fixed(slot: Slot) -> bool:
+    return slot.dims is not None and all(
+        isinstance(dim, int) and dim >= 0 for dim in slot.dims
+    )
 
 
 def _all_named(slot: Slot) -> tuple[Dim, ...] | None:
