@@ -148,7 +148,7 @@ class _Bound:
         """Return the size of a dimension: a sum of symbols has the sum of their sizes."""
         if isinstance(dim, int) and dim > 0:
             return dim
-        if isinstance(dim, str) and "+" in dim and dim not in self._batches:
+        if isinstance(dim, str) and "+" in dim:
             return sum(map(self._part, dim.split("+")))
         is_batch = axis == 0 or dim in self._batches
         wanted = self._binding.batch if is_batch else self._binding.size

@@ -10,8 +10,7 @@ from typing import Final, TypeVar
 import onnx_ir as ir
 
 from bnfold.inputs.reading import Reading
-from bnfold.inputs.signature import Dim, Role, Slot, Use
-from bnfold.inputs.solving import words_of
+from bnfold.inputs.signature import Dim, Role, Slot, Use, words_of
 from bnfold.inputs.trails import (
     Above,
     Chooses,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import onnx_ir as ir
@@ -45,6 +45,30 @@ class Use:
     high: float = math.inf
     within: tuple[str, ...] = ()
     opened: int = 1
+
+    def sized(self, sizes: Mapping[str, int]) -> Use:
+        """Return the same where some of the dimensions that bound it have a size."""
+        below = 1 if self.role in (Role.INDEX, Role.POSITION) else 0
+        known = [sizes[word] - below for word in self.within if word in sizes]
+        left = tuple(word for word in self.within if word not in sizes)
+        return replace(self, high=min([self.high, *known]), within=left)
+
+
+def words_of(dim: Dim) -> list[str]:
+    """Return the symbols of a dimension: several where it is a sum of them."""
+    return [word.strip() for word in dim.split("+")] if isinstance(dim, str) else []
+
+
+def with_sizes(dim: Dim, sizes: Mapping[str, int]) -> Dim:
+    """Return a dimension in which some symbols have a size."""
+    if not isinstance(dim, str) or dim in sizes:
+        return sizes.get(dim, dim) if isinstance(dim, str) else dim
+    words = [str(sizes.get(word, word)) for word in words_of(dim)]
+    known = sum(int(word) for word in words if word.isdigit())
+    left = [word for word in words if not word.isdigit()]
+    if len(words) == 1 or not known:
+        return dim
+    return " + ".join([*left, str(known)]) if left else known
 
 
 @dataclass(frozen=True, slots=True)

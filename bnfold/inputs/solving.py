@@ -12,7 +12,7 @@ import onnx_ir as ir
 from bnfold.inputs.demands import Demand, Rank, demands_of
 from bnfold.inputs.producers import asked_of_operands
 from bnfold.inputs.reading import Reading
-from bnfold.inputs.signature import Dim, Slot
+from bnfold.inputs.signature import Dim, Slot, words_of
 
 _ROUNDS: Final = 6
 """A size that is found makes others computable; so often the graph is read again."""
@@ -95,11 +95,6 @@ def _spelled(slot: Slot, found: Slot, every: Sequence[Slot]) -> Slot:
         for axis, dim in enumerate(found.dims)
     )
     return replace(found, dims=dims)
-
-
-def words_of(dim: Dim) -> list[str]:
-    """Return the symbols of a dimension: several where it is a sum of them."""
-    return [word.strip() for word in dim.split("+")] if isinstance(dim, str) else []
 
 
 @dataclass(slots=True)

@@ -303,6 +303,11 @@ def test_a_mask_over_past_and_present_is_as_long_as_both():
     arrays = drawn(proto, 5)
     assert arrays["mask"].shape[1] == arrays["past"].shape[1] + arrays["x"].shape[1]
     run(proto, arrays)
+    for asked, total in ((["x=2x3x4"], 3 + 5), (["x=2x3x4", "past=2x1x4"], 3 + 1)):
+        (turn,) = sized(list(hints(proto).values()), asked)
+        given_sizes = draw_inputs(turn, Case(Binding(2, 5), Style.NORMAL), 0)
+        assert given_sizes["mask"].shape[1] == total
+        run(proto, given_sizes)
 
 
 def test_functions_are_looked_into():

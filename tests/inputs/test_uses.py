@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from bnfold.inputs.drawing import Binding, Case, Style, bindings, draw_inputs, redraw_inputs
 from bnfold.inputs.hints import with_hints
 from bnfold.inputs.signature import Role, Slot, Use, inputs_of
+from bnfold.inputs.sizes import sized
 from tests.inputs.graphs import BOOL, I64, F, N, bert_like, floats, hints, model, run
 
 CASE = Case(Binding(batch=2, size=16), Style.NORMAL)
@@ -415,3 +416,17 @@ def test_numbers_of_plain_inputs_are_what_they_were():
     read = ir.from_proto(proto)
     told = with_hints(inputs_of(read), read)
     assert (draw_inputs(told, Case(Binding(), Style.NORMAL), 0)["x"] == values).all()
+
+
+def test_a_size_that_the_user_gives_bounds_the_indices_too():
+    proto = model(
+        [N("GatherElements", ["x", "at"], ["y"], axis=1)],
+        {},
+        [("x", ["n", None]), ("at", ["n", 30], I64)],
+        ["y"],
+    )
+    slots = list(hints(proto).values())
+    (turn,) = sized(slots, ["x=2x5"])
+    arrays = draw_inputs(turn, CASE, 0)
+    assert arrays["at"].max() == 4
+    run(proto, arrays)
