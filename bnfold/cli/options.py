@@ -36,6 +36,14 @@ markdown_option = click.option(
     metavar="FILE",
     help="Write a summary in Markdown, for a pull request or a log; - for stdout.",
 )
+shape_option = click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=SIZES",
+    help="Check by inputs of this size: x=1x3x224x224, or a range: x=1..8x3x224x224"
+    " (repeatable). What is folded holds at all sizes.",
+)
 
 
 def percent(text: str) -> float:

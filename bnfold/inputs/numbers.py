@@ -65,6 +65,16 @@ class Need:
         return replace(self, most=most, image=image)
 
 
+def why_not_drawn(slot: Slot) -> str:
+    """Return why no numbers can be drawn for an input; empty if they can."""
+    dtype = slot.dtype
+    if dtype is None:
+        return f"input {slot.name!r} is not a tensor of a known type"
+    if dtype.is_floating_point() or dtype.is_integer() or dtype.name == "BOOL":
+        return ""
+    return f"input {slot.name!r} holds {dtype.name}, for which no numbers are drawn"
+
+
 def numbers(
     slot: Slot, style: Style, shape: tuple[int, ...], rng: np.random.Generator, need: Need
 ) -> NDArray[Any]:
@@ -73,14 +83,10 @@ def numbers(
     Raises:
         TypeError: If it holds something else than numbers.
     """
-    dtype = slot.dtype
-    if dtype is None:
-        raise TypeError(f"input {slot.name!r} is not a tensor of a known type")
+    why, dtype = why_not_drawn(slot), slot.dtype
+    if why or dtype is None:
+        raise TypeError(why)
     is_float = dtype.is_floating_point()
-    if not (is_float or dtype.is_integer() or dtype.name == "BOOL"):
-        raise TypeError(
-            f"input {slot.name!r} holds {dtype.name}, for which no numbers are drawn"
-        )
     if slot.use.role is not Role.NUMBERS:
         found = _meant(slot.use, shape, rng, need, is_float=is_float)
     elif is_float:

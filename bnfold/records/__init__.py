@@ -38,6 +38,7 @@ from bnfold.records.pictures import (
     Role,
     Wire,
 )
+from bnfold.records.sizes import InputSizes
 from bnfold.records.verdicts import (
     Charge,
     Finding,
@@ -70,6 +71,7 @@ __all__ = [
     "ExportReport",
     "Finding",
     "FoldReport",
+    "InputSizes",
     "LabelReport",
     "Latency",
     "Machine",

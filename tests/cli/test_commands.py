@@ -84,6 +84,77 @@ def test_inspect_lists_what_goes_and_what_stays(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
 
 
+def test_inspect_says_at_which_sizes_a_fold_would_be_checked(tmp_path):
+    path = tmp_path / "model.onnx"
+    original = conv_bn()
+    for dim in list(original.graph.input[0].type.tensor_type.shape.dim)[1:3]:
+        dim.Clear()
+    onnx.save(original, path)
+    done = run("inspect", path)
+    said = "sizes for a check: x=1x3x64x8 (axis 1 from Conv 'conv'; axes 0, 2 are open:"
+    assert said in done.stdout
+    (sizes,) = json.loads(run("inspect", path, "--json", "--shape", "x=2x3x9x8").stdout)[
+        "sizes"
+    ]
+    assert sizes == {
+        "name": "x", "shape": [2, 3, 9, 8], "decided": {"1": "Conv 'conv'"}, "assumed": [],
+        "use": "numbers", "why": "",
+    }  # fmt: skip
+
+
+def test_inspect_says_which_input_no_numbers_are_drawn_for(tmp_path):
+    path = tmp_path / "model.onnx"
+    original = conv_bn()
+    words = onnx.helper.make_tensor_value_info("words", onnx.TensorProto.STRING, [2])
+    original.graph.input.append(words)
+    onnx.save(original, path)
+    done = run("inspect", path)
+    assert "no check by drawn inputs: input 'words' holds STRING" in done.stdout
+    sizes = json.loads(run("inspect", path, "--json").stdout)["sizes"]
+    assert sizes[1]["shape"] is None
+    assert "STRING" in sizes[1]["why"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ("x=1x4x8x8", "the model reads N×3×8×8, not 1×4×8×8"),
+        ("x=1x3x8", "the model reads N×3×8×8, not 1×3×8"),
+        ("z=1x3x8x8", "the model's inputs are 'x'"),
+        ("x=1xthree", "it is not a list of sizes"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_a_usage_error(model, shape, words):
+    done = run("inspect", model, "--shape", shape)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("why", "option"),
+    [
+        ("the original does not run: [ShapeInferenceError] size", "--shape"),
+        ("input 's' holds STRING, for which no numbers are drawn", "--inputs"),
+        ("the proof ran out of time", "--max-time"),
+        ("no window fits at the sizes that were tried", "--shape"),
+        ("no output is moved by the inputs", "--certificate"),
+    ],
+)
+def test_what_could_not_be_checked_is_said_first_with_the_option_that_helps(why, option):
+    from bnfold.records import FoldReport, Verdict, VerifyReport
+    from bnfold.report.to_text import fold_to_text
+
+    report = FoldReport((), (), {"Mul": 1}, {})
+    said = fold_to_text(report, VerifyReport(Verdict.NOT_JUDGED, why=why), "m.onnx", None)
+    first, second, *_ = said.splitlines()
+    assert first.startswith(f"m.onnx: NOT CHECKED: {why}; ")
+    assert option in first
+    assert second == "  0 folds, 0 maps stay"
+    passed = fold_to_text(report, VerifyReport(Verdict.PASSED), "m.onnx", None)
+    assert "NOT CHECKED" not in passed
+
+
 def test_inspect_json_carries_code_reason_node_and_remedy(tmp_path):
     path = tmp_path / "model.onnx"
     original = conv_bn()
