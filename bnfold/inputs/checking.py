@@ -24,9 +24,9 @@ def check_sizes(model: ir.Model, shapes: Shapes | str | None = None) -> tuple[In
     Raises:
         UsageError: If a shape cannot be read, or does not fit the model.
     """
-    slots, solution = hinted(inputs_of(model), model)
-    turns = sized(slots, (shapes,) if isinstance(shapes, str) else shapes or ())
-    return tuple(_sizes(slot, turns[0], solution.sources) for slot in turns[0])
+    found = hinted(inputs_of(model), model)
+    turns = sized(found.slots, (shapes,) if isinstance(shapes, str) else shapes or ())
+    return tuple(_sizes(slot, turns[0], found.sources) for slot in turns[0])
 
 
 def _sizes(

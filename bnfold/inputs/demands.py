@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 import onnx_ir as ir
 
+from bnfold.inputs.extents import counted_up, extent
 from bnfold.inputs.reading import Reading
 from bnfold.inputs.signature import Dim
 from bnfold.model.attributes import int_attr, ints_attr, string_attr
@@ -48,7 +49,15 @@ class Rank:
     axes: int
 
 
-Found: TypeAlias = Iterator[Demand | Rank]
+@dataclass(frozen=True, slots=True)
+class Most:
+    """The dimension with this symbol is not larger: a table has no more rows."""
+
+    symbol: str
+    size: int
+
+
+Found: TypeAlias = Iterator[Demand | Rank | Most]
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +329,33 @@ def _pad(at: Site) -> Found:
         yield from at.rank(0, len(pads) // 2)
 
 
+def _slice(at: Site) -> Found:
+    """A constant that is cut as long as an input has at least that length."""
+    if not at.reading.is_constant(at.value(0)):
+        return
+    axes = at.reading.ints(at.node, 3, "axes", (0,))
+    if axes is not None and len(axes) == 1:
+        yield from _most(at, at.value(2), at.size(0, axes[0]), sized=extent)
+
+
+def _gather(at: Site) -> Found:
+    """A constant that 0, 1, 2 … are looked up in has as many rows."""
+    if at.reading.is_constant(at.value(0)):
+        rows = at.size(0, int_attr(at.node, "axis", 0))
+        yield from _most(at, at.value(1), rows, sized=counted_up)
+
+
+def _most(
+    at: Site,
+    value: ir.Value | None,
+    size: int | None,
+    sized: Callable[[ir.Value | None, Reading], tuple[Dim, ...] | None],
+) -> Found:
+    for dim in sized(value, at.reading) or ():
+        if isinstance(dim, str) and size:
+            yield Most(dim, size)
+
+
 def product_of(dims: Sequence[Dim]) -> tuple[int, list[str | None]]:
     """Return the product of the sizes of a shape, and what is open."""
     opened = [dim for dim in dims if not isinstance(dim, int)]
@@ -389,6 +425,8 @@ DEMANDS: Final[dict[str, Callable[[Site], Found]]] = {
     **dict.fromkeys(_POOLS, _pool),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
     "Pad": _pad,
+    "Slice": _slice,
+    "Gather": _gather,
     **dict.fromkeys(("Reshape", "Flatten"), _reshape),
 }
 """What each kind of operator demands."""

@@ -63,9 +63,9 @@ def shape_of(slot: Slot, binding: Binding, slots: Sequence[Slot]) -> tuple[int, 
     if dims is None:
         dims = (None, binding.channels, *[None] * binding.rank)[: binding.rank]
     bound = _Bound(binding, slots)
-    steps = slot.steps or (1,) * len(dims)
-    pairs = enumerate(zip(dims, steps, strict=False))
-    return tuple(bound.size(axis, dim, step) for axis, (dim, step) in pairs)
+    limits = slot.bounds or ((1, 0),) * len(dims)
+    pairs = enumerate(zip(dims, limits, strict=True))
+    return tuple(bound.size(axis, dim, *limit) for axis, (dim, limit) in pairs)
 
 
 def draw_inputs(slots: Sequence[Slot], case: Case, seed: int) -> Arrays:
@@ -144,7 +144,7 @@ class _Bound:
         firsts = (slot.dims[0] for slot in slots if slot.dims)
         self._batches = {first for first in firsts if isinstance(first, str)}
 
-    def size(self, axis: int, dim: Dim, step: int = 1) -> int:
+    def size(self, axis: int, dim: Dim, step: int = 1, most: int = 0) -> int:
         """Return the size of a dimension: a sum of symbols has the sum of their sizes."""
         if isinstance(dim, int) and dim > 0:
             return dim
@@ -152,15 +152,16 @@ class _Bound:
             return sum(map(self._part, dim.split("+")))
         is_batch = axis == 0 or dim in self._batches
         wanted = self._binding.batch if is_batch else self._binding.size
-        return -(-wanted // step) * step
+        size = -(-wanted // step) * step
+        return size if not most or size <= most else max(most // step, 1) * step
 
     def symbol(self, symbol: str) -> int:
         """Return the size that a symbol has in the first input that has it."""
         for slot in self._slots:
-            steps = slot.steps or (1,) * len(slot.dims or ())
-            for axis, (dim, step) in enumerate(zip(slot.dims or (), steps, strict=True)):
+            pairs = zip(slot.dims or (), slot.bounds, strict=True)
+            for axis, (dim, limit) in enumerate(pairs):
                 if dim == symbol:
-                    return self.size(axis, dim, step)
+                    return self.size(axis, dim, *limit)
         return self.size(1, symbol)
 
     @property

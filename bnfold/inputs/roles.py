@@ -26,7 +26,7 @@ from bnfold.inputs.trails import (
 _NAMES: Final = tuple(
     (re.compile(pattern), role)
     for pattern, role in (
-        (r"scale_factor|im_scale|ratios?$", Role.ONES),
+        (r"scale_factor|im_scale", Role.ONES),
         (
             r"(im|img|image|ori|orig|original|target).*(shape|size)s?(_hw)?$|^im_info$"
             r"|(^|_)sizes?$",
@@ -89,8 +89,7 @@ def _line(trail: Trail, last: float) -> tuple[float, float]:
 
 def _told(slot: Slot, signs: Sequence[Sign]) -> Use | None:
     """What readers say for certain."""
-    single = slot.dims is not None and all(dim == 1 for dim in slot.dims)
-    if _of(signs, Chooses) and (single or slot.dtype is ir.DataType.BOOL):
+    if _of(signs, Chooses) and (_is_single(slot) or slot.dtype is ir.DataType.BOOL):
         return Use(Role.FLAG)
     certain = [sign for sign in _of(signs, Opens) if sign.certain]
     if certain:
@@ -103,6 +102,10 @@ def _told(slot: Slot, signs: Sequence[Sign]) -> Use | None:
     if counting:
         return _up_to(Role.COUNT, [dim for sign in counting for dim in sign.dims])
     return None
+
+
+def _is_single(slot: Slot) -> bool:
+    return slot.dims is not None and all(dim == 1 for dim in slot.dims)
 
 
 def _up_to(role: Role, dims: Sequence[Dim]) -> Use:
@@ -144,6 +147,8 @@ def _word(slot: Slot) -> Role | None:
 def _suspected(slot: Slot, signs: Sequence[Sign]) -> Use | None:
     """Integers and truth values of some axes that computed numbers are multiplied with."""
     weak = _of(signs, Opens)
+    if weak and slot.dtype is ir.DataType.BOOL and _is_single(slot):
+        return Use(Role.FLAG)
     whole = slot.dtype is not None and not slot.dtype.is_floating_point()
     if weak and whole and slot.dims:
         return Use(Role.MASK, 0, 1, opened=weak[0].number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -46,6 +46,11 @@ class Use:
     within: tuple[str, ...] = ()
     opened: int = 1
 
+    def bounded_by(self, symbols: Set[str]) -> Use:
+        """Return the same, bounded by dimensions that are these symbols or sums of them."""
+        known = (word for word in self.within if set(words_of(word)) <= symbols)
+        return replace(self, within=tuple(known))
+
     def sized(self, sizes: Mapping[str, int]) -> Use:
         """Return the same where some of the dimensions that bound it have a size."""
         below = 1 if self.role in (Role.INDEX, Role.POSITION) else 0
@@ -82,6 +87,8 @@ class Slot:
         use: What it is for, where `with_hints` found out.
         steps: For each dimension, a number that its size must be a multiple of; empty if
             there is none.
+        mosts: For each dimension, the largest size that makes sense, 0 if any does; empty if
+            there is none.
     """
 
     name: str
@@ -89,6 +96,13 @@ class Slot:
     dims: tuple[Dim, ...] | None
     use: Use = Use()
     steps: tuple[int, ...] = ()
+    mosts: tuple[int, ...] = ()
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """For each dimension, what its size is a multiple of, and the largest (0: none)."""
+        axes = len(self.dims or ())
+        return tuple(zip(self.steps or (1,) * axes, self.mosts or (0,) * axes, strict=True))
 
     @property
     def dtype(self) -> ir.DataType | None:

@@ -88,7 +88,14 @@ def _bound(slots: Sequence[Slot], chosen: Mapping[str, tuple[int, ...]]) -> Iter
         dims: tuple[Dim, ...] | None = chosen.get(slot.name)
         if dims is None and slot.dims is not None:
             dims = tuple(with_sizes(dim, symbols) for dim in slot.dims)
-        yield replace(slot, dims=dims, use=slot.use.sized(symbols))
+        known = dims is not None and slot.dims is not None and len(dims) == len(slot.dims)
+        yield replace(
+            slot,
+            dims=dims,
+            use=slot.use.sized(symbols),
+            steps=slot.steps if known else (),
+            mosts=slot.mosts if known else (),
+        )
 
 
 def _wrong(where: str, why: str) -> UsageError:

@@ -9,7 +9,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from bnfold.inputs.demands import Demand, Rank, demands_of
+from bnfold.inputs.demands import Demand, Most, Rank, demands_of
 from bnfold.inputs.producers import asked_of_operands
 from bnfold.inputs.reading import Reading
 from bnfold.inputs.signature import Dim, Slot, words_of
@@ -104,6 +104,7 @@ class _Book:
     symbols: set[str]
     sizes: dict[str, int] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
+    mosts: dict[str, int] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     _same: dict[str, str] = field(default_factory=dict)
 
@@ -149,6 +150,19 @@ class _Book:
         self.steps[name] = after
         return True
 
+    def limit(self, symbol: str, most: int) -> bool:
+        """Note that a size is not larger than a number."""
+        name = self.dim(symbol)
+        if not isinstance(name, str) or self.mosts.get(name, most + 1) <= most:
+            return False
+        self.mosts[name] = most
+        return True
+
+    def most(self, dim: Dim) -> int:
+        """Return the largest size of a dimension; 0 if there is none."""
+        name = self.dim(dim)
+        return self.mosts.get(name, 0) if isinstance(name, str) else 0
+
     def step(self, dim: Dim) -> int:
         """Return what the sizes of a dimension are multiples of."""
         name = self.dim(dim)
@@ -167,8 +181,13 @@ def _settled(slot: Slot, book: _Book) -> Slot:
     if slot.dims is None:
         return slot
     steps = tuple(book.step(dim) for dim in slot.dims)
-    dims = tuple(book.dim(dim) for dim in slot.dims)
-    return replace(slot, dims=dims, steps=steps if max(steps, default=1) > 1 else ())
+    mosts = tuple(book.most(dim) for dim in slot.dims)
+    return replace(
+        slot,
+        dims=tuple(book.dim(dim) for dim in slot.dims),
+        steps=steps if any(step > 1 for step in steps) else (),
+        mosts=mosts if any(mosts) else (),
+    )
 
 
 def _read(slots: Sequence[Slot], book: _Book, copy: ir.Model) -> Reading:
@@ -179,6 +198,9 @@ def _read(slots: Sequence[Slot], book: _Book, copy: ir.Model) -> Reading:
 def _take(book: _Book, reading: Reading) -> bool:
     """Note what the graph demands; what broadcasting only suggests, where nothing else is."""
     found = [one for node in reading.nodes for one in demands_of(node, reading)]
+    for one in found:
+        if isinstance(one, Most) and one.symbol in book.symbols:
+            book.limit(one.symbol, one.size)
     demands = [one for one in found if isinstance(one, Demand)]
     strict = [one for one in demands if not one.weak]
     suggested = [one for one in demands if one.weak]
@@ -282,16 +304,17 @@ def _rank_of(slot: Slot, copy: ir.Model) -> int | None:
 
 
 def _agreeing(
-    found: Iterable[Demand | Rank], reading: Reading, unknown: Set[ir.Value]
+    found: Iterable[Demand | Rank | Most], reading: Reading, unknown: Set[ir.Value]
 ) -> Iterator[bool]:
     """For each rank demanded of a value that has one by this trial, whether it fits."""
     for one in found:
-        dims = reading.dims(one.value)
-        if isinstance(one, Rank) and dims is not None and one.value in unknown:
-            yield len(dims) == one.axes
+        if isinstance(one, Rank) and one.value in unknown:
+            dims = reading.dims(one.value)
+            if dims is not None:
+                yield len(dims) == one.axes
 
 
-def _hits(found: Iterable[Demand | Rank], reading: Reading, symbols: set[Dim]) -> bool:
+def _hits(found: Iterable[Demand | Rank | Most], reading: Reading, symbols: set[Dim]) -> bool:
     """Whether an axis with one of these symbols is demanded to have a size."""
     return any(
         isinstance(one, Demand)

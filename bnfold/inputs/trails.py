@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.inputs.demands import Site
+from bnfold.inputs.extents import RESHAPES, counted_up
 from bnfold.inputs.reading import Reading
 from bnfold.inputs.signature import Dim
 from bnfold.model.attributes import int_attr
@@ -104,11 +104,6 @@ class Place:
     index: int
     trail: Trail
     reading: Reading
-
-    @property
-    def site(self) -> Site:
-        """The node with what is known of its operands."""
-        return Site(self.node, self.reading)
 
     def operand(self, index: int) -> ir.Value | None:
         """Return an operand; None where it is absent."""
@@ -235,7 +230,7 @@ def _logic(at: Place) -> Iterator[Step]:
 
 def _comparison(at: Place) -> Iterator[Step]:
     other = at.operand(1 - at.index)
-    steps = _counted_up(other, at.reading)
+    steps = counted_up(other, at.reading)
     if steps is not None:
         yield Lasts(steps)
         return
@@ -244,46 +239,6 @@ def _comparison(at: Place) -> Iterator[Step]:
         pairs = [(x, end) if at.index == 0 else (end, x) for x in _both(at.trail)]
         zero, one = (float(compare(a, b)) for a, b in pairs)
         yield from at.onward(zero, one, straight=False)
-
-
-def _counted_up(value: ir.Value | None, reading: Reading) -> tuple[Dim, ...] | None:
-    """Return the sizes of 0, 1, 2 …, which lengths are compared with; None for others."""
-    elements = reading.elements(value)
-    if elements is not None:
-        flat = elements.reshape(-1)
-        counted = flat.size > 1 and bool(np.all(np.diff(flat) == 1))
-        return (flat.size,) if counted else None
-    for _ in range(_MOST_STOPS):
-        node = None if value is None else value.producer()
-        if node is None or value is None:
-            return None
-        if node.op_type == "Range":
-            return _extent(node.inputs[1], reading)
-        if node.op_type not in _RESHAPES:
-            return None
-        value = node.inputs[0]
-    return None
-
-
-def _extent(value: ir.Value | None, reading: Reading) -> tuple[Dim, ...]:
-    """Return the size that a computed number is: an element of a Shape, or a constant."""
-    picked: int | None = None
-    for _ in range(_MOST_STOPS):
-        elements = reading.elements(value)
-        if elements is not None:
-            return (int(elements.reshape(-1)[0]),) if elements.size == 1 else ()
-        node = None if value is None else value.producer()
-        if node is None or not node.inputs:
-            return ()
-        if node.op_type == "Shape":
-            dims = reading.dims(node.inputs[0]) or ()
-            place = (picked or 0) + int_attr(node, "start", 0)
-            return dims[place : place + 1] if -len(dims) <= place < len(dims) else ()
-        if node.op_type in ("Gather", "Slice"):
-            index = reading.elements(node.inputs[1])
-            picked = None if index is None or index.size != 1 else int(index.reshape(-1)[0])
-        value = node.inputs[0]
-    return ()
 
 
 def _where(at: Place) -> Iterator[Step]:
@@ -309,7 +264,7 @@ def _gather(at: Place) -> Iterator[Step]:
         yield from at.same()
         return
     dims = at.dims(0)
-    axis = int_attr(at.node, "axis", 0)
+    axis = int_attr(at.node, "axis", int_attr(at.node, "gather_axis", 0))
     if at.index == 1 and -len(dims) <= axis < len(dims):
         yield Within((dims[axis],), at.trail)
 
@@ -444,9 +399,8 @@ def _standard_attention(at: Place) -> Iterator[Step]:
         yield Lasts(dims[-2:-1])
 
 
-_RESHAPES: Final = ("Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Expand", "Identity")
 _KEEP: Final = (
-    *_RESHAPES[1:], "CastLike", "Transpose", "Tile", "Pad", "Split", "Compress", "Floor",
+    *RESHAPES, "CastLike", "Transpose", "Tile", "Pad", "Split", "Compress", "Floor",
     "Ceil", "Round", "Dropout", "Trilu", "ReduceMax", "ReduceMin", "Clip",
 )  # fmt: skip
 _COMPUTE: Final[dict[str, Callable[..., np.float64]]] = {
@@ -474,7 +428,7 @@ _FOLLOW: Final[dict[str, Callable[[Place], Iterator[Step]]]] = {
     **dict.fromkeys(("And", "Or"), _logic),
     **dict.fromkeys(_COMPARE, _comparison),
     "Where": _where,
-    **dict.fromkeys(("Gather", "GatherElements"), _gather),
+    **dict.fromkeys(("Gather", "GatherElements", "GatherBlockQuantized"), _gather),
     **dict.fromkeys(("ScatterElements", "Scatter"), _gather),
     **dict.fromkeys(("GatherND", "ScatterND"), _gather_nd),
     "OneHot": _one_hot,

@@ -310,6 +310,42 @@ def test_a_mask_over_past_and_present_is_as_long_as_both():
         run(proto, given_sizes)
 
 
+def _numbered(how):
+    """A learned position for each step, of at most 12, cut off or looked up."""
+    length = [N("Shape", ["x"], ["s"]), N("Gather", ["s", "one"], ["t"])]
+    if how == "cut off":
+        length += [
+            N("Unsqueeze", ["t", "ax0"], ["t1"]),
+            N("Slice", ["places", "from", "t1", "ax0"], ["p"]),
+        ]
+    else:
+        length += [
+            N("Range", ["zero", "t", "one"], ["r"]),
+            N("Gather", ["places", "r"], ["p"]),
+        ]
+    return model(
+        [*length, N("Add", ["x", "p"], ["y"])],
+        {
+            "one": np.int64(1), "zero": np.int64(0), "ax0": np.array([0]),
+            "from": np.array([0]), "places": floats(12, 4),
+        },
+        [("x", ["n", "t", 4]), ("mask", ["n", "t"])],
+        ["y"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["cut off", "looked up"])
+def test_no_more_steps_are_drawn_than_there_are_positions(how):
+    proto = _numbered(how)
+    slots = list(hints(proto).values())
+    assert shape_of(slots[1], Binding(1, 64), slots) == (1, 12)
+    assert shape_of(slots[1], Binding(1, 5), slots) == (1, 5)
+    arrays = drawn(proto, 64)
+    run(proto, {"x": arrays["x"], "mask": arrays["mask"]})
+    with pytest.raises(Exception, match="ONNXRuntimeError"):
+        run(proto, {"x": floats(1, 64, 4), "mask": floats(1, 64)})
+
+
 def test_functions_are_looked_into():
     inside = [N("Relu", ["u"], ["q"]), N("Conv", ["q", "k"], ["v"])]
     function = helper.make_function(
@@ -347,8 +383,7 @@ def test_the_node_that_decides_a_size_is_named():
     proto = chained([], READING["conv"](5), 5)
     proto.graph.node[0].name = "stem"
     read = ir.from_proto(proto)
-    _, solution = hinted(inputs_of(read), read)
-    assert solution.sources == {("x", 1): "Conv 'stem'"}
+    assert hinted(inputs_of(read), read).sources == {("x", 1): "Conv 'stem'"}
 
 
 def test_a_size_that_the_user_gives_settles_what_goes_with_it():
@@ -356,3 +391,19 @@ def test_a_size_that_the_user_gives_settles_what_goes_with_it():
     read = ir.from_proto(proto)
     (turn,) = sized(with_hints(inputs_of(read), read), ["x=1x5x20x24"])
     assert turn[0].dims == (1, 5, 20, 24)
+
+
+def test_a_graph_that_makes_no_sense_keeps_what_it_declares():
+    """It is refused by whoever runs it, in words of its own."""
+    proto = model(
+        [N("Conv", ["x", "nothing"], ["y"])], {}, [("x", ["n", None, "h", "w"])], ["y"]
+    )
+    read = ir.from_proto(proto)
+    assert with_hints(inputs_of(read), read) == inputs_of(read)
+    wrong = model(
+        [N("Conv", ["x", "w"], ["y"], group="two")],
+        {"w": floats(4, 3, 1, 1)},
+        [("x", ["n", None, "h", "w"])],
+        ["y"],
+    )
+    assert hints(wrong)["x"].dims == ("n", None, "h", "w")
