@@ -12,7 +12,7 @@ import onnx_ir as ir
 from bnfold.inputs.demands import Demand, Most, Rank, demands_of
 from bnfold.inputs.producers import asked_of_operands
 from bnfold.inputs.reading import Reading
-from bnfold.inputs.signature import Dim, Slot, words_of
+from bnfold.inputs.signature import Dim, Slot, with_sizes, words_of
 
 _ROUNDS: Final = 6
 """A size that is found makes others computable; so often the graph is read again."""
@@ -114,7 +114,7 @@ class _Book:
             return dim
         while dim in self._same:
             dim = self._same[dim]
-        return self.sizes.get(dim, dim)
+        return with_sizes(dim, self.sizes)
 
     def give(self, symbol: str, size: int, node: ir.Node) -> bool:
         """Note a size; false where there is one already."""

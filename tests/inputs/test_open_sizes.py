@@ -310,6 +310,20 @@ def test_a_mask_over_past_and_present_is_as_long_as_both():
         run(proto, given_sizes)
 
 
+def test_a_sum_of_sizes_is_a_size_where_its_parts_are():
+    proto = model(
+        [
+            N("Concat", ["past", "x"], ["k"], axis=1), N("Add", ["k", "mask"], ["y"]),
+            N("Add", ["x", "a"], ["z"]), N("Add", ["past", "b"], ["u"]),
+        ],
+        {"a": floats(3, 4), "b": floats(2, 4)},
+        [("x", ["b", "s", 4]), ("past", ["b", "p", 4]), ("mask", ["b", "total", 1])],
+        ["y", "z", "u"],
+    )  # fmt: skip
+    assert hints(proto)["mask"].dims == ("b", 5, 1)
+    run(proto, drawn(proto))
+
+
 def _numbered(how):
     """A learned position for each step, of at most 12, cut off or looked up."""
     length = [N("Shape", ["x"], ["s"]), N("Gather", ["s", "one"], ["t"])]

@@ -351,6 +351,14 @@ def test_numbers_have_the_roots_and_logarithms_that_are_taken(nodes, constants):
     assert not np.isfinite(run(proto, wild)[0]).all()
 
 
+@pytest.mark.parametrize("name", ["orig_target_sizes", "image_size", "img_shape"])
+def test_sizes_may_be_integers(name):
+    nodes = [N("Relu", ["image"], ["r"]), N("Cast", [name], ["y"], to=F)]
+    inputs = [("image", ["n", 3, 48, 80]), (name, ["n", 2], I64)]
+    arrays = drawn(model(nodes, {}, inputs, ["y", "r"]))
+    assert (arrays[name] == [48, 80]).all()
+
+
 def test_detectors_get_the_sizes_of_their_image_and_scales_of_1():
     proto = model(
         [N("Relu", ["image"], ["r"]), N("Mul", ["im_shape", "scale_factor"], ["y"])],
