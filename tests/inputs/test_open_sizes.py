@@ -13,7 +13,7 @@ from bnfold.inputs.drawing import Binding, Case, Style, draw_inputs, shape_of
 from bnfold.inputs.hints import hinted, with_hints
 from bnfold.inputs.signature import inputs_of
 from bnfold.inputs.sizes import sized
-from tests.inputs.graphs import F, N, branch, floats, hints, model, run
+from tests.inputs.graphs import F, N, branch, floats, hints, model, run, save
 
 FOLLOWING = {
     "relu": ([N("Relu", ["i"], ["o"])], {}),
@@ -421,3 +421,14 @@ def test_a_graph_that_makes_no_sense_keeps_what_it_declares():
         ["y"],
     )
     assert hints(wrong)["x"].dims == ("n", None, "h", "w")
+
+
+def test_a_benchmark_finds_the_same_sizes(tmp_path):
+    from bnfold.benchmarked.inputs import Asked, draw_cases
+    from bnfold.measurement.arms import Subject
+
+    proto = chained(["relu"], READING["mul"](5), 5, ("n", "c", 8, 8))
+    subject = Subject(save(proto, tmp_path / "m.onnx"), "m.onnx", 0)
+    asked = Asked(batch=(1, 3), shapes=None, inputs=None, seed=0)
+    cases = draw_cases(subject, subject, asked, tmp_path)
+    assert [case.shapes["x"] for case in cases] == [(1, 5, 8, 8), (3, 5, 8, 8)]
