@@ -271,3 +271,67 @@ def test_help_and_version_work():
     assert "fold" in run("--help").stdout
     assert "0.1" in run("--version").stdout
     assert "--only" in run("fold", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "passed_on"),
+    [
+        ([], {}),
+        (["--shape", "x=2x3x8x8"], {"shapes": ("x=2x3x8x8",)}),
+        (["--max-time", "2.5"], {"max_time": 2.5}),
+    ],
+)
+def test_fold_hands_sizes_and_time_to_the_check(model, monkeypatch, options, passed_on):
+    from bnfold.cli.main import main
+
+    asked = {}
+
+    def stub(_, **choices):
+        from bnfold.folding.api import fold_unchecked
+
+        asked.update(choices)
+        return fold_unchecked(model)
+
+    monkeypatch.setattr("bnfold.checked.fold", stub)
+    monkeypatch.setattr(sys, "argv", ["bnfold", "fold", str(model), "--dry-run", *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert {name: asked[name] for name in ("shapes", "max_time") if name in asked} == passed_on
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--shape", "x=1x4x8x8"], "the model reads N×3×8×8, not 1×4×8×8"),
+        (["--max-time", "0"], "0"),
+        (["--max-time", "soon"], "soon"),
+    ],
+)
+def test_fold_refuses_sizes_and_times_that_make_no_sense(model, tmp_path, options, words):
+    out = tmp_path / "out.onnx"
+    done = run("fold", model, "-o", out, *options)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not out.exists()
+
+
+def test_without_a_runtime_the_first_line_says_that_nothing_was_checked(
+    model, tmp_path, monkeypatch, capsys
+):
+    from bnfold.cli.main import main
+    from bnfold.folding.api import fold_unchecked
+
+    monkeypatch.setattr("bnfold.checked.fold", lambda path, **_: fold_unchecked(path))
+    said = {}
+    for options in ((), ("--no-verify",)):
+        out = tmp_path / f"out{len(options)}.onnx"
+        monkeypatch.setattr(
+            sys, "argv", ["bnfold", "fold", str(model), "-o", str(out), *options]
+        )
+        with pytest.raises(SystemExit):
+            main()
+        said[options] = capsys.readouterr().err.splitlines()[0]
+    assert "NOT CHECKED" in said[()]
+    assert "bnfold[cpu]" in said[()]
+    assert "NOT CHECKED" not in said["--no-verify",]
