@@ -17,6 +17,7 @@ from bnfold.inputs.demands import Demand, Found, Site, elements_alike
 from bnfold.inputs.reading import Reading
 from bnfold.inputs.signature import Dim
 from bnfold.model.attributes import int_attr, ints_attr, string_attr
+from bnfold.model.graphs import subgraphs_of
 
 
 def asked_of_operands(
@@ -26,6 +27,10 @@ def asked_of_operands(
     node = value.producer()
     if node is None:
         return
+    if node.op_type == "If":
+        place = value.index() or 0
+        for graph in subgraphs_of(node):
+            yield Demand(graph.outputs[place], axis, size, node)
     invert = _INVERSES.get(node.op_type)
     if invert is not None:
         found = invert(Site(node, reading), axis, size)

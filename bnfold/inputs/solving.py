@@ -13,6 +13,7 @@ from bnfold.inputs.demands import Demand, Most, Rank, demands_of
 from bnfold.inputs.producers import asked_of_operands
 from bnfold.inputs.reading import Reading
 from bnfold.inputs.signature import Dim, Slot, with_sizes, words_of
+from bnfold.model.graphs import subgraphs_of
 
 _ROUNDS: Final = 6
 """A size that is found makes others computable; so often the graph is read again."""
@@ -20,6 +21,7 @@ _ROUNDS: Final = 6
 _RANKS: Final = (4, 2, 3, 5, 1)
 _MOST_PLACES: Final = 10_000
 _MOST_STEP: Final = 4096
+_DEEPEST: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,22 +231,30 @@ def _joined(one: str, other: str, book: _Book, reading: Reading) -> bool:
     return left is not None and right is not None and book.join(left, right)
 
 
-def _in_symbols(symbol: str, book: _Book, reading: Reading) -> str | None:
-    """Return a symbol of the inputs, or the sum of them that a Concat makes."""
-    if symbol in book.symbols or all(word in book.symbols for word in words_of(symbol)):
+def _in_symbols(symbol: str, book: _Book, reading: Reading, depth: int = 0) -> str | None:
+    """Return a symbol of the inputs, or the sum of them that a Concat makes of it."""
+    if all(word in book.symbols or word.isdigit() for word in words_of(symbol)):
         return symbol
     value, axis = reading.origins.get(symbol, (None, 0))
     node = None if value is None else value.producer()
-    if node is None or node.op_type != "Concat":
+    if value is None or node is None or depth > _DEEPEST:
         return None
-    words: list[str] = []
-    for operand in node.inputs:
-        dims = reading.dims(operand)
-        if dims is None or axis >= len(dims) or dims[axis] is None:
-            return None
-        words.append(str(dims[axis]))
-    known = all(word in book.symbols or word.isdigit() for word in words)
-    return " + ".join(words) if known else None
+    if node.op_type == "If":
+        handed = [graph.outputs[value.index() or 0] for graph in subgraphs_of(node)]
+        parts = [_dim_in_symbols(one, axis, book, reading, depth) for one in handed]
+        return next((part for part in parts if part is not None), None)
+    if node.op_type != "Concat":
+        return None
+    words = [_dim_in_symbols(one, axis, book, reading, depth) for one in node.inputs]
+    return None if None in words else " + ".join(word for word in words if word is not None)
+
+
+def _dim_in_symbols(
+    value: ir.Value | None, axis: int, book: _Book, reading: Reading, depth: int
+) -> str | None:
+    dims = reading.dims(value)
+    dim = dims[axis] if dims is not None and axis < len(dims) else None
+    return None if dim is None else _in_symbols(str(dim), book, reading, depth + 1)
 
 
 def _followed(demand: Demand, dim: str, book: _Book, reading: Reading) -> bool:

@@ -13,7 +13,7 @@ from bnfold.inputs.drawing import Binding, Case, Style, draw_inputs, shape_of
 from bnfold.inputs.hints import hinted, with_hints
 from bnfold.inputs.signature import inputs_of
 from bnfold.inputs.sizes import sized
-from tests.inputs.graphs import F, N, branch, floats, hints, model, run, save
+from tests.inputs.graphs import BOOL, F, N, branch, floats, hints, model, run, save
 
 FOLLOWING = {
     "relu": ([N("Relu", ["i"], ["o"])], {}),
@@ -308,6 +308,50 @@ def test_a_mask_over_past_and_present_is_as_long_as_both():
         given_sizes = draw_inputs(turn, Case(Binding(2, 5), Style.NORMAL), 0)
         assert given_sizes["mask"].shape[1] == total
         run(proto, given_sizes)
+
+
+def test_the_same_of_a_past_that_a_branch_may_leave_out():
+    """As decoders are exported that take a cache or none: both branches end in a Concat."""
+    joined = lambda name: helper.make_graph(  # noqa: E731  short
+        [N("Concat", ["past", "x"], [name], axis=1)], name, [],
+        [helper.make_tensor_value_info(name, F, None)],
+    )  # fmt: skip
+    proto = model(
+        [
+            N("If", ["flag"], ["k"], then_branch=joined("a"), else_branch=joined("b")),
+            N("Concat", ["k", "more"], ["k2"], axis=1),
+            N("Add", ["k2", "mask"], ["y"]),
+        ],
+        {"more": floats(1, 2, 4)},
+        [
+            ("x", [1, "s", 4]),
+            ("past", [1, "p", 4]),
+            ("mask", [1, "total", 1]),
+            ("flag", [], 9),
+        ],
+        ["y"],
+    )
+    arrays = drawn(proto, 5)
+    assert arrays["mask"].shape[1] == 5 + 5 + 2
+    run(proto, arrays)
+
+
+def test_channels_are_found_behind_branches_that_change_sizes():
+    halves = lambda name: helper.make_graph(  # noqa: E731  short
+        [N("Concat", ["x", "x"], [name], axis=1)], name, [],
+        [helper.make_tensor_value_info(name, F, None)],
+    )  # fmt: skip
+    proto = model(
+        [
+            N("If", ["flag"], ["k"], then_branch=halves("a"), else_branch=halves("b")),
+            N("Conv", ["k", "w"], ["y"]),
+        ],
+        {"w": floats(3, 10, 1, 1)},
+        [("x", ["n", None, "h", "w_"]), ("flag", [], BOOL)],
+        ["y"],
+    )
+    assert hints(proto)["x"].dims[1] == 5
+    run(proto, drawn(proto))
 
 
 def test_a_sum_of_sizes_is_a_size_where_its_parts_are():
