@@ -230,23 +230,35 @@ MASKS = {
 }  # fmt: skip
 
 
-def masked(kind):
+def masked(kind, ways=()):
     nodes, opened, dtype = MASKS[kind]
+    before, last = [], "m0"
+    for place, name in enumerate(ways):
+        before += way(name, last, f"m0{place}")
+        last = f"m0{place}"
+    before.append(N("Cast", [last], ["m"], to=dtype))
     constants = {
         "one": np.float32(1), "low": np.float32(-3.4e38), "high": np.float32(1e9),
         "zero": np.int64(0), "none": np.float32(0), "inf": np.float32(-np.inf),
-        "causal": np.tri(8, dtype=bool),
+        "causal": np.tri(8, dtype=bool), "yes": np.array(1, bool), "ax": np.array([0]),
     }  # fmt: skip
     tail = [N("Softmax", ["z"], ["y"], axis=-1)]
     # The name says nothing, so the readers must.
-    inputs = [("x", [8, 8]), ("m", [8, 8], dtype)]
-    return model([*nodes, *tail], constants, inputs, ["y"]), opened
+    inputs = [("x", [8, 8]), ("m0", [8, 8], dtype)]
+    return model([*before, *nodes, *tail], constants, inputs, ["y"]), opened
 
 
-@pytest.mark.parametrize("kind", MASKS)
-def test_masks_are_mostly_open_whichever_number_opens_them(kind):
-    proto, opened = masked(kind)
-    slot = hints(proto)["m"]
+PLAIN_WAYS = ["cast", "unsqueezed and back", "identity", "in a branch"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(MASKS)),
+    ways=st.lists(st.sampled_from(PLAIN_WAYS), max_size=3),
+)
+def test_masks_are_mostly_open_whichever_number_opens_them(kind, ways):
+    proto, opened = masked(kind, ways)
+    slot = hints(proto)["m0"]
     assert slot.use == Use(Role.MASK, 0, 1, opened=opened)
     for seed in range(3):
         arrays = drawn(proto, seed)
@@ -254,7 +266,7 @@ def test_masks_are_mostly_open_whichever_number_opens_them(kind):
         assert np.isfinite(found).all()
         share = (found > 0).sum(axis=-1)
         assert share.min() >= 1
-        assert (arrays["m"] == opened).mean() > 0.7
+        assert (arrays["m0"] == opened).mean() > 0.7
 
 
 @pytest.mark.parametrize("kind", ["padding is true", "chosen where it is 0"])
@@ -262,7 +274,7 @@ def test_a_mask_the_wrong_way_round_shuts_everything_out(kind):
     """The negative control: the polarity matters to what comes out."""
     proto, opened = masked(kind)
     arrays = drawn(proto)
-    arrays["m"] = np.full_like(arrays["m"], 1 - opened)
+    arrays["m0"] = np.full_like(arrays["m0"], 1 - opened)
     (found,) = run(proto, arrays)
     assert np.ptp(found) < 1e-6 or not np.isfinite(found).all()
 
