@@ -13,9 +13,10 @@ from typing import Final
 
 import onnx_ir as ir
 
-from bnfold.inputs.demands import Demand, Found, Site, elements_alike
+from bnfold.inputs.demands import elements_alike
 from bnfold.inputs.reading import Reading
 from bnfold.inputs.signature import Dim
+from bnfold.inputs.sites import Demand, Found, Site
 from bnfold.model.attributes import int_attr, ints_attr, string_attr
 from bnfold.model.graphs import subgraphs_of
 

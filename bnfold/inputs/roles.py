@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 import onnx_ir as ir
 
+from bnfold.inputs.readers import signs_of
 from bnfold.inputs.reading import Reading
 from bnfold.inputs.signature import Dim, Role, Slot, Use, words_of
 from bnfold.inputs.trails import (
@@ -20,7 +21,6 @@ from bnfold.inputs.trails import (
     Sign,
     Trail,
     Within,
-    signs_of,
 )
 
 _NAMES: Final = tuple(

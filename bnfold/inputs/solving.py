@@ -9,10 +9,11 @@ from typing import Final
 
 import onnx_ir as ir
 
-from bnfold.inputs.demands import Demand, Most, Rank, demands_of
+from bnfold.inputs.demands import demands_of
 from bnfold.inputs.producers import asked_of_operands
 from bnfold.inputs.reading import Reading
 from bnfold.inputs.signature import Dim, Slot, with_sizes, words_of
+from bnfold.inputs.sites import Demand, Most, Rank
 from bnfold.model.graphs import subgraphs_of
 
 _ROUNDS: Final = 6
