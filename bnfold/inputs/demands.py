@@ -291,6 +291,9 @@ def _reshape(at: Site) -> Found:
     if dims is None or after is None:
         return
     held, opened, asked, left = elements_alike(dims, after)
+    if left and len(opened) == 2 and opened[0] == dims[0]:
+        # The batch is taken to be of any size: what divides is the other one.
+        del opened[0]
     if len(opened) != 1 or opened[0] is None or held != 1 or asked < 1:
         return
     axis = list(dims).index(opened[0])

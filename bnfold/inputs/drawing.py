@@ -109,7 +109,8 @@ def _drawn(slots: Sequence[Slot], case: Case, seed: int, need: Need) -> Arrays:
         shape = shape_of(slot, case.binding, slots)
         key = zlib.crc32(f"{slot.name}/{case.style}/{shape}".encode())
         rng = np.random.default_rng((seed, key))
-        most = min(map(bound.symbol, slot.use.within), default=math.inf)
+        tops = (bound.symbol(word) - below for word, below in slot.use.within)
+        most = min(tops, default=math.inf)
         arrays[slot.name] = numbers(slot, case.style, shape, rng, need.of(most, bound.image))
     return arrays
 

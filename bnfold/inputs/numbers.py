@@ -48,7 +48,7 @@ class Need:
         positive: Whether they are made positive.
         all_open: Whether masks shut nothing out.
         flipped: Whether flags are the other way.
-        most: The smallest size that bounds this input's indices or lengths.
+        most: The largest index or length that the sizes of others allow.
         image: Height and width of the image that sizes are given of.
     """
 
@@ -138,7 +138,7 @@ def _indices(
 ) -> NDArray[Any]:
     """Spread over the whole table; floats that are made indices also lie in between."""
     low = use.low if math.isfinite(use.low) else 0.0
-    high = min(use.high, need.most - 1)
+    high = min(use.high, need.most)
     if need.int_top < _TOP or not math.isfinite(high):
         high = min(high, low + need.int_top - 1)
     if is_float:
@@ -150,7 +150,7 @@ def _indices(
 def _positions(use: Use, size: int, need: Need) -> NDArray[Any]:
     """0, 1, 2 … and from the start again where the table ends."""
     first = math.ceil(use.low) if math.isfinite(use.low) else 0
-    high = min(use.high, need.most - 1)
+    high = min(use.high, need.most)
     count = np.arange(size)
     if math.isfinite(high):
         count %= max(math.floor(high) - first + 1, 1)

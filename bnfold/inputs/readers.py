@@ -131,7 +131,8 @@ def _comparison(at: Place) -> Iterator[Step]:
     other = at.operand(1 - at.index)
     steps = counted_up(other, at.reading)
     if steps is not None:
-        yield Lasts(steps)
+        # Equal to one of 0, 1, 2 … is an index spelled out, below some of them a length.
+        yield Within(steps, at.trail) if at.node.op_type == "Equal" else Lasts(steps)
         return
     compare = _COMPARE[at.node.op_type]
     for end in at.ends(1 - at.index) or ():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import onnx_ir as ir
@@ -65,20 +66,29 @@ def _indexed(found: Sequence[Within], slot: Slot) -> Use | None:
     """The numbers that stay in every table that they reach."""
     if not found or slot.dtype is ir.DataType.BOOL:
         return None
+    straight = [sign for sign in found if sign.trail.straight]
+    use = _in_all(straight)
+    if use is None:
+        # As in ``where(i < 0, i + size, i)``: one way is for numbers that the other is not.
+        use = _in_all([sign for sign in straight if sign.trail.zero == 0])
+    if use is not None and _word(slot) is Role.POSITION:
+        return replace(use, role=Role.POSITION)
+    return use
+
+
+def _in_all(found: Sequence[Within]) -> Use | None:
+    """The numbers that lie in all of these; None where there is none, or nothing is known."""
     low, high, within = -math.inf, math.inf, []
     for sign in found:
-        if not sign.trail.straight:
-            continue
         for dim in sign.dims:
             size = dim if isinstance(dim, int) else math.inf
             first, last = _line(sign.trail, size - 1)
             low, high = max(low, first), min(high, last)
-            if isinstance(dim, str) and sign.trail.slope == 1 and sign.trail.zero == 0:
-                within.append(dim)
+            if isinstance(dim, str) and sign.trail.slope == 1:
+                within.append((dim, 1 + int(sign.trail.zero)))
     if low == -math.inf or low > high:
         return None
-    role = Role.POSITION if _word(slot) is Role.POSITION else Role.INDEX
-    return Use(role, low, high, tuple(dict.fromkeys(within)))
+    return Use(Role.INDEX, low, high, tuple(dict.fromkeys(within)))
 
 
 def _line(trail: Trail, last: float) -> tuple[float, float]:
@@ -110,7 +120,7 @@ def _is_single(slot: Slot) -> bool:
 
 def _up_to(role: Role, dims: Sequence[Dim]) -> Use:
     most = min((dim for dim in dims if isinstance(dim, int)), default=math.inf)
-    words = (dim for dim in dims if isinstance(dim, str))
+    words = ((dim, 0) for dim in dims if isinstance(dim, str))
     return Use(role, 1, most, tuple(dict.fromkeys(words)))
 
 
@@ -158,5 +168,5 @@ def _suspected(slot: Slot, signs: Sequence[Sign]) -> Use | None:
 def symbols_in(uses: Sequence[Use]) -> Iterator[str]:
     """Yield the symbols that bound some input's numbers."""
     for use in uses:
-        for word in use.within:
-            yield from words_of(word)
+        for dim, _ in use.within:
+            yield from words_of(dim)

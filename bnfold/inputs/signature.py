@@ -35,27 +35,26 @@ class Use:
         role: What its elements mean.
         low: Smallest number that makes sense.
         high: Largest one.
-        within: Dimensions, by symbol, that bound it too: an index is below each of them, a
-            length not above.
+        within: Dimensions, by symbol, that bound it too, each with how far below its size the
+            largest number is: 1 for an index, 0 for a length.
         opened: For a mask, the number (0 or 1) that lets an element through.
     """
 
     role: Role = Role.NUMBERS
     low: float = -math.inf
     high: float = math.inf
-    within: tuple[str, ...] = ()
+    within: tuple[tuple[str, int], ...] = ()
     opened: int = 1
 
     def bounded_by(self, symbols: Set[str]) -> Use:
         """Return the same, bounded by dimensions that are these symbols or sums of them."""
-        known = (word for word in self.within if set(words_of(word)) <= symbols)
+        known = (one for one in self.within if set(words_of(one[0])) <= symbols)
         return replace(self, within=tuple(known))
 
     def sized(self, sizes: Mapping[str, int]) -> Use:
         """Return the same where some of the dimensions that bound it have a size."""
-        below = 1 if self.role in (Role.INDEX, Role.POSITION) else 0
-        known = [sizes[word] - below for word in self.within if word in sizes]
-        left = tuple(word for word in self.within if word not in sizes)
+        known = [sizes[word] - below for word, below in self.within if word in sizes]
+        left = tuple(one for one in self.within if one[0] not in sizes)
         return replace(self, high=min([self.high, *known]), within=left)
 
 

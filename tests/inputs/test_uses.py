@@ -199,6 +199,54 @@ def test_an_index_along_an_open_axis_is_below_its_size():
         run(proto, arrays)
 
 
+def test_the_last_step_of_a_length_is_within_the_axis():
+    """As sequences are pooled: the element at length − 1, beside the lengths of a GRU."""
+    proto = model(
+        [
+            N("Sub", ["many", "one"], ["last"]), N("Unsqueeze", ["last", "ax"], ["i"]),
+            N("GatherElements", ["x", "i"], ["y"], axis=1),
+        ],
+        {"one": np.int64(1), "ax": np.array([1])},
+        [("x", ["n", "t"]), ("many", ["n"], I64)],
+        ["y"],
+    )  # fmt: skip
+    assert hints(proto)["many"].use == Use(Role.INDEX, 1, np.inf, (("t", 0),))
+    for size in (1, 3, 40):
+        arrays = drawn(proto, case=Case(Binding(3, size), Style.NORMAL))
+        assert arrays["many"].min() >= 1
+        run(proto, arrays)
+
+
+def test_indices_that_may_be_negative_are_not_taken_for_shifted_ones():
+    """Exporters write ``where(i < 0, i + size, i)``; both ways at once leave no number."""
+    proto = model(
+        [
+            N("Less", ["ids", "zero"], ["neg"]), N("Add", ["ids", "rows"], ["up"]),
+            N("Where", ["neg", "up", "ids"], ["i"]), N("Gather", ["t", "i"], ["y"]),
+        ],
+        {"zero": np.int64(0), "rows": np.int64(TABLE), "t": floats(TABLE, 4)},
+        [("ids", ["n", 64], I64)],
+        ["y"],
+    )  # fmt: skip
+    assert hints(proto)["ids"].use == Use(Role.INDEX, 0, TABLE - 1)
+    run(proto, drawn(proto))
+
+
+def test_an_index_spelled_out_as_a_comparison_is_one():
+    proto = model(
+        [
+            N("Unsqueeze", ["ids", "ax"], ["i"]), N("Equal", ["i", "all"], ["e"]),
+            N("Cast", ["e"], ["f"], to=F), N("MatMul", ["f", "t"], ["y"]),
+        ],
+        {"ax": np.array([1]), "all": np.arange(TABLE), "t": floats(TABLE, 4)},
+        [("ids", ["n"], I64)],
+        ["y"],
+    )  # fmt: skip
+    arrays = drawn(proto, case=Case(Binding(500), Style.NORMAL))
+    assert len(np.unique(arrays["ids"])) == TABLE
+    assert (np.abs(run(proto, arrays)[0]).sum(axis=1) > 0).all()
+
+
 MASKS = {
     "lowest where it is 0": (
         [N("Cast", ["m"], ["a"], to=F), N("Sub", ["one", "a"], ["b"]),
