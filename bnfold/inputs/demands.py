@@ -13,7 +13,7 @@ from typing import Final
 import onnx_ir as ir
 
 from bnfold.inputs.extents import counted_up, extent
-from bnfold.inputs.reading import Reading
+from bnfold.inputs.reading import Reading, kind_of
 from bnfold.inputs.signature import Dim
 from bnfold.inputs.sites import Found, Most, Site
 from bnfold.model.attributes import int_attr, ints_attr, string_attr
@@ -21,7 +21,7 @@ from bnfold.model.attributes import int_attr, ints_attr, string_attr
 
 def demands_of(node: ir.Node, reading: Reading) -> Found:
     """Yield what a node demands of the sizes of its operands."""
-    ask = DEMANDS.get(node.op_type)
+    ask = DEMANDS.get(kind_of(node))
     if ask is not None:
         yield from ask(Site(node, reading))
 
@@ -30,7 +30,7 @@ _CONVOLVED: Final = {"QLinearConv": (0, 3), "NhwcFusedConv": (-1, -1)}
 
 
 def _conv(at: Site) -> Found:
-    data, weight = _CONVOLVED.get(at.node.op_type, (0, 1))
+    data, weight = _CONVOLVED.get(kind_of(at.node), (0, 1))
     dims = at.dims(weight)
     if data < 0 or dims is None or len(dims) < 3:
         return

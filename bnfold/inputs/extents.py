@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.inputs.reading import Reading
+from bnfold.inputs.reading import Reading, kind_of
 from bnfold.inputs.signature import Dim
 from bnfold.model.attributes import int_attr
 
@@ -30,7 +30,7 @@ def counted_up(value: ir.Value | None, reading: Reading) -> tuple[Dim, ...] | No
             return None
         if node.op_type == "Range":
             return extent(node.inputs[1], reading)
-        if node.op_type not in (*RESHAPES, "Cast"):
+        if kind_of(node) not in (*RESHAPES, "Cast"):
             return None
         value = node.inputs[0]
     return None
@@ -55,7 +55,7 @@ def extent(value: ir.Value | None, reading: Reading) -> tuple[Dim, ...]:
             if index is None or index.size != 1:
                 return ()
             picked = int(index.reshape(-1)[0])
-        elif node.op_type not in (*RESHAPES, "Cast") and len(node.inputs) > 1:
+        elif kind_of(node) not in (*RESHAPES, "Cast") and len(node.inputs) > 1:
             return ()
         value = node.inputs[0]
     return ()

@@ -14,7 +14,7 @@ from typing import Final
 import onnx_ir as ir
 
 from bnfold.inputs.demands import elements_alike
-from bnfold.inputs.reading import Reading
+from bnfold.inputs.reading import Reading, kind_of
 from bnfold.inputs.signature import Dim
 from bnfold.inputs.sites import Demand, Found, Site
 from bnfold.model.attributes import int_attr, ints_attr, string_attr
@@ -32,7 +32,7 @@ def asked_of_operands(
         place = value.index() or 0
         for graph in subgraphs_of(node):
             yield Demand(graph.outputs[place], axis, size, node)
-    invert = _INVERSES.get(node.op_type)
+    invert = _INVERSES.get(kind_of(node))
     if invert is not None:
         found = invert(Site(node, reading), axis, size)
         yield from (one for one in found if isinstance(one, Demand))
@@ -159,7 +159,15 @@ def _broadcast(at: Site, axis: int, size: int) -> Found:
             yield from at.axis(index, axis - rank, size, weak=True)
 
 
-_WINDOWS: Final = ("Conv", "ConvInteger", "QLinearConv", "MaxPool", "AveragePool", "LpPool")
+_WINDOWS: Final = (
+    "Conv",
+    "FusedConv",
+    "ConvInteger",
+    "QLinearConv",
+    "MaxPool",
+    "AveragePool",
+    "LpPool",
+)
 _BROADCAST: Final = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Where")
 
 _INVERSES: Final[dict[str, Callable[[Site, int, int], Found]]] = {

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.inputs.extents import RESHAPES, counted_up
-from bnfold.inputs.reading import Reading
+from bnfold.inputs.reading import Reading, kind_of
 from bnfold.inputs.trails import (
     CLOSED,
     Above,
@@ -49,7 +49,7 @@ def signs_of(value: ir.Value, reading: Reading) -> Iterator[Sign]:
 
 def _next_steps(trail: Trail, reading: Reading) -> Iterator[Step]:
     for node, index in trail.value.uses():
-        follow = _FOLLOW.get(node.op_type)
+        follow = _FOLLOW.get(kind_of(node))
         if follow is not None:
             yield from follow(Place(node, index, trail, reading))
     owner = reading.owner(trail.value)

@@ -28,6 +28,27 @@ _SMALL: Final = 1 << 12
 """Constants of more elements are no axes, sizes or offsets: they are not evaluated."""
 
 _STANDARD: Final = ("", "ai.onnx")
+_KIND: Final = "bnfold.kind"
+_RUNTIME_DOMAIN: Final = "com.microsoft"
+_AS: Final = {
+    **dict.fromkeys(
+        (
+            "BiasAdd", "BiasGelu", "DequantizeLinear", "FastGelu", "Gelu", "QuantizeLinear",
+            "QuickGelu", "SimplifiedLayerNormalization", "SkipLayerNormalization",
+            "SkipSimplifiedLayerNormalization",
+        ),
+        "Identity",
+    ),
+    "FusedConv": "Conv",
+    "FusedGemm": "Gemm",
+}  # fmt: skip
+"""Operators of ONNX Runtime, which onnx infers nothing of, and which of its own have results
+of the same shape."""
+
+
+def kind_of(node: ir.Node) -> str:
+    """Return the operator that a node of a private copy has in the model."""
+    return str(node.meta.get(_KIND, node.op_type))
 
 
 def private_copy(model: ir.Model) -> ir.Model:
@@ -41,10 +62,18 @@ def private_copy(model: ir.Model) -> ir.Model:
         InlinePass()(copy)
     for graph in graphs_of(copy.graph):
         for node in graph:
+            _make_inferable(node)
             if node.domain in _STANDARD:
                 for value in node.outputs:
                     value.shape = None
     return copy
+
+
+def _make_inferable(node: ir.Node) -> None:
+    like = _AS.get(node.op_type) if node.domain == _RUNTIME_DOMAIN else None
+    if like is not None:
+        node.meta[_KIND] = node.op_type
+        node.domain, node.op_type = "", like
 
 
 class Reading:

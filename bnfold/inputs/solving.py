@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from bnfold.inputs.demands import demands_of
 from bnfold.inputs.producers import asked_of_operands
-from bnfold.inputs.reading import Reading
+from bnfold.inputs.reading import Reading, kind_of
 from bnfold.inputs.signature import Dim, Slot, with_sizes, words_of
 from bnfold.inputs.sites import Demand, Most, Rank
 from bnfold.model.graphs import subgraphs_of
@@ -125,7 +125,7 @@ class _Book:
         if not isinstance(name, str) or size < 1:
             return False
         self.sizes[name] = size
-        said = f"{node.op_type} {node.name or node.outputs[0].name!r}"
+        said = f"{kind_of(node)} {node.name or node.outputs[0].name!r}"
         self.sources.update(dict.fromkeys(self._alike(name), said))
         return True
 

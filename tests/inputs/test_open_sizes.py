@@ -418,6 +418,43 @@ def test_functions_are_looked_into():
     assert hints(proto)["x"].dims[1] == 5
 
 
+@pytest.mark.parametrize("kind", ["BiasGelu", "SkipLayerNormalization"])
+def test_operators_of_the_runtime_are_known_too(kind):
+    """As an optimised graph that was saved has them."""
+    ms = "com.microsoft"
+    operands = {"BiasGelu": ["g", "b"], "SkipLayerNormalization": ["g", "g", "s", "b"]}[kind]
+    proto = model(
+        [
+            N("FastGelu", ["x"], ["g"], domain=ms),
+            N(kind, operands, ["h"], domain=ms),
+            N("Relu", ["h"], ["y"]),
+        ],
+        {"s": floats(5), "b": floats(5)},
+        [("x", ["n", "t", None])],
+        ["y"],
+    )
+    proto.opset_import.append(helper.make_opsetid(ms, 1))
+    assert hints(proto)["x"].dims == ("n", "t", 5)
+    run(proto, drawn(proto))
+
+
+def test_fused_layers_of_the_runtime_decide_sizes():
+    ms = "com.microsoft"
+    proto = model(
+        [
+            N("FusedConv", ["x", "v"], ["a"], domain=ms, activation="Relu"),
+            N("Flatten", ["a"], ["f"]),
+            N("FusedGemm", ["f", "u"], ["y"], domain=ms, activation="Relu"),
+        ],
+        {"v": floats(4, 5, 3, 3), "u": floats(4 * 49, 2)},
+        [("x", ["n", None, None, None])],
+        ["y"],
+    )
+    proto.opset_import.append(helper.make_opsetid(ms, 1))
+    assert hints(proto)["x"].dims == ("n", 5, 9, 9)
+    run(proto, drawn(proto))
+
+
 def test_names_of_inner_dimensions_do_not_hide_where_they_come_from():
     """Exporters write shapes of inner values with symbols of their own."""
     proto = chained(["relu"], READING["conv"](5), 5)
