@@ -498,3 +498,17 @@ def test_a_size_that_the_user_gives_bounds_the_indices_too():
     arrays = draw_inputs(turn, CASE, 0)
     assert arrays["at"].max() == 4
     run(proto, arrays)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 0), (0, 3), (2, 1, 3)])
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("dtype", [ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.BOOL])
+def test_every_use_has_numbers_of_every_shape(dtype, role, shape):
+    slot = Slot("k", ir.TensorType(dtype), shape, Use(role, 0, 5))
+    # A declared 0 stands for any size, as in shape inference.
+    wanted = tuple(size or (2 if axis == 0 else 16) for axis, size in enumerate(shape))
+    for attempt in range(4):
+        values = redraw_inputs([slot], CASE, 0, attempt)["k"]
+        assert values.shape == wanted
+        assert values.dtype == dtype.numpy()
+        assert np.isfinite(values.astype(float)).all()
