@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import click
 
 from bnfold.cli.options import (
     FoldChoices,
+    given,
     markdown_option,
+    max_time_option,
     model_argument,
     report_option,
     selection_options,
+    shape_option,
 )
 
 if TYPE_CHECKING:
     from bnfold.folding.api import FoldResult
+
+_REMEDY: Final = "pip install 'bnfold[cpu]', or prove it by --certificate C.json"
 
 
 @click.command("fold")
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
     help="Compare with the original on ONNX Runtime before writing."
     "  [default: when a runtime is installed]",
 )
+@shape_option
+@max_time_option
 @click.option(
     "--certificate",
     type=click.Path(path_type=Path),
@@ -55,6 +62,8 @@ def command(
     model: Path,
     output: Path | None,
     verify: bool | None,
+    shapes: tuple[str, ...],
+    max_time: float | None,
     certificate: Path | None,
     require: tuple[str, ...],
     page: Path | None,
@@ -72,21 +81,20 @@ def command(
     from bnfold.checked import fold
     from bnfold.cli.outputs import check_outputs, write_outputs
     from bnfold.folding.requirements import check_met, check_words
-    from bnfold.model.save import check_writable, write_text
-    from bnfold.report.to_text import fold_to_text
+    from bnfold.model.save import write_text
 
     if output is None and not dry_run:
         message = "give -o OUT, or --dry-run to see what would be folded"
         raise click.UsageError(message)
     check_words(require)
-    for path in (output, certificate):
-        if path is not None:
-            _refuse_same_file(model, path)
-            check_writable(path)
+    _check_written(model, output, certificate)
     check_outputs(page, markdown)
+    if shapes:
+        _check_fit(model, shapes)
     wanted = certificate is not None and not dry_run
     asked = False if dry_run else verify
-    result = fold(model, verify=asked, certificate=wanted, seed=seed, **choices)
+    extra = given(shapes=shapes, max_time=max_time)
+    result = fold(model, verify=asked, certificate=wanted, seed=seed, **choices, **extra)
     if page is not None or markdown is not None or as_json:
         write_outputs(_document(result, model), page, markdown, as_json=as_json)
     check_met(require, result.report, result.check)
@@ -94,8 +102,26 @@ def command(
         result.save(output)
     if certificate is not None and result.certificate is not None:
         write_text(certificate, result.certificate.to_json())
-    written = None if dry_run else output
+    _tell(result, model, None if dry_run else output, asked)
+
+
+def _tell(result: FoldResult, model: Path, written: Path | None, asked: bool | None) -> None:
+    """Say what was done; first of all that it was not checked, if nobody wanted that."""
+    from bnfold.report.to_text import fold_to_text
+
+    if asked is None and result.check is None and result.report.steps:
+        click.echo(f"{model}: NOT CHECKED: no ONNX Runtime is installed; {_REMEDY}", err=True)
     click.echo(fold_to_text(result.report, result.check, str(model), written), err=True)
+
+
+def _check_written(model: Path, *paths: Path | None) -> None:
+    """Find out before the work whether its results could be written."""
+    from bnfold.model.save import check_writable
+
+    for path in paths:
+        if path is not None:
+            _refuse_same_file(model, path)
+            check_writable(path)
 
 
 def _document(result: FoldResult, model: Path) -> dict[str, Any]:
@@ -106,6 +132,14 @@ def _document(result: FoldResult, model: Path) -> dict[str, Any]:
 
     pictures = pictures_of(opened(model), result.model, result.report.steps)
     return fold_document(result.report, result.check, pictures, str(model))
+
+
+def _check_fit(model: Path, shapes: tuple[str, ...]) -> None:
+    """Refuse sizes that the model does not take before anything is done."""
+    from bnfold.inputs.checking import check_sizes
+    from bnfold.model.io import opened
+
+    check_sizes(opened(model), shapes)
 
 
 def _refuse_same_file(model: Path, output: Path) -> None:

@@ -7,28 +7,33 @@ from typing import Unpack
 
 import click
 
-from bnfold.cli.options import FoldChoices, model_argument, selection_options
+from bnfold.cli.options import FoldChoices, model_argument, selection_options, shape_option
 
 
 @click.command("inspect")
 @model_argument
+@shape_option
 @selection_options
 def command(
     model: Path,
+    shapes: tuple[str, ...],
     as_json: bool,
     **choices: Unpack[FoldChoices],
 ) -> None:
     """List every affine map of MODEL: where a fold would put it, or what stops it.
 
-    Nothing is written.
+    Nothing is written. Says, too, at which sizes a fold would be checked.
     """
     from bnfold.folding.api import fold_unchecked
+    from bnfold.inputs.checking import check_sizes
+    from bnfold.model.io import opened
     from bnfold.report.to_json import fold_to_json
 
+    sizes = check_sizes(opened(model, "inspect"), shapes)
     result = fold_unchecked(model, **choices)
     if as_json:
-        click.echo(fold_to_json(result.report, None))
+        click.echo(fold_to_json(result.report, None, sizes=sizes))
         return
     from bnfold.report.to_terminal import print_sites
 
-    print_sites(result.report, str(model))
+    print_sites(result.report, str(model), sizes)

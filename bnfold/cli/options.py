@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import click
 
@@ -36,6 +36,26 @@ markdown_option = click.option(
     metavar="FILE",
     help="Write a summary in Markdown, for a pull request or a log; - for stdout.",
 )
+shape_option = click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=SIZES",
+    help="Check by inputs of this size: x=1x3x224x224, or a range: x=1..8x3x224x224"
+    " (repeatable). What is folded holds at all sizes.",
+)
+max_time_option = click.option(
+    "--max-time",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Time for all of the comparison; what shows most comes first."
+    "  [default: verify 60; fold three times the fold, or 10]",
+)
+
+
+def given(**choices: Any) -> dict[str, Any]:
+    """Return the options that the user gave; the call knows the defaults of the others."""
+    return {name: choice for name, choice in choices.items() if choice not in (None, ())}
 
 
 def percent(text: str) -> float:

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from bnfold.cli.options import markdown_option, report_option
+from bnfold.cli.options import (
+    given,
+    markdown_option,
+    max_time_option,
+    report_option,
+    shape_option,
+)
 
 _LEVELS = click.Choice(["disabled", "basic", "all"])
 _FAILED = 1
@@ -32,13 +38,7 @@ _FAILED = 1
     help="Your own inputs: .npz, .npy or .pb, a folder of them, or module:callable"
     " (repeatable).",
 )
-@click.option(
-    "--shape",
-    "shapes",
-    multiple=True,
-    metavar="NAME=SIZES",
-    help="Draw inputs of this size: x=1x3x224x224, or a range: x=1..8x3x224x224 (repeatable).",
-)
+@shape_option
 @click.option(
     "--provider",
     default="cpu",
@@ -65,14 +65,7 @@ _FAILED = 1
     metavar="SECONDS",
     help="Search for the input on which both differ most.",
 )
-@click.option(
-    "--reference-seconds",
-    "reference_s",
-    default=60.0,
-    show_default=True,
-    help="How long the float64 reference may take, and, without a certificate, the comparison"
-    " segment by segment.",
-)
+@max_time_option
 @click.option(
     "--run/--no-run",
     default=None,
@@ -94,6 +87,7 @@ def command(
     as_json: bool,
     page: Path | None,
     markdown: str | None,
+    max_time: float | None,
     **choices: Any,
 ) -> int:
     """Judge whether ORIGINAL and FOLDED compute the same function.
@@ -109,7 +103,8 @@ def command(
 
     check_outputs(page, markdown)
     with progress() as tell:
-        report = verify(original, folded, progress=tell, **choices)
+        extra = given(max_time=max_time)
+        report = verify(original, folded, progress=tell, **choices, **extra)
     click.echo(verify_to_text(report, str(original), str(folded)), err=True)
     document = verify_document(report, str(original), str(folded))
     write_outputs(document, page, markdown, as_json=as_json)

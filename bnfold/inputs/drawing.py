@@ -5,36 +5,26 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bnfold.inputs.signature import Dim, Slot
+from bnfold.inputs.numbers import Need, Style, numbers
+from bnfold.inputs.signature import Dim, Role, Slot
 from bnfold.runtime import Arrays
 
-_SIZES: Final = (32, 64, 224, 48, 640, 16, 8, 4, 2, 1, 299, 512)
+__all__ = ["Binding", "Case", "Style", "bindings", "draw_inputs", "redraw_inputs", "shape_of"]
+
+_SIZES: Final = (32, 64, 224, 96, 640, 48, 16, 8, 4, 2, 1, 299, 512)
 _OTHER_BATCHES: Final = (2, 4, 8, 16, 32, 64)
 _INT_TOPS: Final = (8, 2, 1)
 _RANKS: Final = (4, 2, 3, 5, 1)
 _CHANNELS: Final = (3, 1)
 _MOST_ELEMENTS: Final = 1 << 22
-_PER_IMPULSE: Final = 61
-LARGE: Final = 10.0
-
-
-class Style(StrEnum):
-    """How the numbers of one set of inputs are spread."""
-
-    NORMAL = "normal"
-    UNIFORM = "uniform"
-    BORDERED = "bordered"
-    CONSTANT = "constant"
-    LARGE = "large"
-    IMPULSES = "impulses"
+_ANOTHER_SEED: Final = 7919
+_AMPLITUDES: Final = (1.0, 1 / 8, 1 / 8, 1 / 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +62,56 @@ def shape_of(slot: Slot, binding: Binding, slots: Sequence[Slot]) -> tuple[int, 
     dims = slot.dims
     if dims is None:
         dims = (None, binding.channels, *[None] * binding.rank)[: binding.rank]
-    firsts = (other.dims[0] for other in slots if other.dims)
-    batches: set[Dim] = {first for first in firsts if isinstance(first, str)}
-    return tuple(_bound(axis, dim, binding, batches) for axis, dim in enumerate(dims))
+    bound = _Bound(binding, slots)
+    limits = slot.bounds or ((1, 0),) * len(dims)
+    pairs = enumerate(zip(dims, limits, strict=True))
+    return tuple(bound.size(axis, dim, *limit) for axis, (dim, limit) in pairs)
 
 
 def draw_inputs(slots: Sequence[Slot], case: Case, seed: int) -> Arrays:
-    """Numbers for every input, in its own element type; the same for the same seed."""
+    """Numbers for every input, in its own element type; the same for the same seed.
+
+    What `with_hints` found out about an input is kept to: masks are 0 and 1, indices lie in
+    their tables. The spread of the case is for what holds any numbers.
+    """
+    return _drawn(slots, case, seed, Need(int_top=case.binding.int_top))
+
+
+def redraw_inputs(slots: Sequence[Slot], case: Case, seed: int, attempt: int) -> Arrays:
+    """Other numbers that make as much sense, for inputs that left outputs NaN or unmoved.
+
+    Attempt 0 is `draw_inputs`. Each further one has another seed; the second numbers an eighth
+    as large and flags the other way, the third the same, none negative and no mask closed, the
+    fourth even smaller ones, and so on in turn.
+
+    Args:
+        slots: The inputs, with hints.
+        case: Their sizes, and the spread to begin with.
+        seed: As of `draw_inputs`; the same seed and attempt give the same numbers.
+        attempt: How often it was tried before.
+    """
+    turn = attempt % len(_AMPLITUDES)
+    need = Need(
+        int_top=case.binding.int_top,
+        amplitude=_AMPLITUDES[turn],
+        positive=turn >= 2,
+        all_open=turn >= 2,
+        flipped=turn == 1,
+    )
+    tame = case if turn == 0 else replace(case, style=Style.NORMAL)
+    return _drawn(slots, tame, seed + _ANOTHER_SEED * attempt, need)
+
+
+def _drawn(slots: Sequence[Slot], case: Case, seed: int, need: Need) -> Arrays:
     arrays: Arrays = {}
+    bound = _Bound(case.binding, slots)
     for slot in slots:
         shape = shape_of(slot, case.binding, slots)
         key = zlib.crc32(f"{slot.name}/{case.style}/{shape}".encode())
         rng = np.random.default_rng((seed, key))
-        arrays[slot.name] = _numbers(slot, case, shape, rng)
+        tops = (bound.symbol(word) - below for word, below in slot.use.within)
+        most = min(tops, default=math.inf)
+        arrays[slot.name] = numbers(slot, case.style, shape, rng, need.of(most, bound.image))
     return arrays
 
 
@@ -96,69 +123,56 @@ def shapes(arrays: Arrays) -> Mapping[str, tuple[int, ...]]:
 def _wishes(slots: Sequence[Slot]) -> Iterator[Binding]:
     ranks = _RANKS if any(slot.dims is None for slot in slots) else (4,)
     channels = _CHANNELS if len(ranks) > 1 else (3,)
-    tops = _INT_TOPS if any(slot.dtype and slot.dtype.is_integer() for slot in slots) else (8,)
+    tops = _INT_TOPS if any(map(_has_tops, slots)) else _INT_TOPS[:1]
     for top, rank, channel, size, batch in product(tops, ranks, channels, _SIZES, (1, 3)):
         yield Binding(batch, size, rank, channel, top)
     for batch, size in product(_OTHER_BATCHES, _SIZES[:3]):
         yield Binding(batch, size)
 
 
-def _bound(axis: int, dim: Dim, binding: Binding, batches: set[Dim]) -> int:
-    if isinstance(dim, int) and dim > 0:
-        return dim
-    is_batch = axis == 0 or (isinstance(dim, str) and dim in batches)
-    return binding.batch if is_batch else binding.size
+def _has_tops(slot: Slot) -> bool:
+    """Whether other whole numbers, or a flag the other way, may be worth a try."""
+    whole = slot.dtype is not None and slot.dtype.is_integer()
+    return slot.use.role is Role.FLAG or (whole and slot.use.role is not Role.MASK)
 
 
-def _numbers(
-    slot: Slot, case: Case, shape: tuple[int, ...], rng: np.random.Generator
-) -> NDArray[Any]:
-    dtype = slot.dtype
-    if dtype is None:
-        raise TypeError(f"input {slot.name!r} is not a tensor of a known type")
-    if dtype.is_floating_point():
-        return _floats(case.style, shape, rng).astype(dtype.numpy())
-    if dtype.name == "BOOL":
-        return rng.integers(0, 2, shape).astype(np.bool_)
-    if dtype.is_integer():
-        low = 1 if case.binding.int_top == 1 else 0
-        return rng.integers(low, case.binding.int_top + low, shape).astype(dtype.numpy())
-    raise TypeError(f"input {slot.name!r} holds {dtype.name}, for which no numbers are drawn")
+class _Bound:
+    """Sizes of dimensions under a binding."""
 
+    def __init__(self, binding: Binding, slots: Sequence[Slot]) -> None:
+        self._binding = binding
+        self._slots = slots
+        firsts = (slot.dims[0] for slot in slots if slot.dims)
+        self._batches = {first for first in firsts if isinstance(first, str)}
 
-def _floats(
-    style: Style, shape: tuple[int, ...], rng: np.random.Generator
-) -> NDArray[np.float64]:
-    match style:
-        case Style.NORMAL:
-            return rng.standard_normal(shape)
-        case Style.UNIFORM:
-            return rng.random(shape)
-        case Style.BORDERED:
-            return _bordered(rng.standard_normal(shape) * LARGE)
-        case Style.CONSTANT:
-            return np.full(shape, rng.standard_normal())
-        case Style.LARGE:
-            return rng.standard_normal(shape) * LARGE**2
-        case Style.IMPULSES:
-            return _impulses(shape, rng)
+    def size(self, axis: int, dim: Dim, step: int = 1, most: int = 0) -> int:
+        """Return the size of a dimension: a sum of symbols has the sum of their sizes."""
+        if isinstance(dim, int) and dim > 0:
+            return dim
+        if isinstance(dim, str) and "+" in dim:
+            return sum(map(self._part, dim.split("+")))
+        is_batch = axis == 0 or dim in self._batches
+        wanted = self._binding.batch if is_batch else self._binding.size
+        size = -(-wanted // step) * step
+        return size if not most or size <= most else max(most // step, 1) * step
 
+    def symbol(self, symbol: str) -> int:
+        """Return the size that a symbol has in the first input that has it."""
+        for slot in self._slots:
+            pairs = zip(slot.dims or (), slot.bounds, strict=True)
+            for axis, (dim, limit) in enumerate(pairs):
+                if dim == symbol:
+                    return self.size(axis, dim, *limit)
+        return self.size(1, symbol)
 
-def _impulses(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Zero but for one number in a few dozen."""
-    values = np.zeros(shape)
-    flat = values.reshape(-1)
-    count = -(-flat.size // _PER_IMPULSE)
-    flat[rng.choice(flat.size, count, replace=False)] = rng.choice([-LARGE, LARGE], count)
-    return values
+    @property
+    def image(self) -> tuple[int, ...]:
+        """The last two sizes of the first input that has four axes; one size of any."""
+        for slot in self._slots:
+            if len(slot.dims or ()) == 4:
+                return shape_of(slot, self._binding, self._slots)[-2:]
+        return (self._binding.size,)
 
-
-def _bordered(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Constant along every border and over one corner, so that padding shows."""
-    for axis in range(2, values.ndim):
-        edge = np.moveaxis(values, axis, 0)
-        edge[0], edge[-1] = LARGE, -LARGE
-    corner = tuple(slice(0, size // 2) for size in values.shape[2:])
-    if corner:
-        values[:, :1, *corner] = LARGE
-    return values
+    def _part(self, word: str) -> int:
+        word = word.strip()
+        return int(word) if word.isdigit() else self.symbol(word)

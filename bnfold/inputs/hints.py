@@ -1,54 +1,65 @@
-"""What the first reader of an input tells about dimensions that the interface leaves open."""
+"""What the operators of a model tell of its inputs: open sizes, and what they mean."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from bnfold.inputs.signature import Dim, Slot
+from bnfold.errors import BnfoldError
+from bnfold.inputs.reading import private_copy
+from bnfold.inputs.roles import symbols_in, use_of
+from bnfold.inputs.signature import Slot, Use, words_of
+from bnfold.inputs.solving import Solution, solve
+
+
+@dataclass(frozen=True, slots=True)
+class Hinted:
+    """Inputs with all that is known of them.
+
+    Attributes:
+        slots: The inputs.
+        sources: For each size found, by input and axis, the node that decides it.
+    """
+
+    slots: tuple[Slot, ...]
+    sources: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
 
 def with_hints(slots: Sequence[Slot], model: ir.Model) -> tuple[Slot, ...]:
-    """The same inputs with rank and channels filled in where a weight decides them."""
-    values = {value.name: value for value in model.graph.inputs}
-    return tuple(_hinted(slot, values[slot.name]) for slot in slots)
+    """The same inputs with ranks, sizes and uses filled in where the graph decides them.
+
+    Args:
+        slots: Inputs as `inputs_of` gives them; sizes may have been filled in since.
+        model: Their model; it is left as it is.
+    """
+    return hinted(slots, model).slots
 
 
-def _hinted(slot: Slot, value: ir.Value) -> Slot:
-    for use in value.uses():
-        if use.idx == 0:
-            slot = replace(slot, dims=_merged(slot.dims, _wanted(use.node)))
-    return slot
+def hinted(slots: Sequence[Slot], model: ir.Model) -> Hinted:
+    """The same, with who decides the sizes."""
+    try:
+        solution = solve(slots, private_copy(model))
+        values = {value.name: value for value in solution.reading.graph.inputs}
+        uses = [use_of(one, values[one.name], solution.reading) for one in solution.slots]
+    except (BnfoldError, RuntimeError, ValueError, TypeError, LookupError):
+        # No valid graph: whoever runs it says so in its own words, and needs no hints.
+        return Hinted(tuple(slots))
+    return Hinted(tuple(_told(solution, uses)), solution.sources)
 
 
-def _wanted(node: ir.Node) -> tuple[Dim, ...] | None:
-    """Dimensions that a weight asks of the first operand; None where it asks nothing."""
-    operand = node.inputs[1] if len(node.inputs) > 1 else None
-    shape = None if operand is None else operand.shape
-    if shape is None or any(not isinstance(dim, int) for dim in shape):
-        return None
-    sizes = tuple(int(dim) for dim in shape if isinstance(dim, int))
-    match node.op_type:
-        case "Conv":
-            group = node.attributes.get_int("group", 1)
-            return (None, sizes[1] * group, *[None] * (len(sizes) - 2))
-        case "ConvTranspose":
-            return (None, sizes[0], *[None] * (len(sizes) - 2))
-        case "Gemm" if not node.attributes.get_int("transA", 0):
-            return (None, sizes[1 if node.attributes.get_int("transB", 0) else 0])
-        case _:
-            return None
-
-
-def _merged(
-    declared: tuple[Dim, ...] | None, wanted: tuple[Dim, ...] | None
-) -> tuple[Dim, ...] | None:
-    """Fixed dimensions stay as declared; the others take what is wanted."""
-    if declared is None or wanted is None:
-        return wanted if declared is None else declared
-    if len(declared) != len(wanted):
-        return declared
-    pairs = zip(declared, wanted, strict=True)
-    return tuple(ours if isinstance(ours, int) else theirs or ours for ours, theirs in pairs)
+def _told(solution: Solution, uses: Sequence[Use]) -> list[Slot]:
+    """Join sizes and uses; a symbol of ours stays where another dimension or a bound is it."""
+    dims = [dim for slot in solution.slots for dim in slot.dims or ()]
+    known = {word for dim in dims for word in words_of(dim)}
+    bounded = [use.bounded_by(known) for use in uses]
+    bounding = set(symbols_in(bounded))
+    found = []
+    for symbolic, named, use in zip(solution.slots, solution.named, bounded, strict=True):
+        shape = named.dims
+        if shape is not None and symbolic.dims is not None:
+            pairs = zip(shape, symbolic.dims, strict=True)
+            shape = tuple(full if full in bounding else dim for dim, full in pairs)
+        found.append(replace(named, dims=shape, use=use))
+    return found

@@ -2,21 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import onnx_ir as ir
 
 Dim = int | str | None
 
 
+class Role(StrEnum):
+    """What the elements of an input mean to those that read them."""
+
+    NUMBERS = "numbers"
+    INDEX = "index"
+    POSITION = "position"
+    MASK = "mask"
+    LENGTH = "length"
+    COUNT = "count"
+    FLAG = "flag"
+    SIZES = "sizes"
+    ONES = "ones"
+    STEP = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What an input is for, as its readers tell, and what numbers make sense for that.
+
+    Attributes:
+        role: What its elements mean.
+        low: Smallest number that makes sense.
+        high: Largest one.
+        within: Dimensions, by symbol, that bound it too, each with how far below its size the
+            largest number is: 1 for an index, 0 for a length.
+        opened: For a mask, the number (0 or 1) that lets an element through.
+    """
+
+    role: Role = Role.NUMBERS
+    low: float = -math.inf
+    high: float = math.inf
+    within: tuple[tuple[str, int], ...] = ()
+    opened: int = 1
+
+    def bounded_by(self, symbols: Set[str]) -> Use:
+        """Return the same, bounded by dimensions that are these symbols or sums of them."""
+        known = (one for one in self.within if set(words_of(one[0])) <= symbols)
+        return replace(self, within=tuple(known))
+
+    def sized(self, sizes: Mapping[str, int]) -> Use:
+        """Return the same where some of the dimensions that bound it have a size."""
+        known = [sizes[word] - below for word, below in self.within if word in sizes]
+        left = tuple(one for one in self.within if one[0] not in sizes)
+        return replace(self, high=min([self.high, *known]), within=left)
+
+
+def words_of(dim: Dim) -> list[str]:
+    """Return the symbols of a dimension: several where it is a sum of them."""
+    return [word.strip() for word in dim.split("+")] if isinstance(dim, str) else []
+
+
+def with_sizes(dim: Dim, sizes: Mapping[str, int]) -> Dim:
+    """Return a dimension in which some symbols have a size."""
+    if not isinstance(dim, str) or dim in sizes:
+        return sizes.get(dim, dim) if isinstance(dim, str) else dim
+    words = [str(sizes.get(word, word)) for word in words_of(dim)]
+    known = sum(int(word) for word in words if word.isdigit())
+    left = [word for word in words if not word.isdigit()]
+    if len(words) == 1 or not known:
+        return dim
+    return " + ".join([*left, str(known)]) if left else known
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One input or output: its name, type, and dimensions (None: rank not declared)."""
+    """One input or output: its name, type, and dimensions (None: rank not declared).
+
+    Attributes:
+        name: Its name.
+        kind: Its type.
+        dims: Its dimensions: sizes, symbols, and sums of symbols as ``past + new``.
+        use: What it is for, where `with_hints` found out.
+        steps: For each dimension, a number that its size must be a multiple of; empty if
+            there is none.
+        mosts: For each dimension, the largest size that makes sense, 0 if any does; empty if
+            there is none.
+    """
 
     name: str
     kind: ir.TypeProtocol | None
     dims: tuple[Dim, ...] | None
+    use: Use = Use()
+    steps: tuple[int, ...] = ()
+    mosts: tuple[int, ...] = ()
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """For each dimension, what its size is a multiple of, and the largest (0: none)."""
+        axes = len(self.dims or ())
+        return tuple(zip(self.steps or (1,) * axes, self.mosts or (0,) * axes, strict=True))
 
     @property
     def dtype(self) -> ir.DataType | None:

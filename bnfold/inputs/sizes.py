@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from bnfold.errors import UsageError
 from bnfold.inputs.fitting import spelled
-from bnfold.inputs.signature import Dim, Slot
+from bnfold.inputs.signature import Dim, Slot, with_sizes
 
 Shapes: TypeAlias = Sequence[str] | Mapping[str, Sequence[int]]
 """``["x=1x3x224x224", …]`` or ``{"x": (1, 3, 224, 224)}``."""
@@ -80,15 +80,22 @@ def _check(slot: Slot, shape: tuple[int, ...]) -> None:
 
 
 def _bound(slots: Sequence[Slot], chosen: Mapping[str, tuple[int, ...]]) -> Iterator[Slot]:
-    symbols: dict[Dim, int] = {}
+    symbols: dict[str, int] = {}
     for slot in slots:
         pairs = zip(slot.dims or (), chosen.get(slot.name, ()), strict=False)
         symbols |= {dim: size for dim, size in pairs if isinstance(dim, str)}
     for slot in slots:
         dims: tuple[Dim, ...] | None = chosen.get(slot.name)
         if dims is None and slot.dims is not None:
-            dims = tuple(symbols.get(dim, dim) for dim in slot.dims)
-        yield replace(slot, dims=dims)
+            dims = tuple(with_sizes(dim, symbols) for dim in slot.dims)
+        known = dims is not None and slot.dims is not None and len(dims) == len(slot.dims)
+        yield replace(
+            slot,
+            dims=dims,
+            use=slot.use.sized(symbols),
+            steps=slot.steps if known else (),
+            mosts=slot.mosts if known else (),
+        )
 
 
 def _wrong(where: str, why: str) -> UsageError:

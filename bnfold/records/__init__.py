@@ -38,6 +38,7 @@ from bnfold.records.pictures import (
     Role,
     Wire,
 )
+from bnfold.records.sizes import InputSizes
 from bnfold.records.verdicts import (
     Charge,
     Finding,
@@ -71,6 +72,7 @@ __all__ = [
     "ExportReport",
     "Finding",
     "FoldReport",
+    "InputSizes",
     "LabelReport",
     "Latency",
     "Machine",

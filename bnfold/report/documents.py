@@ -15,6 +15,7 @@ from bnfold.records import (
     BenchReport,
     ExportReport,
     FoldReport,
+    InputSizes,
     Normalisation,
     Picture,
     Stay,
@@ -72,6 +73,7 @@ class FoldDocument:
         warnings: What the user should know.
         check: What the check of the result said; null if there was none.
         pictures: The graph around folds, before and after.
+        sizes: Which sizes the inputs have in a check, as `bnfold inspect` tells.
     """
 
     schema: str
@@ -85,6 +87,7 @@ class FoldDocument:
     made: Made
     model: str = ""
     pictures: tuple[Picture, ...] = ()
+    sizes: tuple[InputSizes, ...] = ()
 
     @property
     def report(self) -> FoldReport:

@@ -7,10 +7,18 @@ import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from bnfold.records import BenchReport, ExportReport, FoldReport, Picture, VerifyReport
+from bnfold.records import (
+    BenchReport,
+    ExportReport,
+    FoldReport,
+    InputSizes,
+    Picture,
+    VerifyReport,
+)
 from bnfold.report.documents import (
     BENCH_SCHEMA,
     EXPORT_SCHEMA,
@@ -34,6 +42,7 @@ def fold_document(
     check: VerifyReport | None,
     pictures: Sequence[Picture] = (),
     model: str = "",
+    sizes: Sequence[InputSizes] = (),
 ) -> dict[str, Any]:
     """Return a fold report, and its check if there was one, as a document.
 
@@ -42,8 +51,10 @@ def fold_document(
         check: What the check of it said.
         pictures: The graph around folds, before and after.
         model: The model, as the user named it.
+        sizes: Which sizes its inputs have in a check.
     """
-    return _encoded(_fold(report, check, pictures, model))
+    document = _fold(report, check, pictures, model)
+    return _encoded(replace(document, sizes=tuple(sizes)))
 
 
 def verify_document(
@@ -101,9 +112,10 @@ def fold_to_json(
     check: VerifyReport | None,
     pictures: Sequence[Picture] = (),
     model: str = "",
+    sizes: Sequence[InputSizes] = (),
 ) -> str:
     """Return a fold report, and its check if there was one, as indented JSON."""
-    return to_json(fold_document(report, check, pictures, model))
+    return to_json(fold_document(report, check, pictures, model, sizes))
 
 
 def verify_to_json(report: VerifyReport, original: str = "", folded: str = "") -> str:

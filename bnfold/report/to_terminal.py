@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bnfold.records import FoldReport, Normalisation, Stay, Step
+from bnfold.records import FoldReport, InputSizes, Normalisation, Stay, Step
+from bnfold.report.sizes_text import sizes_said
 
 _PIPE_WIDTH: Final = 200
 
 
-def print_sites(report: FoldReport, model: str) -> None:
-    """Print a row for each map: the nodes it stands in, where it goes or what stops it."""
+def print_sites(report: FoldReport, model: str, sizes: Sequence[InputSizes] = ()) -> None:
+    """Print a row for each map: the nodes it stands in, where it goes or what stops it.
+
+    Args:
+        report: What a fold would do.
+        model: The model, as the user named it.
+        sizes: Which sizes its inputs have in a check.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPE_WIDTH)
@@ -31,6 +39,8 @@ def print_sites(report: FoldReport, model: str) -> None:
     console.print(table)
     if report.normalisations:
         console.print(_normalisations(report.normalisations))
+    for line in sizes_said(sizes):
+        console.print(Text(line), soft_wrap=True)
     for warning in report.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
+from typing import Final
 
 from bnfold.records import FoldReport, Verdict, VerifyReport
 
@@ -11,8 +13,14 @@ from bnfold.records import FoldReport, Verdict, VerifyReport
 def fold_to_text(
     report: FoldReport, check: VerifyReport | None, model: str, written: Path | None
 ) -> str:
-    """Return what was folded, what stayed and why, and what the check said."""
-    lines = [f"{model}: {len(report.steps)} folds, {len(report.stays)} maps stay"]
+    """Return what was folded, what stayed and why, and what the check said.
+
+    That a fold could not be checked is said first, with what would help.
+    """
+    counts = f"{len(report.steps)} folds, {len(report.stays)} maps stay"
+    lines = [f"{model}: {counts}"]
+    if check is not None and check.verdict is Verdict.NOT_JUDGED:
+        lines = [f"{model}: NOT CHECKED: {check.why}; {option_for(check.why)}", f"  {counts}"]
     lines += [f"  {line}" for line in fold_lines(report, check)]
     lines.append(f"  written: {written}" if written is not None else "  nothing written")
     return "\n".join(lines)
@@ -30,6 +38,27 @@ def fold_lines(report: FoldReport, check: VerifyReport | None) -> list[str]:
     nothing = check is None and not report.steps
     lines.append(f"check: {'nothing to check' if nothing else _check(check)}")
     return lines
+
+
+def option_for(why: str) -> str:
+    """Return which option may make a check possible that was not, by the reason why."""
+    return next((option for words, option in _OPTIONS if words.search(why)), _OTHERWISE)
+
+
+_OWN_INPUTS: Final = "judge it by your own with bnfold verify --inputs DATA"
+_SIZES: Final = f"say sizes with --shape NAME=SIZES, or {_OWN_INPUTS}"
+_OPTIONS: Final = (
+    (re.compile(r"no numbers are drawn|not a tensor"), _OWN_INPUTS),
+    (re.compile(r"does not run"), _SIZES),
+    (re.compile(r"\btime\b|\bbudget\b|\bseconds\b"), "give it more with --max-time SECONDS"),
+    (re.compile(r"\bsizes?\b|\bshapes?\b"), _SIZES),
+)
+"""What helps, by words of the reason; the first that fits."""
+
+_OTHERWISE: Final = (
+    f"{_OWN_INPUTS}, or prove it without a run: fold --certificate C.json, then"
+    " verify --certificate C.json"
+)
 
 
 def _counts(report: FoldReport) -> list[str]:

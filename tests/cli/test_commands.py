@@ -84,6 +84,77 @@ def test_inspect_lists_what_goes_and_what_stays(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
 
 
+def test_inspect_says_at_which_sizes_a_fold_would_be_checked(tmp_path):
+    path = tmp_path / "model.onnx"
+    original = conv_bn()
+    for dim in list(original.graph.input[0].type.tensor_type.shape.dim)[1:3]:
+        dim.Clear()
+    onnx.save(original, path)
+    done = run("inspect", path)
+    said = "sizes for a check: x=1x3x64x8 (axis 1 from Conv 'conv'; axes 0, 2 are open:"
+    assert said in done.stdout
+    (sizes,) = json.loads(run("inspect", path, "--json", "--shape", "x=2x3x9x8").stdout)[
+        "sizes"
+    ]
+    assert sizes == {
+        "name": "x", "shape": [2, 3, 9, 8], "decided": {"1": "Conv 'conv'"}, "assumed": [],
+        "use": "numbers", "why": "",
+    }  # fmt: skip
+
+
+def test_inspect_says_which_input_no_numbers_are_drawn_for(tmp_path):
+    path = tmp_path / "model.onnx"
+    original = conv_bn()
+    words = onnx.helper.make_tensor_value_info("words", onnx.TensorProto.STRING, [2])
+    original.graph.input.append(words)
+    onnx.save(original, path)
+    done = run("inspect", path)
+    assert "no check by drawn inputs: input 'words' holds STRING" in done.stdout
+    sizes = json.loads(run("inspect", path, "--json").stdout)["sizes"]
+    assert sizes[1]["shape"] is None
+    assert "STRING" in sizes[1]["why"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ("x=1x4x8x8", "the model reads N×3×8×8, not 1×4×8×8"),
+        ("x=1x3x8", "the model reads N×3×8×8, not 1×3×8"),
+        ("z=1x3x8x8", "the model's inputs are 'x'"),
+        ("x=1xthree", "it is not a list of sizes"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_a_usage_error(model, shape, words):
+    done = run("inspect", model, "--shape", shape)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("why", "option"),
+    [
+        ("the original does not run: [ShapeInferenceError] size", "--shape"),
+        ("input 's' holds STRING, for which no numbers are drawn", "--inputs"),
+        ("the proof ran out of time", "--max-time"),
+        ("no window fits at the sizes that were tried", "--shape"),
+        ("no output is moved by the inputs", "--certificate"),
+    ],
+)
+def test_what_could_not_be_checked_is_said_first_with_the_option_that_helps(why, option):
+    from bnfold.records import FoldReport, Verdict, VerifyReport
+    from bnfold.report.to_text import fold_to_text
+
+    report = FoldReport((), (), {"Mul": 1}, {})
+    said = fold_to_text(report, VerifyReport(Verdict.NOT_JUDGED, why=why), "m.onnx", None)
+    first, second, *_ = said.splitlines()
+    assert first.startswith(f"m.onnx: NOT CHECKED: {why}; ")
+    assert option in first
+    assert second == "  0 folds, 0 maps stay"
+    passed = fold_to_text(report, VerifyReport(Verdict.PASSED), "m.onnx", None)
+    assert "NOT CHECKED" not in passed
+
+
 def test_inspect_json_carries_code_reason_node_and_remedy(tmp_path):
     path = tmp_path / "model.onnx"
     original = conv_bn()
@@ -200,3 +271,67 @@ def test_help_and_version_work():
     assert "fold" in run("--help").stdout
     assert "0.1" in run("--version").stdout
     assert "--only" in run("fold", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "passed_on"),
+    [
+        ([], {}),
+        (["--shape", "x=2x3x8x8"], {"shapes": ("x=2x3x8x8",)}),
+        (["--max-time", "2.5"], {"max_time": 2.5}),
+    ],
+)
+def test_fold_hands_sizes_and_time_to_the_check(model, monkeypatch, options, passed_on):
+    from bnfold.cli.main import main
+
+    asked = {}
+
+    def stub(_, **choices):
+        from bnfold.folding.api import fold_unchecked
+
+        asked.update(choices)
+        return fold_unchecked(model)
+
+    monkeypatch.setattr("bnfold.checked.fold", stub)
+    monkeypatch.setattr(sys, "argv", ["bnfold", "fold", str(model), "--dry-run", *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert {name: asked[name] for name in ("shapes", "max_time") if name in asked} == passed_on
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--shape", "x=1x4x8x8"], "the model reads N×3×8×8, not 1×4×8×8"),
+        (["--max-time", "0"], "0"),
+        (["--max-time", "soon"], "soon"),
+    ],
+)
+def test_fold_refuses_sizes_and_times_that_make_no_sense(model, tmp_path, options, words):
+    out = tmp_path / "out.onnx"
+    done = run("fold", model, "-o", out, *options)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not out.exists()
+
+
+def test_without_a_runtime_the_first_line_says_that_nothing_was_checked(
+    model, tmp_path, monkeypatch, capsys
+):
+    from bnfold.cli.main import main
+    from bnfold.folding.api import fold_unchecked
+
+    monkeypatch.setattr("bnfold.checked.fold", lambda path, **_: fold_unchecked(path))
+    said = {}
+    for options in ((), ("--no-verify",)):
+        out = tmp_path / f"out{len(options)}.onnx"
+        monkeypatch.setattr(
+            sys, "argv", ["bnfold", "fold", str(model), "-o", str(out), *options]
+        )
+        with pytest.raises(SystemExit):
+            main()
+        said[options] = capsys.readouterr().err.splitlines()[0]
+    assert "NOT CHECKED" in said[()]
+    assert "bnfold[cpu]" in said[()]
+    assert "NOT CHECKED" not in said["--no-verify",]

@@ -145,3 +145,33 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
     with progress() as tell:
         tell("working")
     assert "working" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "passed_on"),
+    [([], {}), (["--max-time", "7"], {"max_time": 7.0})],
+)
+def test_the_time_that_the_user_gives_is_handed_on(models, monkeypatch, options, passed_on):
+    from bnfold.cli.main import main
+    from bnfold.records import Verdict, VerifyReport
+
+    asked = {}
+
+    def stub(*_, **choices):
+        asked.update(choices)
+        return VerifyReport(Verdict.PASSED)
+
+    monkeypatch.setattr("bnfold.verified.verify", stub)
+    monkeypatch.setattr(sys, "argv", ["bnfold", "verify", *map(str, models[:2]), *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert {name: asked[name] for name in ("max_time",) if name in asked} == passed_on
+    assert asked["shapes"] == ()
+    assert "reference_s" not in asked
+
+
+def test_there_is_one_time_for_all(models):
+    done = run(*models[:2], "--reference-seconds", "3")
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
