@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
-from bnfold.errors import CheckFailedError
+from bnfold.errors import BnfoldError, CheckFailedError
 from bnfold.folding.api import FoldResult, fold_unchecked
 from bnfold.folding.carry_out import unrounded
 from bnfold.folding.inference import read_as_inference
 from bnfold.folding.recipes import recipes_of
 from bnfold.folding.selection import Selection
 from bnfold.model.io import Openable, opened
-from bnfold.records import CONSTANT_INPUTS, INFERENCE, REQUANTIZED, Verdict, VerifyReport
+from bnfold.records import (
+    CONSTANT_INPUTS,
+    INFERENCE,
+    REQUANTIZED,
+    ProofReport,
+    Verdict,
+    VerifyReport,
+)
+
+if TYPE_CHECKING:
+    from bnfold.evidence.proof import Certificate
+    from bnfold.inputs.sizes import Shapes
+
+_TIMES: Final = 3.0
+_LEAST_S: Final = 10.0
+"""What a check may take: so many times what the fold took, and these seconds at the least."""
+
+_PROOF_SHARE: Final = 0.7
+"""Of the time for both, what the proof may take: where it passes, the run asks little."""
+
+_NO_RUNTIME: Final = "judged by the proof alone: no ONNX Runtime is installed"
 
 
 def fold(
@@ -28,6 +50,8 @@ def fold(
     requantize_bias: bool = False,
     verify: bool | None = None,
     certificate: bool = False,
+    shapes: Shapes | str = (),
+    max_time: float | None = None,
     seed: int = 0,
 ) -> FoldResult:
     """Fold every affine map of a model into neighbouring weights, and check the result.
@@ -45,18 +69,24 @@ def fold(
         norms: Move the affine tails of layer, RMS, group and instance normalisations too,
             though the normalisation stays and no operator is saved.
         requantize_bias: Allow a bias stored as integers to be rounded to new integers.
-        verify: Run both models on ONNX Runtime and judge the difference against the
-            original's own rounding noise. None checks when anything was folded and a runtime
-            is installed.
-        certificate: Also write down what the fold did, and prove it segment by segment in
-            float64, without a runtime: `FoldResult.certificate`.
+        verify: Prove segment by segment in float64 that the function is the same, then run
+            both models on ONNX Runtime. None checks when anything was folded, without a run
+            where no runtime is installed.
+        certificate: Also write down what the fold did: `FoldResult.certificate`.
+        shapes: Sizes of the inputs that are run, where the model leaves them open:
+            ``"x=1x3x224x224"``, several, or tuples by name. Never used to fold.
+        max_time: Seconds for the check; None allows three times what the fold took, and ten
+            at the least. What is not reached by then is said.
         seed: Seed of the inputs and of the noise.
 
     Raises:
         ModelError: If the model cannot be read or makes no sense.
-        CheckFailedError: If the folded model computes another function.
+        CheckFailedError: If the folded model computes another function, or the runtime
+            computes it less accurately than the original.
+        UsageError: If a shape cannot be read or does not fit.
         MissingDependencyError: If ``verify`` is True and no ONNX Runtime is installed.
     """
+    begun = time.monotonic()
     result = fold_unchecked(
         model,
         only=only,
@@ -66,68 +96,131 @@ def fold(
         norms=norms,
         requantize_bias=requantize_bias,
     )
-    wanted = bool(result.report.steps) and _runtime_is_there() if verify is None else verify
+    took_s = time.monotonic() - begun
+    wanted = bool(result.report.steps) if verify is None else verify
     if not (wanted or certificate):
         return result
     original = opened(model)
     if assume_inference:
         read_as_inference(original, Selection(tuple(only), tuple(skip)))
+    words = {
+        CONSTANT_INPUTS: assume_constant_inputs,
+        INFERENCE: assume_inference,
+        REQUANTIZED: requantize_bias,
+    }
+    check = _Check(
+        original,
+        result,
+        tuple(word for word, is_allowed in words.items() if is_allowed),
+        (shapes,) if isinstance(shapes, str) else shapes,
+        max(_TIMES * took_s, _LEAST_S) if max_time is None else max_time,
+        seed,
+    )
+    written, proof = check.proof()
+    if certificate and written is None:
+        raise CheckFailedError("the certificate cannot be written", why=proof.why)
     if certificate:
-        words = {
-            CONSTANT_INPUTS: assume_constant_inputs,
-            INFERENCE: assume_inference,
-            REQUANTIZED: requantize_bias,
-        }
-        allowed = [word for word, is_allowed in words.items() if is_allowed]
-        result = _certified(original, result, allowed, seed)
+        result = replace(result, certificate=written)
     if not wanted:
         return result
-    check = _check(original, result, seed)
-    if check.verdict is Verdict.FAILED:
-        raise _failed(check)
-    return replace(result, check=check)
+    return replace(result, check=check.judged(proof, run=verify))
 
 
-def _certified(
-    original: ir.Model, result: FoldResult, allowed: Sequence[str], seed: int
-) -> FoldResult:
-    """Write down what was done; a fold that does not hold is never handed out."""
-    from bnfold.evidence.proof import certify
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """One fold that is to be checked.
 
-    steps, recipes = result.report.steps, recipes_of(result.model)
-    certificate, proof = certify(original, result.model, steps, recipes, allowed, seed=seed)
-    if proof.verdict is Verdict.FAILED:
-        first = proof.findings[0]
-        raise CheckFailedError(
-            "the fold cannot be proved; nothing is written",
-            where=f"{first.node or 'model'}, {first.where}",
-            why=first.why,
-            remedy="this is a fault of bnfold: please report the model, and fold with --skip",
+    Attributes:
+        original: The model before.
+        result: What the fold made of it.
+        allowed: What the user allowed, as words of a certificate.
+        shapes: Sizes to run at.
+        seconds: For all of it.
+        seed: Of all that is random.
+    """
+
+    original: ir.Model
+    result: FoldResult
+    allowed: tuple[str, ...]
+    shapes: Shapes
+    seconds: float
+    seed: int
+    begun: float = field(default_factory=time.monotonic)
+
+    def proof(self) -> tuple[Certificate | None, ProofReport]:
+        """Write down what was done, and prove it; a fold that does not hold is an error."""
+        from bnfold.evidence.proof import certify, proved
+
+        made: list[Certificate] = []
+
+        def attempt() -> ProofReport:
+            steps, recipes = self.result.report.steps, recipes_of(self.result.model)
+            written, report = certify(
+                self.original,
+                self.result.model,
+                steps,
+                recipes,
+                self.allowed,
+                seed=self.seed,
+                seconds=_PROOF_SHARE * self.seconds,
+            )
+            made.append(written)
+            return report
+
+        proof = proved(attempt, certified=True)
+        if proof.verdict is Verdict.FAILED:
+            raise _unproved(proof)
+        return (made[0] if made else None), proof
+
+    def judged(self, proof: ProofReport, *, run: bool | None) -> VerifyReport:
+        """Return the verdict of proof and run; a run that fails is an error.
+
+        Raises:
+            CheckFailedError: If it does.
+            MissingDependencyError: If a run is asked for and no runtime is installed.
+        """
+        from bnfold.evidence import check_fold
+        from bnfold.evidence.verdict import by_proof, one_verdict
+        from bnfold.runtime import available
+
+        if run is None and not available():
+            return by_proof(proof, _NO_RUNTIME)
+        left_s = self.seconds - (time.monotonic() - self.begun)
+        ran = check_fold(
+            self.original,
+            unrounded(self.result.model),
+            seed=self.seed,
+            shapes=self.shapes,
+            proved=proof.passed,
+            max_time=max(left_s, (1.0 - _PROOF_SHARE) * self.seconds),
         )
-    return replace(result, certificate=certificate)
+        report = one_verdict(proof, ran)
+        if report.verdict is Verdict.FAILED:
+            raise _failed(report, proof)
+        return report
 
 
-def _runtime_is_there() -> bool:
-    from bnfold.runtime import available
-
-    return available()
-
-
-def _check(original: ir.Model, result: FoldResult, seed: int) -> VerifyReport:
-    from bnfold.evidence import check_fold
-
-    return check_fold(original, unrounded(result.model), seed=seed)
-
-
-def _failed(check: VerifyReport) -> CheckFailedError:
-    wrong = [output for output in check.outputs if not output.passed]
-    why = check.why or "; ".join(
-        f"output {output.name!r} differs by {output.ratio:.3g} times the rounding noise of the"
-        f" original, {output.limit:.3g} is allowed"
-        for output in wrong
-    )
+def _unproved(proof: ProofReport) -> BnfoldError:
+    first = proof.findings[0]
     return CheckFailedError(
         "the folded model computes another function; nothing is written",
-        why=why,
+        where=f"{first.node or 'model'}, {first.where}",
+        why=f"the proof in float64 fails: {first.why}",
         remedy="this is a fault of bnfold: please report the model, and fold with --skip",
+    )
+
+
+def _failed(report: VerifyReport, proof: ProofReport) -> BnfoldError:
+    """Say what a run that failed means: that hangs on what the proof showed."""
+    if proof.passed:
+        return CheckFailedError(
+            "the runtime computes the folded model less accurately; nothing is written",
+            why=report.why,
+            remedy="fold with --skip what it names, or take the fold with --no-verify: the"
+            " function is proved to be the same",
+        )
+    return CheckFailedError(
+        "the folded model gives other numbers on the runtime; nothing is written",
+        why=f"{report.why}; the proof is inconclusive: {proof.why}",
+        remedy="fold with --skip, or give the sizes it runs at with --shape",
     )

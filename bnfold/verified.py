@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.errors import BnfoldError, MissingDependencyError, UsageError
+from bnfold.errors import UsageError
 from bnfold.evidence.proof.certificate import Certificate, read_certificate
-from bnfold.evidence.proof.prove import prove
+from bnfold.evidence.proof.prove import prove, proved
+from bnfold.evidence.verdict import by_proof, one_verdict
+from bnfold.folding.api import Document, FoldResult
 from bnfold.folding.inference import read_as_inference
 from bnfold.folding.selection import Selection
 from bnfold.model.io import Openable, opened
@@ -25,15 +27,22 @@ if TYPE_CHECKING:
     from bnfold.evidence.verification.labels import Labels
     from bnfold.inputs.sizes import Shapes
 
+_PROOF_SHARE = 0.6
+"""Of the time for both, what the comparison of the graphs may take: it shows most."""
+
+_LEAST_SHARE = 0.2
+"""Of the time for both, what is left to the run at the least."""
+
+_NOT_RUN = "nothing was run (--no-run)"
 _ONE_GRAPH = 0.5
 """Share of value names in common from which two graphs count as one graph before and after."""
 
 
 def verify(
-    original: Openable,
-    folded: Openable,
+    original: Openable | FoldResult,
+    folded: Openable | FoldResult,
     *,
-    certificate: str | Path | None = None,
+    certificate: str | Path | Document | None = None,
     inputs: Inputs | Sequence[Inputs] | None = None,
     shapes: Shapes | str | None = None,
     provider: str = "cpu",
@@ -42,7 +51,7 @@ def verify(
     folded_level: str | None = None,
     labels: Labels | None = None,
     search_s: float = 0.0,
-    reference_s: float = 60.0,
+    max_time: float = 60.0,
     run: bool | None = None,
     impulses: bool = False,
     seed: int = 0,
@@ -50,27 +59,30 @@ def verify(
 ) -> VerifyReport:
     """Judge whether two models with the same interface compute the same function.
 
-    Both run on the same inputs. The difference is weighed against the original's own rounding
-    noise and, where a float64 reference can run, both errors against each other. Where both
-    come from one graph, it is compared segment by segment too, which sees what no input wakes.
+    Graphs that come from one another are compared segment by segment in float64, which sees
+    what no input wakes. Then both run on the same inputs: where the comparison proved the
+    function, only how accurately is asked; where it did not, the difference is weighed against
+    the original's own rounding noise and against a float64 reference.
 
     Args:
-        original: The model that is right: path, onnx.ModelProto or onnx_ir.Model.
+        original: The model that is right: path, onnx.ModelProto, onnx_ir.Model, or what
+            `bnfold.fold` returned.
         folded: The model that claims to be the same function.
-        certificate: What the fold says it did; the proof then is exact.
+        certificate: What the fold says it did, a path or `FoldResult.certificate`; the proof
+            then is exact.
         inputs: The user's own inputs: paths (``.npz``, ``.npy``, ``.pb``, folders),
             ``module:callable``, arrays by name, or several of these.
         shapes: Sizes to draw inputs of: ``"x=1..8x3x224x224"``, several, or tuples by name.
         provider: What runs the original: ``cpu``, ``cuda``, ``tensorrt`` or its full name.
         folded_provider: The same for the folded model; None for the same.
         level: How much the runtime may optimise the original: ``disabled``, ``basic``,
-            ``all``. None leaves it as it is, and runs the folded model both as it is and by
-            the runtime's default.
+            ``all``. None leaves it as it is; what the runtime's default does to either model
+            is measured apart.
         folded_level: The same for the folded model; None for the same.
         labels: One integer for each sample of ``inputs``: adds accuracy and agreement.
-        search_s: Seconds to search for the worst input.
-        reference_s: Seconds that the float64 reference may take, and, without a certificate,
-            the comparison segment by segment.
+        search_s: Seconds to search for the worst input, beside ``max_time``.
+        max_time: Seconds for all else. What is not reached by then is said; a comparison of
+            the graphs that is not done is inconclusive.
         run: Whether the models are run. None runs them unless a certificate decides, and
             nothing else asks for it (inputs, shapes, labels, a search, a provider, a level).
         impulses: Whether the proof probes affine segments by every impulse too.
@@ -87,11 +99,12 @@ def verify(
         MissingDependencyError: If no runtime is installed, or not the provider, and no
             certificate proves the fold without one.
     """
-    from bnfold.evidence.verification import Wishes
+    from bnfold.evidence.verification import Wishes, judge_end_to_end
 
+    begun = time.monotonic()
     tell = progress or _silent
-    before, after = opened(original, "verify"), opened(folded, "verify")
-    written = None if certificate is None else read_certificate(certificate)
+    before, after = _model_of(original), _model_of(folded)
+    written = _read(certificate)
     wishes = Wishes(
         inputs=_listed(inputs),
         shapes=(shapes,) if isinstance(shapes, str) else shapes or (),
@@ -101,20 +114,46 @@ def verify(
         folded_level=_level(folded_level),
         labels=labels,
         search_s=search_s,
-        max_time_s=reference_s,
+        max_time_s=max_time,
         seed=seed,
     )
     if written is not None and INFERENCE in written.assumptions:
         read_as_inference(before, Selection())
     tell("comparing the graphs segment by segment")
-    proof = _prove(before, after, written, wishes, impulses=impulses)
-    decided = written is not None and proof.verdict is not Verdict.NOT_JUDGED
     asked = run or (run is None and _asks_for_a_run(wishes))
-    if decided and (not asked or not available()):
-        return _by_proof_alone(proof, before, after, wishes)
+    alone = run is False or (written is not None and not asked)
+    share = 1.0 if alone else _PROOF_SHARE
+    proof = _prove(before, after, written, wishes, share, impulses=impulses)
+    decided = written is not None and proof.verdict is not Verdict.NOT_JUDGED
     if run is False:
-        return VerifyReport(proof.verdict, why=_findings(proof), proof=proof)
-    return _joined(_judged(before, after, wishes, tell), proof, before, after, wishes)
+        return _localised(by_proof(proof, _NOT_RUN), before, after, wishes)
+    if decided and (not asked or not available()):
+        note = "judged by the certificate alone: nothing was run (--run does both)"
+        return _localised(by_proof(proof, note), before, after, wishes)
+    left_s = max(max_time - (time.monotonic() - begun), _LEAST_SHARE * max_time)
+    proof = _that_counts(proof, before, after)
+    wishes = replace(wishes, max_time_s=left_s)
+    report = judge_end_to_end(before, after, wishes, tell, proved=proof.passed)
+    return _localised(one_verdict(proof, report), before, after, wishes)
+
+
+def _model_of(source: Openable | FoldResult) -> ir.Model:
+    return opened(source.model if isinstance(source, FoldResult) else source, "verify")
+
+
+def _read(source: str | Path | Document | None) -> Certificate | None:
+    """Read a certificate; one that is held is read as a stranger would, from its text."""
+    if source is None:
+        return None
+    if isinstance(source, str | Path):
+        return read_certificate(source)
+    if not hasattr(source, "to_json"):
+        raise UsageError(
+            "this is no certificate",
+            why=f"it is a {type(source).__name__}",
+            remedy="give a path, or FoldResult.certificate of fold(…, certificate=True)",
+        )
+    return read_certificate(source.to_json())
 
 
 def _silent(_: str) -> None:
@@ -139,40 +178,27 @@ def _level(word: str | None) -> Level | None:
         raise UsageError(f"there is no level {word!r}", remedy=f"choose of {words}") from error
 
 
-def _judged(
-    before: ir.Model, after: ir.Model, wishes: Wishes, tell: Callable[[str], None]
-) -> VerifyReport:
-    from bnfold.evidence.verification import judge_end_to_end
-
-    return judge_end_to_end(before, after, wishes, tell)
-
-
 def _prove(
     before: ir.Model,
     after: ir.Model,
     certificate: Certificate | None,
     wishes: Wishes,
+    share: float,
     *,
     impulses: bool = False,
 ) -> ProofReport:
     """Compare the graphs; one that cannot be evaluated is not judged, never an error."""
-    seconds = wishes.max_time_s if certificate is None else math.inf
-    try:
-        with np.errstate(all="ignore"):
-            return prove(
-                before,
-                after,
-                certificate,
-                seed=wishes.seed,
-                seconds=seconds,
-                impulses=impulses,
-            )
-    except MissingDependencyError as error:
-        return ProofReport(Verdict.NOT_JUDGED, why=error.what)
-    except (BnfoldError, ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        why = f"the graphs cannot be compared: {said}"
-        return ProofReport(Verdict.NOT_JUDGED, why=why, certified=certificate is not None)
+    return proved(
+        lambda: prove(
+            before,
+            after,
+            certificate,
+            seed=wishes.seed,
+            seconds=share * wishes.max_time_s,
+            impulses=impulses,
+        ),
+        certified=certificate is not None,
+    )
 
 
 def _asks_for_a_run(wishes: Wishes) -> bool:
@@ -187,60 +213,30 @@ def _asks_for_a_run(wishes: Wishes) -> bool:
     )
 
 
-def _by_proof_alone(
-    proof: ProofReport, before: ir.Model, after: ir.Model, wishes: Wishes
-) -> VerifyReport:
-    note = "judged by the certificate alone: nothing was run (--run does both)"
-    report = VerifyReport(proof.verdict, warnings=(note,))
-    if proof.verdict is Verdict.FAILED:
-        return _localised(report, proof, before, after, wishes)
-    return replace(report, proof=proof)
-
-
-def _joined(
-    report: VerifyReport, proof: ProofReport, before: ir.Model, after: ir.Model, wishes: Wishes
-) -> VerifyReport:
-    """One verdict of both: either can convict, only what was run acquits by itself."""
-    report = replace(report, proof=proof)
-    if report.verdict is Verdict.FAILED:
-        return _localised(report, proof, before, after, wishes)
-    declared = [one for one in proof.findings if one.charge is Charge.INTERFACE]
-    if declared and not proof.certified:
-        return report
-    counts = proof.certified or _share_in_common(before, after) >= _ONE_GRAPH
-    if proof.verdict is Verdict.FAILED and counts:
-        why = "; ".join(filter(None, (report.why, _findings(proof))))
-        return replace(report, verdict=Verdict.FAILED, why=why)
-    if proof.verdict is Verdict.FAILED:
-        warning = "the graphs have too little in common to be compared segment by segment"
-        return replace(report, warnings=(*report.warnings, warning))
-    if report.verdict is Verdict.NOT_JUDGED and proof.certified and proof.passed:
-        warning = f"judged by the certificate alone: {report.why}"
-        warnings = (*report.warnings, warning)
-        return replace(report, verdict=Verdict.PASSED, why="", warnings=warnings)
-    return report
+def _that_counts(proof: ProofReport, before: ir.Model, after: ir.Model) -> ProofReport:
+    """Return what a proof says of graphs that were not made of one another: nothing."""
+    if proof.verdict is not Verdict.FAILED or proof.certified:
+        return proof
+    if any(one.charge is Charge.INTERFACE for one in proof.findings):
+        why = "the interfaces are declared otherwise"
+        return ProofReport(Verdict.NOT_JUDGED, why=why)
+    if _share_in_common(before, after) >= _ONE_GRAPH:
+        return proof
+    why = "the graphs have too little in common to be compared segment by segment"
+    return ProofReport(Verdict.NOT_JUDGED, why=why)
 
 
 def _localised(
-    report: VerifyReport, proof: ProofReport, before: ir.Model, after: ir.Model, wishes: Wishes
+    report: VerifyReport, before: ir.Model, after: ir.Model, wishes: Wishes
 ) -> VerifyReport:
     """Add where the graphs part; a certificate that is wrong itself says nothing of that."""
-    if proof.certified and not any(finding.node for finding in proof.findings):
-        free = _prove(before, after, None, wishes)
-        proof = replace(proof, findings=(*proof.findings, *free.findings))
-    parted = _findings(proof) if proof.verdict is Verdict.FAILED or proof.findings else ""
-    why = "; ".join(filter(None, (report.why, parted)))
-    return replace(report, why=why, proof=proof)
-
-
-def _findings(proof: ProofReport) -> str:
-    """The first finding, in a sentence."""
-    if not proof.findings:
-        return proof.why if proof.verdict is not Verdict.PASSED else ""
-    first = proof.findings[0]
-    node = f" at node {first.node!r}" if first.node else ""
-    channel = "" if first.channel is None else f", channel {first.channel}"
-    return f"the graphs part{node}, {first.where!r}{channel}: {first.why}"
+    proof = report.proof
+    if proof is None or report.verdict is not Verdict.FAILED or not proof.certified:
+        return report
+    if proof.verdict is not Verdict.FAILED or any(one.node for one in proof.findings):
+        return report
+    free = _prove(before, after, None, wishes, 1.0)
+    return replace(report, proof=replace(proof, findings=(*proof.findings, *free.findings)))
 
 
 def _share_in_common(before: ir.Model, after: ir.Model) -> float:

@@ -4,6 +4,6 @@ Nothing here knows the folder: not its rules, not its planner, not its affine al
 """
 
 from bnfold.evidence.proof.certificate import Certificate, read_certificate
-from bnfold.evidence.proof.prove import certify, prove
+from bnfold.evidence.proof.prove import certify, prove, proved
 
-__all__ = ["Certificate", "certify", "prove", "read_certificate"]
+__all__ = ["Certificate", "certify", "prove", "proved", "read_certificate"]

@@ -68,9 +68,9 @@ def discrete_values(side: Side, inputs: Mapping[str, Array]) -> Iterator[str]:
 # fmt: off
 _KEEP_DISCRETE: Final = frozenset({
     "Cast", "CastLike", "Identity", "Neg", "Abs", "Not", "Add", "Sub", "Mul", "Div", "Min",
-    "Max", "Clip", "Sign", "Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
-    "And", "Or", "Xor", "Mod", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose",
-    "Slice", "Concat", "Tile", "CumSum",
+    "Max", "Clip", "Sign", "Where", "Equal", "Greater", "GreaterOrEqual", "Less",
+    "LessOrEqual", "And", "Or", "Xor", "Mod", "Reshape", "Squeeze", "Unsqueeze", "Expand",
+    "Transpose", "Slice", "Concat", "Tile", "CumSum",
 })
 # fmt: on
 """What few numbers go into, few come out of; an embedding (Gather) is none of these."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from bnfold.errors import BnfoldError, MissingDependencyError
 from bnfold.evidence.proof.accounting import Account, Books, constant_named, fold_of
 from bnfold.evidence.proof.blame import blame, gap_of, origin
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
@@ -81,6 +82,24 @@ def prove(
     return _report(walk, certificate, account, contents[1])
 
 
+def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofReport:
+    """Return what ``attempt`` shows; graphs that cannot be evaluated are not judged.
+
+    Args:
+        attempt: A call of `prove`, or of what makes a certificate.
+        certified: Whether a certificate said what to expect.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            return attempt()
+    except MissingDependencyError as error:
+        return ProofReport(Verdict.NOT_JUDGED, why=error.what, certified=certified)
+    except (BnfoldError, ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = f"the graphs cannot be compared: {said}"
+        return ProofReport(Verdict.NOT_JUDGED, why=why, certified=certified)
+
+
 def certify(
     original: ir.Model,
     folded: ir.Model,
@@ -89,6 +108,7 @@ def certify(
     assumptions: Sequence[str] = (),
     *,
     seed: int = 0,
+    seconds: float = math.inf,
 ) -> tuple[Certificate, ProofReport]:
     """Write down what a fold did, and prove it.
 
@@ -99,7 +119,9 @@ def certify(
         recipes: Of tensors, what they were made of; those that do not hold are left out.
         assumptions: What the user allowed.
         seed: Of the proof.
+        seconds: How long the proof may take; what was not compared by then is inconclusive.
     """
+    deadline = time.monotonic() + seconds
     free = CONSTANT_INPUTS in assumptions
     side = Side(original, constant_inputs=free)
     before, after = contents_of(original), contents_of(folded)
@@ -120,7 +142,7 @@ def certify(
         certificate, side, Side(folded, constant_inputs=free), before, after
     ).check()
     new = Side(folded, account.wide, constant_inputs=free)
-    walk = _walk(side, new, [before, after], account, seed)
+    walk = _walk(side, new, [before, after], account, seed, deadline)
     report = _report(walk, certificate, account, after)
     values = tuple(_relations(walk))
     return Certificate(**{**_fields(certificate), "values": values}), report

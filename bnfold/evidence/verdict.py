@@ -1,0 +1,78 @@
+"""One verdict of two kinds of evidence: the proof decides first, the run asks what it cannot.
+
+============  =============  ==============================================================
+proof         run            verdict
+============  =============  ==============================================================
+passed        passed         passed
+passed        failed         failed: the function is the same, the runtime is less accurate
+passed        not judged     passed: by the proof alone, which is said
+failed        any            failed
+not judged    any            the run's: it decides alone, within limits that know how much
+                             was looked at
+============  =============  ==============================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bnfold.records import ProofReport, Verdict, VerifyReport
+
+
+def one_verdict(proof: ProofReport, run: VerifyReport) -> VerifyReport:
+    """Return the report of the run with the proof in it, and the verdict of both.
+
+    Args:
+        proof: The comparison of the graphs.
+        run: What both models gave on the runtime; judged for accuracy alone if ``proof``
+            passed.
+    """
+    report = replace(run, proof=proof)
+    if proof.verdict is Verdict.FAILED:
+        why = "; ".join(filter(None, (findings_of(proof), _seen_too(run))))
+        return replace(report, verdict=Verdict.FAILED, why=why)
+    if proof.verdict is Verdict.PASSED and run.verdict is Verdict.NOT_JUDGED:
+        warning = f"judged by the proof alone: {run.why}"
+        warnings = (*run.warnings, warning)
+        return replace(report, verdict=Verdict.PASSED, why="", warnings=warnings)
+    if proof.verdict is Verdict.NOT_JUDGED:
+        return _by_the_run(report, proof)
+    return report
+
+
+def by_proof(proof: ProofReport, note: str) -> VerifyReport:
+    """Return the report of a comparison in which nothing was run, and why not.
+
+    Args:
+        proof: The comparison of the graphs.
+        note: Why nothing was run, as a warning.
+    """
+    return VerifyReport(proof.verdict, why=findings_of(proof), warnings=(note,), proof=proof)
+
+
+def _by_the_run(report: VerifyReport, proof: ProofReport) -> VerifyReport:
+    """The run decides alone; a reader learns that it did, and why."""
+    if report.verdict is Verdict.NOT_JUDGED:
+        why = "; ".join(filter(None, (report.why, f"the proof is inconclusive: {proof.why}")))
+        return replace(report, why=why)
+    warning = f"judged by the run alone, the proof is inconclusive: {proof.why}"
+    return replace(report, warnings=(*report.warnings, warning))
+
+
+def _seen_too(run: VerifyReport) -> str:
+    """Whether the run agrees with a proof that failed: it may have been blind."""
+    if run.verdict is Verdict.FAILED:
+        return run.why
+    if run.verdict is Verdict.PASSED:
+        return "the inputs that were run do not show it"
+    return ""
+
+
+def findings_of(proof: ProofReport) -> str:
+    """Return the first finding in a sentence; why there is none where that is unknown."""
+    if not proof.findings:
+        return proof.why if proof.verdict is not Verdict.PASSED else ""
+    first = proof.findings[0]
+    node = f" at node {first.node!r}" if first.node else ""
+    channel = "" if first.channel is None else f", channel {first.channel}"
+    return f"the graphs part{node}, {first.where!r}{channel}: {first.why}"
