@@ -37,13 +37,11 @@ def case_of(family: str, seed: int) -> Case:
     kind = str(rng.choice(KINDS))
     sketch = Sketch(rng, kind, _opset(rng, kind))
     place = FAMILIES[family](sketch)
-    label = kind
+    label = f"qdq {sketch.kind}" if family == "quantised" else kind
     outputs = [place]
     extra = _second_output(sketch, place) if sketch.chance(0.12) else None
     if extra is not None:
         outputs.append(extra)
-    if family == "quantised":
-        label = f"qdq {kind}"
     sizes = _sizes(sketch)
     return Case(
         sketch.model(outputs), family, label, sizes, dict(sketch.options), dict(sketch.feeds)

@@ -13,6 +13,7 @@ from benchmarks.campaign.number_faults import Maker, channel_by
 from benchmarks.campaign.sketch import Array
 from benchmarks.campaign.subject import Mutant, Subject, in_half_ulps
 from benchmarks.campaign.truth import HALF_ULP
+from bnfold.errors import BnfoldError
 from bnfold.folding.api import fold_unchecked
 
 
@@ -36,7 +37,7 @@ def _parameter(subject: Subject) -> Mutant | None:
     other.graph.initializer[place].CopyFrom(
         numpy_helper.from_array(wide.astype(array.dtype), name)
     )
-    return _as_mutant(subject, kind, fold_unchecked(other).to_proto())
+    return _as_mutant(subject, kind, _folded(other))
 
 
 PARAMETERS: Final[tuple[tuple[str, Callable[[Array, np.random.Generator], Array]], ...]] = (
@@ -61,11 +62,20 @@ def _epsilon(subject: Subject) -> Mutant | None:
     for attribute in node.attribute:
         if attribute.name == "epsilon":
             attribute.f = 0.0
-    return _as_mutant(subject, "epsilon forgotten", fold_unchecked(other).to_proto())
+    return _as_mutant(subject, "epsilon forgotten", _folded(other))
 
 
-def _as_mutant(subject: Subject, kind: str, model: onnx.ModelProto) -> Mutant | None:
+def _folded(other: onnx.ModelProto) -> onnx.ModelProto | None:
+    try:
+        return fold_unchecked(other).to_proto()
+    except BnfoldError:
+        return None  # a variance below zero
+
+
+def _as_mutant(subject: Subject, kind: str, model: onnx.ModelProto | None) -> Mutant | None:
     """Return another fold as a mutant, if only numbers differ."""
+    if model is None:
+        return None
     nodes = [n.SerializeToString(deterministic=True) for n in model.graph.node]
     if nodes != [n.SerializeToString(deterministic=True) for n in subject.folded.graph.node]:
         return None

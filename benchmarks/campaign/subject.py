@@ -60,8 +60,20 @@ class Subject:
         return model
 
     def readers(self, name: str) -> tuple[str, ...]:
-        """Return the nodes of the fold that read a value, within subgraphs too."""
-        return tuple(n.name for n in self.folded.graph.node if name in _reads(n))
+        """Return the nodes of the fold that read a value, within subgraphs too.
+
+        What computes a constant from it hands it on: its readers read it too.
+        """
+        found: dict[str, None] = {}
+        wanted, constants = {name}, {one.name for one in self.folded.graph.initializer}
+        for node in self.folded.graph.node:
+            if wanted & _reads(node):
+                found[node.name] = None
+                if constants >= {one for one in node.input if one}:
+                    wanted |= set(node.output)
+            if constants >= {one for one in node.input if one}:
+                constants |= set(node.output)
+        return tuple(found)
 
     def any_of(self, things: Any) -> Any:
         """Return one of these, None if there is none."""

@@ -17,6 +17,8 @@ from benchmarks.campaign.truth import NEVER
 
 _KINDS: Final = {number: word for word, number in TYPES.items()}
 _LARGEST: Final = 200_000
+_STRIDE: Final = 769
+"""A prime: neighbouring numbers are different operators, and all are met in turn."""
 
 
 class NotWrappableError(Exception):
@@ -44,7 +46,7 @@ def case_of(number: int, operator: str | None = None) -> tuple[str, Case]:
         NotWrappableError: If nothing can be put around it.
     """
     pool = models(operator)
-    test = pool[number % len(pool)]
+    test = pool[number * _STRIDE % len(pool)]
     rng = np.random.default_rng((number, 29))
     return test.name, _wrapped(test, rng)
 

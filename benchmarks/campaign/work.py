@@ -184,6 +184,7 @@ def _judge_wrong(work: _Work, done_fold: judges.Folded) -> None:
     rng = np.random.default_rng((task.seed, 91, len(task.source)))
     subject = Subject(work.case.model, work.folded, rng)
     dropped: Counter[str] = Counter()
+    claim = done_fold.result.certificate
     line["mutants"], line["forged"] = [], []
     wanted = max(task.mutants, 1 if task.forgeries else 0)
     for mutant in mutants(subject):
@@ -193,11 +194,12 @@ def _judge_wrong(work: _Work, done_fold: judges.Folded) -> None:
         if why:
             dropped[why] += 1
             continue
-        accused = forgery.Accused(work.case.model, mutant, done_fold.result)
+        relations = () if claim is None else claim.values
+        accused = forgery.Accused(work.case.model, mutant, done_fold.result, relations)
         line["mutants"].append(
             _convicted(work, mutant, excess, done_fold.certificate, accused)
         )
-        if len(line["mutants"]) == 1:
+        if task.forgeries and not line["forged"] and excess > BEYOND:
             line["forged"] = _forgeries(task, accused, done_fold.certificate, rng)
     line["dropped"] = dict(dropped)
 
