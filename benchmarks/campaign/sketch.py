@@ -23,6 +23,10 @@ TYPES: Final[Mapping[str, int]] = {
 NEWEST: Final = onnx.defs.onnx_opset_version()
 
 
+class NoCaseError(Exception):
+    """A model that is no case for the campaign; says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A value of a sketch.

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -32,8 +33,9 @@ SHARES: Final = {
     "open features": 1,
     "pre-activation": 2,
     "quantised": 3,
+    "networks": 3,
 }
-"""How many of 32 models are from each source."""
+"""How many of 35 models are from each source."""
 LIMIT_S: Final = 180
 """Seconds for one task: what takes longer is an error of its own."""
 
@@ -65,22 +67,29 @@ class Goal:
 
 
 def tasks(goal: Goal) -> Iterator[Task]:
-    """Yield tasks without end: every source by its share."""
-    if goal.packaged:
-        for number, _ in enumerate(packaged.files()):
-            yield Task("packaged", number, mutants=2, forgeries=1)
+    """Yield tasks without end: every source by its share, models at hand now and then."""
     mutants = -(-14 * goal.mutants // (10 * max(goal.right, 1)))
     each = max(goal.right // max(goal.forged // 3, 1), 1)
+    at_hand = _at_hand() if goal.packaged else iter(())
     seeds: Counter[str] = Counter()
-    order = _mixed()
-    place = 0
-    while True:
-        source = order[place % len(order)]
+    for place, source in enumerate(cycle(_mixed())):
         forgeries = 4 if goal.forged and place % each == 0 else 0
         runs = bool(goal.run_each) and place % goal.run_each == 7 % goal.run_each
         yield Task(source, goal.seed + seeds[source], mutants, forgeries, runs)
         seeds[source] += 1
-        place += 1
+        if place % 8 == 7:
+            yield from islice(at_hand, 1)
+
+
+def _at_hand() -> Iterator[Task]:
+    """Yield the graphs of the battery, and after every ninety a packaged model."""
+    files = iter(range(len(packaged.files())))
+    for number in range(packaged.battery()):
+        yield Task("battery", number, mutants=1)
+        if number % 90 == 30:
+            yield from (
+                Task("packaged", one, mutants=2, forgeries=1) for one in islice(files, 1)
+            )
 
 
 def _mixed() -> list[str]:

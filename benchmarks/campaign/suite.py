@@ -12,17 +12,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.campaign.layers import affine, linear, norm, some_map
-from benchmarks.campaign.sketch import TYPES, Array, Case, Place, Sketch, named
+from benchmarks.campaign.sketch import TYPES, Array, Case, NoCaseError, Place, Sketch, named
 from benchmarks.campaign.truth import NEVER
 
 _KINDS: Final = {number: word for word, number in TYPES.items()}
 _LARGEST: Final = 200_000
 _STRIDE: Final = 769
 """A prime: neighbouring numbers are different operators, and all are met in turn."""
-
-
-class NotWrappableError(Exception):
-    """A model of the suite that no map fits to; says why."""
 
 
 @cache
@@ -43,7 +39,7 @@ def case_of(number: int, operator: str | None = None) -> tuple[str, Case]:
     Numbers run over all test cases first, then over other maps around them.
 
     Raises:
-        NotWrappableError: If nothing can be put around it.
+        NoCaseError: If nothing can be put around it.
     """
     pool = models(operator)
     test = pool[number * _STRIDE % len(pool)]
@@ -76,17 +72,17 @@ def _must_be_wrappable(test: Any) -> None:
     model = test.model
     kinds = {node.op_type for node in model.graph.node}
     if kinds & (NEVER - {"If", "Loop", "Scan", "Dropout"}):
-        raise NotWrappableError("its results are random")
+        raise NoCaseError("its results are random")
     if not test.data_sets:
-        raise NotWrappableError("it has no inputs")
+        raise NoCaseError("it has no inputs")
     imports = {one.domain for one in model.opset_import}
     if imports - {"", "ai.onnx"}:
-        raise NotWrappableError("another operator set")
+        raise NoCaseError("another operator set")
     for info in (*model.graph.input, *model.graph.output):
         if not info.type.HasField("tensor_type"):
-            raise NotWrappableError("an input or output that is no tensor")
+            raise NoCaseError("an input or output that is no tensor")
     if not _floats(model.graph.output):
-        raise NotWrappableError("no floating output")
+        raise NoCaseError("no floating output")
 
 
 def _floats(infos: Sequence[onnx.ValueInfoProto]) -> list[str]:
@@ -98,7 +94,7 @@ def _kind_of(model: onnx.ModelProto) -> str:
         word = _KINDS.get(info.type.tensor_type.elem_type)
         if word:
             return word
-    raise NotWrappableError("no floating value")
+    raise NoCaseError("no floating value")
 
 
 def _samples(test: Any) -> dict[str, Array]:
@@ -107,10 +103,10 @@ def _samples(test: Any) -> dict[str, Array]:
     if len(inputs) != len(names) or any(
         not isinstance(a, np.ndarray | np.generic) for a in inputs
     ):
-        raise NotWrappableError("inputs that are no arrays")
+        raise NoCaseError("inputs that are no arrays")
     found = {name: np.asarray(one) for name, one in zip(names, inputs, strict=True)}
     if any(one.size > _LARGEST for one in found.values()):
-        raise NotWrappableError("large inputs")
+        raise NoCaseError("large inputs")
     return found
 
 
@@ -159,7 +155,7 @@ def _gentle(sketch: Sketch, place: Place) -> Place:
 def _stored(array: Array, name: str, kind: int) -> onnx.TensorProto:
     tensor = numpy_helper.from_array(np.asarray(array), name)
     if tensor.data_type != kind:
-        raise NotWrappableError("a type that arrays do not have")
+        raise NoCaseError("a type that arrays do not have")
     return tensor
 
 

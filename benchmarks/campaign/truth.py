@@ -321,6 +321,33 @@ def bounds(
     return found
 
 
+def widened(
+    bound: Mapping[str, float],
+    original: onnx.ModelProto,
+    folded: onnx.ModelProto,
+    feeds: Feeds,
+    base: Feeds,
+) -> dict[str, float]:
+    """Return bounds that allow what a fold read to be rounded as well.
+
+    A fold may take the float32 next to 1/6 for 1/6. Whole numbers are meant as they are: one
+    nudged in ``(1 − mask) · lowest`` opens the mask, and explains everything.
+    """
+    kept = _stored(folded)
+    read = {
+        name
+        for name, one in _stored(original).items()
+        if one.data_type in HALF_ULP and name not in kept and not _is_whole(one)
+    }
+    more = bounds(original, read, feeds, base)
+    return {name: max(one, more[name]) for name, one in bound.items()}
+
+
+def _is_whole(tensor: onnx.TensorProto) -> bool:
+    array = numpy_helper.to_array(tensor).astype(np.float64)
+    return bool(np.all(array == np.round(array)))
+
+
 def _peak(array: Array) -> float:
     if array.dtype.kind != "f":
         return 0.0
