@@ -55,7 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="where seeds start")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--max-time", type=float, default=7200.0, help="seconds")
-    parser.add_argument("--run-each", type=int, default=40, help="run one model of so many")
+    parser.add_argument("--run-each", type=int, default=60, help="run one model of so many")
     parser.add_argument(
         "--quick", action="store_true", help="150 folds, 150 mutants, 60 forged"
     )

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
+from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -57,7 +58,7 @@ class Goal:
     mutants: int
     forged: int
     seed: int = 0
-    run_each: int = 40
+    run_each: int = 60
     packaged: bool = True
 
     def is_met(self, counts: Counts) -> bool:
@@ -129,10 +130,11 @@ def campaign(goal: Goal, jobs: int, seconds: float, path: Path, tell: Any) -> Co
     stop = time.monotonic() + seconds
     stream = (task for task in tasks(goal) if task.key not in known)
     with path.open("a", encoding="utf-8") as file:
+        file.write("\n" if path.stat().st_size else "")  # the last line may be cut short
         while not goal.is_met(counts) and time.monotonic() < stop:
             with (
                 suppress(BrokenProcessPool),
-                ProcessPoolExecutor(jobs, initializer=_start) as pool,
+                ProcessPoolExecutor(jobs, get_context("spawn"), _start) as pool,
             ):
                 for line in _lines(pool, stream, goal, counts, jobs, stop):
                     counts.add(line)

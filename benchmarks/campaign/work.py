@@ -253,7 +253,7 @@ def _convicted(
         said["certificate"] = judges.verified(model, mutant.model, certificate)
     said["alone"] = judges.verified(model, mutant.model)
     said["rewritten"] = _against(model, mutant.model, accused)
-    if work.task.runs:
+    if work.task.runs and not work.line["mutants"]:  # a run takes seconds: of the first only
         said["run"] = judges.verified(model, mutant.model, run=True)
     named_right = {key: one.node in mutant.nodes for key, one in said.items() if one.node}
     return {
