@@ -263,6 +263,8 @@ def pre_activation(sketch: Sketch) -> Place:
     place = start(sketch, ((2, 4, 32, 32), (2, 3, 16, 16), (2, 5, 17, 15)))
     place = norm(sketch, place) if sketch.chance(0.6) else some_map(sketch, place)
     place = pool(sketch, place) if sketch.chance(0.6) else move(sketch, place)
+    if place.rank == 4 and 1 not in place.open and sketch.chance(0.8):
+        return conv(sketch, place, pads=[0] * 4, kernel=[sketch.pick(1, 1, 3)] * 2)
     return linear(sketch, place)
 
 

@@ -80,7 +80,7 @@ def _others(attribute: onnx.AttributeProto) -> Iterator[tuple[str, Any]]:
         wrong = [_OTHER_WORD[value]]
     else:
         wrong = []
-    yield from ((name, one) for one in wrong)
+    yield from ((name, one) for one in wrong if one != value)
 
 
 def _pads(value: Any) -> list[Any]:

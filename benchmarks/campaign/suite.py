@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -22,18 +23,32 @@ _STRIDE: Final = 769
 
 
 @cache
-def models(operator: str | None = None) -> Sequence[Any]:
-    """Return the test cases of the suite: all, or those of one operator."""
-    from onnx.backend.test.case.node import collect_testcases
+def models(operator: str = "") -> Sequence[Any]:
+    """Return the test cases of the suite: all, or those that are one node of one operator.
 
+    All of them take seconds to make.
+    """
+    suite = importlib.import_module("onnx.backend.test.case.node")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = collect_testcases(operator)
-    unique = {one.name: one for one in found if one.kind == "node"}
+        if operator:
+            importlib.import_module(f"{suite.__name__}.{operator.lower()}")
+            found = vars(suite)["_NodeTestCases"]
+        else:
+            found = suite.collect_testcases(None)
+    unique = {
+        one.name: one
+        for one in found
+        if one.kind == "node" and (not operator or _is_only(one.model, operator))
+    }
     return tuple(unique[name] for name in sorted(unique))
 
 
-def case_of(number: int, operator: str | None = None) -> tuple[str, Case]:
+def _is_only(model: onnx.ModelProto, operator: str) -> bool:
+    return [node.op_type for node in model.graph.node] == [operator]
+
+
+def case_of(number: int, operator: str = "") -> tuple[str, Case]:
     """Return the name of a test case, and the case that belongs to a number.
 
     Numbers run over all test cases first, then over other maps around them.

@@ -161,9 +161,10 @@ def test_a_judge_that_refuses_everything_is_counted_as_wrong(monkeypatch):
 
 @pytest.mark.parametrize(
     ("hits", "of", "bound"),
-    [(0, 100, 0.029513), (0, 10_000, 2.9953e-4), (1, 10, 0.394163), (5, 50, 0.199144)],
+    [(0, 100, 0.029513), (0, 10_000, 2.9953e-4), (1, 10, 0.394163), (5, 50, 0.198833)],
 )
 def test_upper_bounds_are_those_of_clopper_and_pearson(hits, of, bound):
+    """Quantiles of the beta distribution, Beta(hits + 1, of − hits) at 95 %, by scipy."""
     assert upper(hits, of) == pytest.approx(bound, rel=1e-3)
 
 
@@ -173,7 +174,7 @@ def test_a_task_gives_the_same_line_whenever_it_is_done():
 
     def timeless(line):
         text = json.dumps(line, default=str, sort_keys=True)
-        return [part for part in text.split(",") if "seconds" not in part]
+        return [p for p in text.split(",") if "seconds" not in p and "processor" not in p]
 
     assert timeless(one) == timeless(two)
 
