@@ -59,7 +59,7 @@ class Tally:
     Attributes:
         words: By judge.
         split: By what splits (type, source …), its value, and judge.
-        faults: Lines of text for every wrong word, by judge.
+        faults: Lines of text for every wrong word, by judge and word: ``"alone: passed"``.
     """
 
     words: defaultdict[str, Words] = field(default_factory=lambda: defaultdict(Counter))
@@ -142,7 +142,8 @@ class Counts:
             self.right.add(judge, one["word"], groups)
             if one["word"] != PASSED:
                 text = f"{line['key']} {line.get('name', '')} {line['type']}: {one['word']}"
-                self.right.faults[judge].append(f"{text} {one.get('why', '')[:160]}")
+                told = self.right.faults[f"{judge}: {one['word']}"]
+                told.append(f"{text} {one.get('why', '')[:160]}")
 
     def _mutants(self, line: Line) -> None:
         groups = [("type", line.get("type", "")), ("source", line["source"].split(":")[0])]
@@ -154,11 +155,13 @@ class Counts:
                 if said["word"] != REFUSED:
                     self._survived(line, number, judge, tally, loud=loud)
             for judge, right in one["node"].items():
-                self.named.add(judge, "right" if right else "another", groups)
-                if not right:
+                self.named.add(judge, right, groups)
+                if right != "right":
                     where = one["said"][judge]["node"]
                     text = f"{line['key']} mutant {number}, {one['kind']}: {where}"
-                    self.named.faults[judge].append(f"{text}, not {', '.join(one['nodes'])}")
+                    self.named.faults[f"{judge}: {right}"].append(
+                        f"{text}, not {', '.join(one['nodes'])}"
+                    )
         for one in line.get("forged", ()):
             if "said" in one:
                 self._forged(line, one, groups)
@@ -172,15 +175,17 @@ class Counts:
             self.sizes[judge].append(one["half_ulps"])
         text = f"{line['key']} mutant {number} {line['type']}, {one['kind']}: {said['word']}"
         size = f"{one['half_ulps']:.3g} half ulps, {one['excess']:.3g} bounds"
-        tally.faults[judge].append(f"{text}, {size} {said.get('why', '')[:120]}")
+        told = tally.faults[f"{judge}: {said['word']}"]
+        told.append(f"{text}, {size} {said.get('why', '')[:120]}")
 
     def _forged(self, line: Line, one: Line, groups: list[tuple[str, str]]) -> None:
         parts = one["what"].split("; ")
         groups = [*groups, *(("forgery", part) for part in parts)]
         self.forged.add("forged", one["said"]["word"], groups)
-        if one["said"]["word"] not in (REFUSED, OPEN):
+        word = one["said"]["word"]
+        if word not in (REFUSED, OPEN):
             text = f"{line['key']} {line['type']}, {one['what']}, {one.get('kind', '')}"
-            self.forged.faults["forged"].append(f"{text}: {one['said']['word']}")
+            self.forged.faults[f"forged: {word}"].append(text)
 
     def progress(self) -> tuple[int, int, int]:
         """Return how many different right folds, mutants and forgeries there are."""

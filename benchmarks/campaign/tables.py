@@ -116,21 +116,22 @@ def _named(counts: Counts) -> Iterator[str]:
     yield ""
     yield "## The node that is named"
     yield ""
-    yield "| judge | named | right | share |"
-    yield "|---|---|---|---|"
+    yield "| judge | named | right | next to it | another | share |"
+    yield "|---|---|---|---|---|---|"
     for judge, words in counts.named.words.items():
         of = sum(words.values())
-        cells = [of, words["right"], f"{words['right'] / of:.4f}"]
+        share = f"{words['right'] / of:.4f}"
+        cells = [of, words["right"], words["next to it"], words["another"], share]
         yield f"| {JUDGES.get(judge, judge)} | {' | '.join(map(str, cells))} |"
 
 
 def _faults(counts: Counts) -> Iterator[str]:
     sections = {
         "Wrong folds, and errors": counts.wrong,
-        **{f"Right folds that did not pass: {j}": f for j, f in counts.right.faults.items()},
-        **{f"Mutants that were not refused: {j}": f for j, f in counts.mutants.faults.items()},
-        "Forged certificates that passed": counts.forged.faults["forged"],
-        **{f"Another node named: {j}": f for j, f in counts.named.faults.items()},
+        **{f"Right folds, {which}": told for which, told in counts.right.faults.items()},
+        **{f"Mutants, {which}": told for which, told in counts.mutants.faults.items()},
+        **{f"Forged certificates, {which}": t for which, t in counts.forged.faults.items()},
+        **{f"Nodes named, {which}": told for which, told in counts.named.faults.items()},
     }
     for title, lines in sections.items():
         yield ""

@@ -256,7 +256,7 @@ def _convicted(
     said["rewritten"] = _against(model, mutant.model, accused)
     if work.task.runs and not work.line["mutants"]:  # a run takes seconds: of the first only
         said["run"] = judges.verified(model, mutant.model, run=True)
-    named_right = {key: one.node in mutant.nodes for key, one in said.items() if one.node}
+    names = {key: _named(mutant, one.node) for key, one in said.items() if one.node}
     return {
         "kind": mutant.kind,
         "nodes": mutant.nodes,
@@ -264,8 +264,22 @@ def _convicted(
         "half_ulps": float(mutant.half_ulps),
         "excess": float(excess),
         "said": {key: one.as_data() for key, one in said.items()},
-        "node": named_right,
+        "node": names,
     }
+
+
+def _named(mutant: Mutant, name: str) -> str:
+    """Return whether a name is right, that of a node next to the right one, or another."""
+    if name in mutant.nodes:
+        return "right"
+    nodes = mutant.model.graph.node
+    wrong = [node for node in nodes if node.name in mutant.nodes]
+    made = {one for node in wrong for one in node.output}
+    read = {one for node in wrong for one in node.input}
+    for node in nodes:
+        if node.name == name and (made & set(node.input) or read & set(node.output)):
+            return "next to it"
+    return "another"
 
 
 def _against(

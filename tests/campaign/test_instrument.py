@@ -146,8 +146,8 @@ def test_a_judge_that_acquits_everything_is_counted_as_wrong(monkeypatch):
     counts = Counts()
     counts.add(done(Task("networks", 0, mutants=2, forgeries=2)))
     assert counts.mutants.words["alone"] == {"passed": 2}
-    assert len(counts.mutants.faults["certificate"]) == 2
-    assert len(counts.forged.faults["forged"]) >= 2
+    assert len(counts.mutants.faults["certificate: passed"]) == 2
+    assert len(counts.forged.faults["forged: passed"]) >= 2
 
 
 def test_a_judge_that_refuses_everything_is_counted_as_wrong(monkeypatch):
@@ -155,8 +155,8 @@ def test_a_judge_that_refuses_everything_is_counted_as_wrong(monkeypatch):
     monkeypatch.setattr(judges, "verified", lambda *_, **__: strict)
     counts = Counts()
     counts.add(done(Task("networks", 0)))
-    assert len(counts.right.faults["certificate"]) == 1
-    assert len(counts.right.faults["alone"]) == 1
+    assert len(counts.right.faults["certificate: refused"]) == 1
+    assert len(counts.right.faults["alone: refused"]) == 1
 
 
 @pytest.mark.parametrize(
