@@ -147,6 +147,7 @@ class Counts:
 
     def _mutants(self, line: Line) -> None:
         groups = [("type", line.get("type", "")), ("source", line["source"].split(":")[0])]
+        groups += [("absorbed by", one) for one in line.get("absorbed", ())]
         for number, one in enumerate(line.get("mutants", ())):
             loud = one["excess"] > NOISE
             tally = self.mutants if loud else self.quiet

@@ -48,11 +48,11 @@ def report(counts: Counts, settings: dict[str, Any]) -> Iterator[str]:
     yield from INTRODUCTION.splitlines()
     yield from _folds(counts)
     yield from _tally("Right folds", counts.right, PASSED, GROUPS)
-    yield from _tally("Mutants", counts.mutants, REFUSED, ("type", "source", "fault"))
+    yield from _tally("Mutants", counts.mutants, REFUSED, (*GROUPS[:3], "fault"))
     yield from _tally("Mutants within rounding", counts.quiet, REFUSED, ("type",))
     yield from _sizes(counts)
     yield from _named(counts)
-    yield from _tally("Forged certificates", counts.forged, REFUSED, ("type", "forgery"))
+    yield from _tally("Forged certificates", counts.forged, REFUSED, (*GROUPS[:3], "forgery"))
     yield from _faults(counts)
 
 

@@ -10,19 +10,20 @@ import pytest
 
 from benchmarks.campaign.counts import Counts
 from benchmarks.campaign.work import Task, done
-from tests.campaign.seeds import FORGED, SEEDS
+from tests.campaign.seeds import FORGED, SEEDS, SUITE
 
-LEAST_NAMED = 0.99
+LEAST_FOLDED = 0.8
+"""Share of models that fold: which those are is for other tests."""
 MOST_OPEN = 0.1
 """Share of right folds of which a judge may say that it cannot tell."""
 
 
-def counts_of(source: str) -> Counts:
-    counts = Counts()
-    for seed in SEEDS[source]:
-        forgeries = 2 if (source, seed) in FORGED else 0
-        counts.add(done(Task(source, seed, mutants=1, forgeries=forgeries)))
-    return counts
+def tasks_of(source: str) -> list[Task]:
+    if source == "suite":
+        pairs = [(f"suite:{name}", n) for name, count in SUITE.items() for n in range(count)]
+    else:
+        pairs = [(source, seed) for seed in SEEDS[source]]
+    return [Task(*pair, mutants=1, forgeries=2 if pair in FORGED else 0) for pair in pairs]
 
 
 def problems(counts: Counts) -> dict[str, list[str]]:
@@ -43,15 +44,17 @@ def problems(counts: Counts) -> dict[str, list[str]]:
     return {what: told for what, told in found.items() if told}
 
 
-@pytest.mark.parametrize("source", sorted(SEEDS))
+@pytest.mark.parametrize("source", [*SEEDS, "suite"])
 def test_no_right_fold_is_refused_and_no_wrong_one_passes(source):
-    counts = counts_of(source)
+    tasks, counts = tasks_of(source), Counts()
+    for task in tasks:
+        counts.add(done(task))
     right, mutants, _ = counts.progress()
     assert problems(counts) == {}
-    assert right == len(SEEDS[source])
-    assert mutants
+    assert right >= LEAST_FOLDED * len(tasks)
+    assert mutants >= right / 2
     for judge, words in counts.right.words.items():
         open_ones = counts.right.faults[f"{judge}: inconclusive"]
         assert len(open_ones) <= MOST_OPEN * words.total(), open_ones
     for words in counts.named.words.values():
-        assert words["right"] >= LEAST_NAMED * words.total(), counts.named.faults
+        assert words.total() - words["right"] <= 1, counts.named.faults
