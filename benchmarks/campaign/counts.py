@@ -86,6 +86,7 @@ class Counts:
         forged: What was said of forged certificates.
         named: Whether the node that was named is the right one, by judge.
         folds: Right, wrong and unclear folds, errors and what was skipped.
+        native: What ``onnx.reference`` says of folds, in the types of the graph.
         wrong: Folds that are another function, or within which bnfold broke.
         digests: Of the models.
         sizes: Half ulps of mutants that passed, by judge.
@@ -97,6 +98,7 @@ class Counts:
     forged: Tally = field(default_factory=Tally)
     named: Tally = field(default_factory=Tally)
     folds: Words = field(default_factory=Counter)
+    native: Words = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     digests: set[str] = field(default_factory=set)
     sizes: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -123,6 +125,11 @@ class Counts:
         if "right" not in line:
             return
         self.folds[line["right"]] += 1
+        self.native[line["native"]] += 1
+        if line["native"] == "contradicts" and line["right"] == "right":
+            self.wrong.append(
+                f"{line['key']} {name} {line['type']}: onnx.reference contradicts"
+            )
         if line["right"] == "wrong":
             self.wrong.append(
                 f"{line['key']} {name} {line['type']}: {line['excess']:.3g} bounds of rounding"

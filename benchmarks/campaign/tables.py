@@ -61,6 +61,10 @@ def _folds(counts: Counts) -> Iterator[str]:
     yield "## Folds"
     yield ""
     yield from [f"- {what}: {number}" for what, number in counts.folds.most_common()]
+    yield ""
+    yield "In the graph's own types, by `onnx.reference`:"
+    yield ""
+    yield from [f"- {what}: {number}" for what, number in counts.native.most_common()]
 
 
 def _tally(title: str, tally: Tally, wanted: str, groups: tuple[str, ...]) -> Iterator[str]:
@@ -170,6 +174,7 @@ def as_data(counts: Counts, settings: dict[str, Any]) -> dict[str, Any]:
         **settings,
         "totals": {"right": right, "mutants": mutants, "forged": forged},
         "folds": dict(counts.folds),
+        "native": dict(counts.native),
         "wrong": counts.wrong,
         **tallies,
     }

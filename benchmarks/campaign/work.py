@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 import bnfold
-from benchmarks.campaign import drawn, forgery, judges, packaged, suite, truth
+from benchmarks.campaign import drawn, forgery, judges, native, packaged, suite, truth
 from benchmarks.campaign.mutation import mutants
 from benchmarks.campaign.sketch import Case, NoCaseError, named
 from benchmarks.campaign.subject import Mutant, Subject
@@ -125,6 +125,7 @@ def _do(task: Task, line: dict[str, Any]) -> None:
     line["fold"] = done_fold.said.as_data()
     line["excess"] = _excess(work)
     line["right"] = _right(line["excess"])
+    line["native"] = native.opinion(case.model, work.folded, case.kind, work.feeds[0])
     _judge_right(work, done_fold)
     if line["right"] == "right" and case.model.ByteSize() < SIZE_LIMIT:
         _judge_wrong(work, done_fold)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import bnfold
-from benchmarks.campaign import drawn, judges, stream, truth
+from benchmarks.campaign import drawn, judges, native, stream, truth
 from benchmarks.campaign.counts import Counts, upper
 from benchmarks.campaign.forgery import EDITS, WRITERS, Accused, forged
 from benchmarks.campaign.mutation import MAKERS, mutants
@@ -190,3 +190,14 @@ def test_a_campaign_goes_on_where_it_was_stopped(tmp_path):
     assert counts.progress()[0] >= 2
     assert first.key not in keys
     assert told
+
+
+def test_the_second_opinion_contradicts_a_fold_that_truth_alone_would_have_to_see():
+    model = named(conv_bn())
+    right = folded(model)
+    feeds = truth.feeds_of(case_of(model), 0, 0)
+    assert native.opinion(model, right, "fp32", feeds) == "agrees"
+    for tensor in right.graph.initializer:
+        if tensor.name == "w":
+            tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), "w"))
+    assert native.opinion(model, right, "fp32", feeds) == "contradicts"
