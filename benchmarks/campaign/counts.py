@@ -125,8 +125,9 @@ class Counts:
         if "right" not in line:
             return
         self.folds[line["right"]] += 1
-        self.native[line["native"]] += 1
-        if line["native"] == "contradicts" and line["right"] == "right":
+        opinion = line.get("native", "not asked")
+        self.native[opinion] += 1
+        if opinion == "contradicts" and line["right"] == "right":
             self.wrong.append(
                 f"{line['key']} {name} {line['type']}: onnx.reference contradicts"
             )

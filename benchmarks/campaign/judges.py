@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -41,9 +43,9 @@ _WORDS = {"passed": PASSED, "failed": REFUSED, "not-judged": OPEN}
 
 
 def verified(
-    original: onnx.ModelProto,
-    folded: onnx.ModelProto,
-    certificate: str | None = None,
+    original: onnx.ModelProto | Path,
+    folded: onnx.ModelProto | Path,
+    certificate: str | Path | None = None,
     *,
     run: bool = False,
 ) -> Said:
@@ -60,6 +62,16 @@ def verified(
     why = report.why or next((one.why for one in findings), "")
     took = time.perf_counter() - start
     return Said(_WORDS[str(report.verdict)], why[:300], node, took)
+
+
+def from_files(original: onnx.ModelProto, folded: onnx.ModelProto, certificate: str) -> Said:
+    """Ask ``bnfold.verify`` with everything read from files."""
+    with tempfile.TemporaryDirectory(prefix="bnfold-campaign-") as folder:
+        paths = [Path(folder) / name for name in ("a.onnx", "b.onnx", "c.json")]
+        paths[0].write_bytes(original.SerializeToString())
+        paths[1].write_bytes(folded.SerializeToString())
+        paths[2].write_text(certificate, encoding="utf-8")
+        return verified(*paths)
 
 
 @dataclass(frozen=True, slots=True)

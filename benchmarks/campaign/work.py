@@ -183,6 +183,10 @@ def _judge_right(work: _Work, done_fold: judges.Folded) -> None:
         ).as_data()
     said["alone"] = judges.verified(model, work.folded).as_data()
     if work.task.runs:
+        if done_fold.certificate is not None:
+            said["files"] = judges.from_files(
+                model, work.folded, done_fold.certificate
+            ).as_data()
         said["run"] = judges.verified(model, work.folded, run=True).as_data()
         said["check"] = judges.checked(model, work.case.options).as_data()
     line["said"] = said
