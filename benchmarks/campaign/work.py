@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -217,7 +217,7 @@ def _judge_wrong(work: _Work, done_fold: judges.Folded) -> None:
             _convicted(work, mutant, excess, done_fold.certificate, accused)
         )
         if task.forgeries and not line["forged"] and excess > BEYOND:
-            line["forged"] = _forgeries(task, accused, done_fold.certificate, rng)
+            line["forged"] = _forgeries(work, accused, done_fold.certificate, rng)
     line["dropped"] = dict(dropped)
 
 
@@ -298,10 +298,10 @@ def _against(
 
 
 def _forgeries(
-    task: Task, accused: forgery.Accused, certificate: str | None, rng: np.random.Generator
+    work: _Work, accused: forgery.Accused, certificate: str | None, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
     made = []
-    for _ in range(task.forgeries):
+    for _ in range(work.task.forgeries):
         writer = str(rng.choice(list(forgery.WRITERS)))
         edit = str(rng.choice([*forgery.EDITS, "truncated", "none", "none"]))
         what = f"{writer}; {edit}"
@@ -313,13 +313,14 @@ def _forgeries(
             continue
         said = judges.verified(accused.original, accused.mutant.model, text)
         made.append({"what": what, "kind": accused.mutant.kind, "said": said.as_data()})
-    if task.forgeries and certificate is not None:
-        said = _dressed(accused, rng)
-        made.append({"what": "another network's", "kind": accused.mutant.kind, "said": said})
+    if certificate is not None:
+        made.extend(_dressed(work, accused, rng))
     return made
 
 
-def _dressed(accused: forgery.Accused, rng: np.random.Generator) -> dict[str, Any]:
+def _dressed(
+    work: _Work, accused: forgery.Accused, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
     """Fold a network with other numbers, and dress its certificate as this one's."""
     other = onnx.ModelProto()
     other.CopyFrom(accused.original)
@@ -329,10 +330,14 @@ def _dressed(accused: forgery.Accused, rng: np.random.Generator) -> dict[str, An
             wide = array.astype(np.float64) * rng.uniform(0.5, 3.0, array.shape)
             fresh = onnx.numpy_helper.from_array(wide.astype(array.dtype), tensor.name)
             tensor.CopyFrom(fresh)
-    theirs = judges.certified(other, {})
+    theirs = judges.certified(other, work.case.options)
     if theirs.certificate is None or theirs.result is None:
-        return judges.Said(judges.REFUSED, "the other network has no certificate").as_data()
+        return
     spoiled = Mutant(theirs.result.to_proto(), "another network's fold", ())
+    excess, why = _shown(work, spoiled)
+    if why or excess <= BEYOND:
+        return
     wrong = forgery.Accused(accused.original, spoiled, theirs.result)
     text = forgery.dressed(wrong, theirs.certificate)
-    return judges.verified(accused.original, spoiled.model, text).as_data()
+    said = judges.verified(accused.original, spoiled.model, text).as_data()
+    yield {"what": "another network's", "kind": spoiled.kind, "said": said}
