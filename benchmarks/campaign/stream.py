@@ -69,13 +69,14 @@ class Goal:
 
 def tasks(goal: Goal) -> Iterator[Task]:
     """Yield tasks without end: every source by its share, models at hand now and then."""
-    mutants = -(-14 * goal.mutants // (10 * max(goal.right, 1)))
+    tenths = -(-13 * goal.mutants // max(goal.right, 1))  # some are sorted out: 1.3 for 1
     each = max(goal.right // max(goal.forged // 3, 1), 1)
     at_hand = _at_hand() if goal.packaged else iter(())
     seeds: Counter[str] = Counter()
     for place, source in enumerate(cycle(_mixed())):
         forgeries = 4 if goal.forged and place % each == 0 else 0
         runs = bool(goal.run_each) and place % goal.run_each == 7 % goal.run_each
+        mutants = (tenths * (place + 1)) // 10 - (tenths * place) // 10
         yield Task(source, goal.seed + seeds[source], mutants, forgeries, runs)
         seeds[source] += 1
         if place % 8 == 7:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from itertools import islice
 
 import numpy as np
 import onnx
@@ -201,3 +202,15 @@ def test_the_second_opinion_contradicts_a_fold_that_truth_alone_would_have_to_se
         if tensor.name == "w":
             tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), "w"))
     assert native.opinion(model, right, "fp32", feeds) == "contradicts"
+
+
+def test_tasks_are_the_same_each_time_and_as_many_mutants_as_are_wanted():
+    goal = stream.Goal(right=1000, mutants=1000, forged=60, packaged=True)
+    one, two = (list(islice(stream.tasks(goal), 2000)) for _ in range(2))
+    assert one == two
+    assert len({task.key for task in one}) == len(one)
+    drawn_ones = [task for task in one if task.source in stream.SHARES]
+    assert sum(task.mutants for task in drawn_ones) == pytest.approx(
+        1.3 * len(drawn_ones), 0.01
+    )
+    assert {task.source for task in one} == {*stream.SHARES, "battery", "packaged"}
