@@ -192,7 +192,7 @@ def _behind(
 
 
 def _ended(sketch: Sketch, place: Place) -> Place:
-    """Append a map and a layer in either order, or two maps: so that something folds."""
+    """Append a map and a layer in either order, or three maps: so that something folds."""
     if 0 in place.shape:
         return place
     if place.rank in (2, 3, 4) and sketch.chance(0.7):
@@ -200,4 +200,6 @@ def _ended(sketch: Sketch, place: Place) -> Place:
             return some_map(sketch, linear(sketch, place))
         return linear(sketch, some_map(sketch, place))
     axis = place.rank - 1 if place.rank else None
-    return affine(sketch, affine(sketch, place, axis), axis)
+    for _ in range(3):  # three maps are two operators at most
+        place = affine(sketch, place, axis)
+    return place
