@@ -1,0 +1,1 @@
+"""The campaign that measures evidence in both directions: right, wrong, forged folds."""

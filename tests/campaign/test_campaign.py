@@ -1,0 +1,60 @@
+"""The campaign in short: no right fold is refused, no wrong or forged one passes.
+
+Seeds are fixed: those that cost little of each source, and between them every type, every
+operator that absorbs a map, every kind of fault and every forgery.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.campaign.counts import Counts
+from benchmarks.campaign.work import Task, done
+from tests.campaign.seeds import FORGED, SEEDS, SUITE
+
+LEAST_FOLDED = 0.8
+"""Share of models that fold: which those are is for other tests."""
+MOST_OPEN = 0.1
+"""Share of right folds of which a judge may say that it cannot tell."""
+
+
+def tasks_of(source: str) -> list[Task]:
+    if source == "suite":
+        pairs = [(f"suite:{name}", n) for name, count in SUITE.items() for n in range(count)]
+    else:
+        pairs = [(source, seed) for seed in SEEDS[source]]
+    return [Task(*pair, mutants=1, forgeries=2 if pair in FORGED else 0) for pair in pairs]
+
+
+def problems(counts: Counts) -> dict[str, list[str]]:
+    """Everything that must not be, and the seeds that show it."""
+    tallies = {
+        "right fold": (counts.right, ("refused", "crashed")),
+        "mutant": (counts.mutants, ("passed", "crashed")),
+        "forgery": (counts.forged, ("passed", "crashed")),
+    }
+    found = {
+        f"{what}, {which}": told
+        for what, (tally, words) in tallies.items()
+        for which, told in tally.faults.items()
+        if which.rpartition(": ")[2] in words
+    }
+    found["quiet mutant, certificate"] = counts.quiet.faults["certificate: passed"]
+    found["wrong fold or error"] = counts.wrong
+    return {what: told for what, told in found.items() if told}
+
+
+@pytest.mark.parametrize("source", [*SEEDS, "suite"])
+def test_no_right_fold_is_refused_and_no_wrong_one_passes(source):
+    tasks, counts = tasks_of(source), Counts()
+    for task in tasks:
+        counts.add(done(task))
+    right, mutants, _ = counts.progress()
+    assert problems(counts) == {}
+    assert right >= LEAST_FOLDED * len(tasks)
+    assert mutants >= right / 2
+    for judge, words in counts.right.words.items():
+        open_ones = counts.right.faults[f"{judge}: inconclusive"]
+        assert len(open_ones) <= MOST_OPEN * words.total(), open_ones
+    for words in counts.named.words.values():
+        assert words.total() - words["right"] <= 1, counts.named.faults
