@@ -112,15 +112,22 @@ class Known:
         maker: What computes it.
         place: Which of the results it is.
         dtype: Its type if it is a float.
+        without_doubt: What computes it and no doubts; the maker itself where that has none.
     """
 
     maker: Maker
     place: int
     dtype: ir.DataType | None
+    without_doubt: Maker | None = None
 
     def get(self) -> Typed:
         """Return it."""
         return self.maker.get()[self.place]
+
+    @property
+    def plain(self) -> Known:
+        """The same, without its doubt: much is not computed then."""
+        return Known(self.without_doubt or self.maker, self.place, self.dtype)
 
 
 def known(dtype: ir.DataType | None, read: Callable[[], Array]) -> Known:
@@ -155,6 +162,15 @@ def smooth_results(
         sure = doubt is None or not np.any(doubt)
         found.append(Typed(rounded(result, dtype), dtype, None if sure else doubt))
     return found
+
+
+def plain_results(
+    run: Run, dtypes: Sequence[ir.DataType | None], x: Sequence[Typed | None]
+) -> list[Typed]:
+    """Return the same without doubts."""
+    with np.errstate(all="ignore"):
+        found = run([None if one is None else one.elements for one in x])
+    return [Typed(rounded(r, d), d) for r, d in zip(found, dtypes, strict=False)]
 
 
 def _carried_on(run: Run, x: Sequence[Typed | None], exact: Sequence[Any]) -> list[Any]:
