@@ -12,16 +12,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from bnfold.expression import Expression
 from bnfold.model.attributes import int_attr
 from bnfold.model.constants import FLOATS, Constant
 from bnfold.model.continuity import STEEP, Nature, Precision, holds, nature_of
-from bnfold.model.native import Array, Native, Run, UndecidedError, as_type, decided, stepwise
+from bnfold.model.native import (
+    Array,
+    Native,
+    Run,
+    UndecidedError,
+    as_type,
+    decided,
+    last_place,
+    stepwise,
+    widened,
+)
 from bnfold.model.quantized import (
     EXACT,
     dequantize,
@@ -60,6 +70,7 @@ _ALONG_AN_AXIS_SINCE: Final = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13}
 _SQUARES: Final = (0.0, 1.0, 2.0)
 """Powers that need one multiplication at most, and are rounded once."""
 _FAR: Final = 1024.0
+"""What rounding moves by more units in the last place was a difference that cancelled."""
 _SLACK: Final = 2.0**-10
 """A float result of an unknown operator that moves by less, relatively, makes no step."""
 
@@ -92,8 +103,12 @@ class _Natively:
     """What one operator gives in the graph's own types, computed when somebody asks."""
 
     def __init__(self, work: _Work, run: Run, dtype: np.dtype[np.generic]) -> None:
-        self.work, self._computes, self._dtype = work, run, dtype
+        self.work, self.run, self.dtype = work, run, dtype
         self._found: list[Native] | None = None
+        self.plain = self._without_others()
+
+    def _without_others(self) -> _Natively:
+        return _Plainly(self.work, self.run, self.dtype)
 
     @property
     def is_known(self) -> bool:
@@ -103,14 +118,20 @@ class _Natively:
     def know(self, result: Native) -> None:
         """Take a result that was computed in another way."""
         self._found = [result]
+        if self.plain is not self:
+            self.plain.know(Native(result.elements))
 
     def waits_for(self) -> list[_Natively]:
         """Return what must be known first."""
         if self._found is not None:
             return []
         held = (entry.rounding for entry in self.work.inputs if entry is not None)
-        places = [one.all for one in held if isinstance(one, _Place)]
+        places = [self.like(one.all) for one in held if isinstance(one, _Place)]
         return [one for one in places if one is not self and not one.is_known]
+
+    def like(self, other: _Natively) -> _Natively:
+        """Return what it reads of another operator."""
+        return other
 
     def results(self) -> list[Native]:
         """Compute this and what it hangs on, deepest first (no recursion)."""
@@ -126,10 +147,31 @@ class _Natively:
     def compute(self) -> None:
         """Compute this, of inputs that are known."""
         if self._found is None:
-            inputs = [_native_of(entry) for entry in self.work.inputs]
-            precision = self.work.nature.precision
             with np.errstate(all="ignore"):
-                self._found = stepwise(self._computes, inputs, self._dtype, precision)
+                self._found = self._rounded([self._read(entry) for entry in self.work.inputs])
+
+    def _read(self, entry: Constant | None) -> Native | None:
+        if entry is None or not isinstance(entry.rounding, _Place):
+            return None if entry is None else Native(entry.stored())
+        return self.like(entry.rounding.all).results()[entry.rounding.place]
+
+    def _rounded(self, inputs: Sequence[Native | None]) -> list[Native]:
+        return stepwise(self.run, inputs, self.dtype, self.work.nature.precision)
+
+
+class _Plainly(_Natively):
+    """The same without what other runtimes may have: one evaluation in place of many."""
+
+    def _without_others(self) -> _Natively:
+        return self
+
+    def like(self, other: _Natively) -> _Natively:
+        """Return what it reads of another operator."""
+        return other.plain
+
+    def _rounded(self, inputs: Sequence[Native | None]) -> list[Native]:
+        results = self.run([None if x is None else widened(x.elements) for x in inputs])
+        return [Native(as_type(result, self.dtype)) for result in results]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +183,7 @@ class _Place:
 
     def elements(self) -> Array:
         """Return the numbers, rounded after every operator."""
-        return self.all.results()[self.place].elements
+        return self.all.plain.results()[self.place].elements
 
     def is_sure(self) -> bool:
         """Return whether every runtime computes the same numbers."""
@@ -214,9 +256,9 @@ def _unrounded(work: _Work) -> list[Constant] | None:
     if dtype is None:
         return [_final(result) for result in results]
     rounded = _Natively(work, work.run, dtype.numpy())
-    if work.node.op_type in STEEP and any(x and x.rounding is not None for x in work.inputs):
-        pairs = zip(results, rounded.results(), strict=True)
-        results = [_not_blown_up(result, native.elements) for result, native in pairs]
+    if _is_blown_up(work):
+        pairs = zip(results, rounded.plain.results(), strict=True)
+        results = [np.where(_near(a, b.elements), a, widened(b.elements)) for a, b in pairs]
     return [
         Constant(Expression.of(result), dtype, _Place(rounded, place))
         if result.dtype == np.float64
@@ -225,11 +267,20 @@ def _unrounded(work: _Work) -> list[Constant] | None:
     ]
 
 
-def _not_blown_up(wide: Array, native: Array) -> Array:
-    """Take the graph's own numbers where rounding moved them by far more than an ulp."""
-    own = native.astype(np.float64)
-    near = np.abs(wide - own) <= _FAR * float(ml_dtypes.finfo(native.dtype).eps) * np.abs(own)  # type: ignore[no-untyped-call]  # it has no types
-    return np.where(near & np.isfinite(own), wide, own)
+def _is_blown_up(work: _Work) -> bool:
+    """Return whether a steep operator reads what rounding has moved far, relatively."""
+    place = STEEP.get(work.node.op_type)
+    read = None if place is None else work.inputs[place]
+    if read is None or read.rounding is None:
+        return False
+    return not _near(read.wide(), read.stored()).all()
+
+
+def _near(wide: Array, native: Array) -> NDArray[np.bool_]:
+    """Return where the graph's own numbers are not far from the unrounded ones."""
+    own = widened(native)
+    allowed = _FAR * last_place(native.dtype) * np.abs(own)
+    return np.asarray((np.abs(wide - own) <= allowed) & np.isfinite(own))
 
 
 def _as_rounded(work: _Work) -> list[Constant]:

@@ -67,6 +67,11 @@ def widened(elements: Array) -> Array:
     return elements.astype(np.float64, copy=False) if is_float else elements
 
 
+def last_place(dtype: np.dtype[Any]) -> float:
+    """Return the distance from 1 to the next number of a floating type."""
+    return float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]  # it has no types
+
+
 def as_type(result: Array, dtype: np.dtype[Any]) -> Array:
     """Round a float64 result to a type; what is not float64 is final already."""
     return round_once(result, dtype) if result.dtype == np.float64 else result
@@ -133,7 +138,7 @@ def _reach(
     """Return how far results may be off in units of numbers; None where they are exact."""
     if precision is Precision.EXACT:
         return [None for _ in nominal]
-    eps = float(ml_dtypes.finfo(dtype).eps)  # type: ignore[no-untyped-call]  # it has no types
+    eps = last_place(dtype)
     if precision in (Precision.REDUCTION, Precision.PRODUCT):
         sizes = run([None if x is None else _magnitude(x.elements) for x in inputs])
         terms = [_terms(inputs, size, precision) for size in sizes]

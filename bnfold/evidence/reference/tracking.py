@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from bnfold.evidence.reference.arrays import Array
 from bnfold.evidence.reference.by_onnx import RANDOM
@@ -37,6 +38,7 @@ from bnfold.evidence.reference.typed import (
     Typed,
     UndecidedError,
     known,
+    plain_results,
     smooth_results,
     step_results,
 )
@@ -44,6 +46,8 @@ from bnfold.model.attributes import int_attr
 
 _COUNTS: Final = frozenset({"Shape", "Size"})
 """What they give is exact, whatever they read."""
+_FAR: Final = 1024.0
+"""Units in the last place: whatever is moved further by roundings has cancelled before."""
 _CASTS: Final = frozenset({"Cast", "CastLike"})
 
 
@@ -80,21 +84,33 @@ def evaluate_known(
         return _stepped(node, given, dtypes, run)
     results = run(inputs)
     maker = Maker(given, partial(smooth_results, node, run, dtypes))
-    if node.op_type in WITHOUT_BOUND and any(
-        one is not None and one.maker.is_computed for one in given
-    ):
-        pairs = zip(results, maker.get(), strict=True)
-        results = [_within_reach(result, typed) for result, typed in pairs]
-    return Outcome(results, [_known(r, maker, k, dtypes) for k, r in enumerate(results)])
+    plain = Maker(
+        [None if one is None else one.plain for one in given],
+        partial(plain_results, run, dtypes),
+    )
+    if _is_far_off(node, inputs, given):
+        pairs = zip(results, plain.get(), strict=True)
+        results = [np.where(_near(a, b), a, b.elements) for a, b in pairs]
+    return Outcome(
+        results, [_known(r, maker, plain, k, dtypes) for k, r in enumerate(results)]
+    )
 
 
-def _within_reach(result: Array, typed: Typed) -> Array:
-    """Return an unrounded result; the typed one where rounding has changed what it is."""
-    if typed.dtype is None or not is_float(typed.dtype) or result.dtype != np.float64:
-        return result
-    allowed = 1024 * last_place(typed.dtype) * np.abs(typed.elements)
-    gap = np.abs(result - typed.elements)
-    return np.where((gap <= allowed) & np.isfinite(allowed), result, typed.elements)
+def _is_far_off(node: ir.Node, inputs: Sequence[Any], given: Sequence[Known | None]) -> bool:
+    """Return whether rounding has changed what an operator reads where it is steep."""
+    place = WITHOUT_BOUND.get(node.op_type)
+    one = None if place is None else given[place]
+    if one is None or place is None or not one.maker.is_computed:
+        return False
+    return not _near(inputs[place], one.plain.get()).all()
+
+
+def _near(wide: Array, typed: Typed) -> NDArray[np.bool_]:
+    """Return where unrounded numbers are within reach of roundings of the typed ones."""
+    if typed.dtype is None or not is_float(typed.dtype):
+        return np.ones(wide.shape, bool)
+    allowed = _FAR * last_place(typed.dtype) * np.abs(typed.elements)
+    return np.asarray((np.abs(wide - typed.elements) <= allowed) & np.isfinite(allowed))
 
 
 def _that_matter(
@@ -119,13 +135,13 @@ def exactly(array: Array) -> Known:
 
 
 def _known(
-    result: Any, maker: Maker, place: int, dtypes: Sequence[ir.DataType | None]
+    result: Any, maker: Maker, plain: Maker, place: int, dtypes: Sequence[ir.DataType | None]
 ) -> Known | None:
     if not isinstance(result, np.ndarray):
         return None
     if result.dtype != np.float64:
         return exactly(result)
-    return None if dtypes[place] is None else Known(maker, place, dtypes[place])
+    return None if dtypes[place] is None else Known(maker, place, dtypes[place], plain)
 
 
 def _stepped(

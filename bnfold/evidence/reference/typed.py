@@ -112,15 +112,22 @@ class Known:
         maker: What computes it.
         place: Which of the results it is.
         dtype: Its type if it is a float.
+        without_doubt: What computes it and no doubts; the maker itself where that has none.
     """
 
     maker: Maker
     place: int
     dtype: ir.DataType | None
+    without_doubt: Maker | None = None
 
     def get(self) -> Typed:
         """Return it."""
         return self.maker.get()[self.place]
+
+    @property
+    def plain(self) -> Known:
+        """The same, without its doubt: much is not computed then."""
+        return Known(self.without_doubt or self.maker, self.place, self.dtype)
 
 
 def known(dtype: ir.DataType | None, read: Callable[[], Array]) -> Known:
@@ -150,11 +157,28 @@ def smooth_results(
     found = []
     for result, dtype, carried, made in zip(exact, dtypes, doubts, own, strict=False):
         doubt = made if carried is None else carried if made is None else carried + made
-        if carried is not None and dtype is not None and is_float(dtype):
-            doubt = doubt + last_place(dtype) * np.abs(result) * (carried > 0)
-        sure = doubt is None or not np.any(doubt)
-        found.append(Typed(rounded(result, dtype), dtype, None if sure else doubt))
+        found.append(_with_doubt(result, dtype, doubt))
     return found
+
+
+def _with_doubt(result: Array, dtype: ir.DataType | None, doubt: Wide | None) -> Typed:
+    """Round a result, and what it may be in its place: most doubts do not outlive that."""
+    nearest = rounded(result, dtype)
+    if doubt is None or result.dtype != np.float64:
+        return Typed(nearest, dtype)
+    with np.errstate(all="ignore"):
+        ends = [np.abs(rounded(result + d, dtype) - nearest) for d in (doubt, -doubt)]
+    left = np.nan_to_num(np.maximum(*ends), nan=0.0, posinf=0.0)
+    return Typed(nearest, dtype, left if left.any() else None)
+
+
+def plain_results(
+    run: Run, dtypes: Sequence[ir.DataType | None], x: Sequence[Typed | None]
+) -> list[Typed]:
+    """Return the same without doubts."""
+    with np.errstate(all="ignore"):
+        found = run([None if one is None else one.elements for one in x])
+    return [Typed(rounded(r, d), d) for r, d in zip(found, dtypes, strict=False)]
 
 
 def _carried_on(run: Run, x: Sequence[Typed | None], exact: Sequence[Any]) -> list[Any]:
