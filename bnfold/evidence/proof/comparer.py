@@ -52,6 +52,7 @@ class Comparer:
         relations: What the walk found so far, by value name; None for the same.
         dims: Dimensions of what can be drawn, by value name.
         inputs: Arrays for the inputs of the model.
+        others: Other arrays for them.
         twins: The original's nodes by name.
     """
 
@@ -65,6 +66,7 @@ class Comparer:
     relations: dict[str, Link | None] = field(default_factory=dict)
     dims: Mapping[str, Dims] = field(default_factory=dict)
     inputs: Mapping[str, Array] = field(default_factory=dict)
+    others: Mapping[str, Array] = field(default_factory=dict)
     twins: Mapping[str, ir.Node] = field(init=False)
     _nudged: list[NudgedSide] = field(default_factory=list)
 
@@ -83,6 +85,8 @@ class Comparer:
         shapes = self.shapes(pair, sizes)
         turn = list(Sizes).index(sizes)  # longer axes bring other numbers too
         wanted = tuple(styles) or styles_for(shapes.values())
+        if not styles and self.is_noisy(pair.folded):
+            wanted = (*wanted, Style.NEAR)  # large numbers hide a bias in their rounding
         found = list(self._drawn_trials(pair, shapes, wanted, nudges, turn))
         if any(_is_void(trial.original) for trial in found):
             found = list(self._drawn_trials(pair, shapes, (Style.POSITIVE,), nudges, turn))
@@ -116,6 +120,13 @@ class Comparer:
                 whole = ()  # other inputs are as long as the indices were
             if not whole:
                 yield self.trial(pair, feeds, nudges)
+            others = {
+                name: self.others[name]
+                for name, x in feeds.items()
+                if name not in shapes and self.others[name].shape == x.shape
+            }
+            if others and any((others[name] != feeds[name]).any() for name in others):
+                yield self.trial(pair, {**feeds, **others}, nudges)
             flags = {name: ~x for name, x in feeds.items() if x.dtype == np.bool_}
             if flags:  # what an If decides by: each of its branches is compared
                 yield self.trial(pair, {**feeds, **flags}, nudges)

@@ -30,6 +30,7 @@ from bnfold.evidence.proof.extents import Sizes
 from bnfold.evidence.proof.impulses import probe
 from bnfold.evidence.proof.links import EXACT, Gap, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_at, targets_of
+from bnfold.evidence.proof.others import other_inputs
 from bnfold.evidence.proof.selftest import Coverage, SelfTest
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.evidence.proof.storage import MORE_NUDGES, Trial
@@ -153,6 +154,7 @@ class Lockstep:
         case = Case(Binding(batch=BATCH), InputStyle.NORMAL)
         self.comparer.inputs = draw_inputs(slots, case, self.comparer.seed)
         self.comparer.dims = dimensions(self.original, self.comparer.inputs, self.deadline)
+        self.comparer.others = other_inputs(slots, case, self.comparer.seed)
         self._discrete = frozenset(discrete_values(self.original, self.comparer.inputs))
         for slot in slots:
             self._relate(slot.name, SAME)
@@ -319,12 +321,25 @@ class Lockstep:
             found = probe(self.comparer, pair, sizes)
             self.probed += found is not None
             verdict = found if found is not None and found.size > EXACT else SAME
+        if not isinstance(verdict, Gap):
+            verdict = self._in_front(pair, sizes) or verdict
         if isinstance(verdict, Gap):
             return verdict
         self.elements += sum(trial.original.size for trial in trials)
         took_s = time.monotonic() - begun
         self._test(pair, trials, verdict, took_s)
         return self._look_elsewhere(pair, verdict, took_s) if sizes is Sizes.REAL else verdict
+
+    def _in_front(self, pair: Pair, sizes: Sizes) -> Gap | None:
+        """Return how far apart the segments are in front of the steps that they take."""
+        for front in fronts(pair, self.comparer):
+            trials = self.comparer.trials(front, sizes)
+            found = self.comparer.weigh(trials)
+            if isinstance(found, Gap) and trials[0].nudged:
+                found = self.comparer.weigh(self.comparer.trials(front, sizes, MORE_NUDGES))
+            if isinstance(found, Gap):
+                return found
+        return None
 
     def _test(self, pair: Pair, trials: list[Trial], link: Link | None, took_s: float) -> None:
         """Change what is new in the folded segment, and note what the comparison notices.

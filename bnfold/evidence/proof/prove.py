@@ -303,7 +303,9 @@ def _findings(
     if not outputs:
         return
     expected = set() if certificate is None else {entry.name for entry in certificate.values}
-    off = [(lost, lost.gap) for lost in walk.lost.values() if lost.gap is not None]
+    behind = _behind(walk, outputs)
+    lost_ones = (lost for name, lost in walk.lost.items() if name in behind)
+    off = [(lost, lost.gap) for lost in lost_ones if lost.gap is not None]
     surprises = [pair for pair in off if pair[0].name not in expected]
     if not surprises and any(_off_by(outcome) for outcome in outputs.values()):
         surprises = off  # the certificate may have been written to hide one of them
@@ -316,6 +318,25 @@ def _findings(
             culprit = origin(walk, name, by.channel)[1] if isinstance(outcome, Link) else None
             node = "" if culprit is None else after.keys.get(culprit, "")
             yield Finding(Charge.OUTPUT, node, name, why, by.channel)
+
+
+def _behind(walk: Lockstep, outputs: Collection[str]) -> set[str]:
+    """Return the lost values that wrong outputs hang on without a related one between.
+
+    A fold may leave values on its way that are no map of their counterparts; where what
+    follows is related again, they are not to blame.
+    """
+    found: set[str] = set()
+    pending = [walk.folded.values[name] for name in outputs]
+    while pending:
+        value = pending.pop()
+        name = value.name or ""
+        if name in found or (name in walk.relations and name not in outputs):
+            continue
+        found.add(name)
+        node = value.producer()
+        pending.extend(walk.folded.reads(node) if node is not None else ())
+    return found
 
 
 def _off_by(outcome: Link | Lost | None) -> Gap | None:

@@ -1,0 +1,93 @@
+"""What is compared in front of an operator that takes steps.
+
+Behind a QuantizeLinear, a comparison or an ArgMax most differences are gone: numbers that are
+1 % apart give the same step. So where a segment takes steps, what goes into them is compared
+too, on both sides, and a difference there counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import onnx_ir as ir
+
+from bnfold.evidence.proof.comparer import Comparer, Pair
+from bnfold.evidence.proof.sides import Segment, Side
+from bnfold.model.attributes import int_attr
+
+# fmt: off
+_STEPS: Final = {
+    "QuantizeLinear": 1, "DynamicQuantizeLinear": 1, "Round": 1, "Floor": 1, "Ceil": 1,
+    "Sign": 1, "ArgMax": 1, "ArgMin": 1, "TopK": 1, "Hardmax": 1, "Cast": 1, "Equal": 2,
+    "Greater": 2, "GreaterOrEqual": 2, "Less": 2, "LessOrEqual": 2,
+}
+# fmt: on
+"""Operators that are not continuous, and how many of their inputs they take steps of."""
+
+
+def fronts(pair: Pair, comparer: Comparer) -> Iterator[Pair]:
+    """Yield what goes into each step that both segments take, as pairs of segments.
+
+    Steps are the same if they are of one kind and write a value of one name, or if both sides
+    take equally many of that kind: then in their order.
+    """
+    taken = [
+        [node for node in segment.nodes if _takes_steps(node, side)]
+        for segment, side in (
+            (pair.original, comparer.original),
+            (pair.folded, comparer.folded),
+        )
+    ]
+    before, after = taken
+    if [node.op_type for node in before] != [node.op_type for node in after]:
+        names = {_written(node): node for node in before}
+        twins = [(names.get(_written(node)), node) for node in after]
+    else:
+        twins = list(zip(before, after, strict=True))
+    for one, other in twins:
+        if one is not None and one.op_type == other.op_type:
+            yield from _between(one, other, pair, comparer)
+
+
+def _between(one: ir.Node, other: ir.Node, pair: Pair, comparer: Comparer) -> Iterator[Pair]:
+    for slot in range(_STEPS[one.op_type]):
+        left, right = one.inputs[slot], other.inputs[slot]
+        if left is None or right is None or left.producer() is None:
+            continue
+        if comparer.original.is_constant(left) or comparer.folded.is_constant(right):
+            continue
+        yield Pair(
+            _up_to(left, pair.original, comparer.original),
+            _up_to(right, pair.folded, comparer.folded),
+        )
+
+
+def _takes_steps(node: ir.Node, side: Side) -> bool:
+    if node.op_type not in _STEPS or node.domain not in ("", "ai.onnx"):
+        return False
+    if all(value is None or side.is_constant(value) for value in node.inputs):
+        return False
+    target = ir.DataType(int_attr(node, "to", int(ir.DataType.FLOAT)))
+    return node.op_type != "Cast" or not target.is_floating_point()
+
+
+def _written(node: ir.Node) -> str:
+    return next((value.name for value in node.outputs if value.name), "")
+
+
+def _up_to(value: ir.Value, segment: Segment, side: Side) -> Segment:
+    """Return the part of a segment that computes one of the values inside of it."""
+    needed: set[ir.Node] = set()
+    pending = [value]
+    inside = set(segment.nodes)
+    while pending:
+        node = pending.pop().producer()
+        if node is not None and node in inside and node not in needed:
+            needed.add(node)
+            pending.extend(side.reads(node))
+    nodes = tuple(node for node in segment.nodes if node in needed)
+    read = {one.name or "" for node in nodes for one in side.reads(node)}
+    read.add(value.name or "")
+    inputs = tuple(name for name in segment.inputs if name in read)
+    return Segment(value, nodes, inputs)
