@@ -189,10 +189,10 @@ def _by_unit(piece: NDArray[Any], signs: NDArray[np.int8], unit: float) -> NDArr
 
 
 def _by_one_ulp(piece: NDArray[Any], signs: NDArray[np.int8], _: float) -> NDArray[Any]:
-    """Where half an ulp leads: floats are ordered as their bits are, zero stays."""
+    """Where half an ulp leads: sizes are ordered as their bits are; zero and infinity stay."""
     bits = piece.view(f"i{piece.dtype.itemsize}")
-    moving = signs * (piece != 0)
-    return (bits + moving.astype(bits.dtype)).view(piece.dtype)
+    moving = signs * ((piece != 0) & np.isfinite(piece))
+    return np.asarray((bits + moving.astype(bits.dtype)).view(piece.dtype))
 
 
 Signs = Callable[[int, int], NDArray[np.int8]]
