@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -260,6 +260,20 @@ def pooled(counts: Sequence[Count]) -> Count:
     return whole
 
 
+def added(counts: Sequence[Count], rows: Sequence[dict[str, Any]]) -> list[Count]:
+    """These counts of right folds together with those of an earlier result."""
+    before = {json.dumps(row["scene"], sort_keys=True): row for row in rows}
+    found = []
+    for one in counts:
+        row = before[json.dumps(asdict(one.scene), sort_keys=True)]
+        total = Count(one.scene, one.reports, one.suspects, one.failed)
+        total.reports += row["reports"]
+        total.suspects += row["suspects"]
+        total.failed += row["failed"]
+        found.append(total)
+    return found
+
+
 def main() -> None:
     """Simulate, print, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -267,16 +281,19 @@ def main() -> None:
     parser.add_argument("--reports", type=int, default=40_000, help="of each kind at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path, help="folder for the result")
+    parser.add_argument("--add", type=Path, help="result of another seed, to be added up")
     given = parser.parse_args()
     right = _counts(scenes, given.seconds, given.reports, given.seed)
+    if given.add:
+        right = added(right, json.loads(given.add.read_text(encoding="utf-8")))
     right.append(pooled(right))
     wrong = _counts(faults, given.seconds / 10, 200, given.seed)
     beyond = _counts(stress, given.seconds, given.reports, given.seed)
     text = [
         f"# False alarms of the run, by simulation ({datetime.now(UTC):%Y-%m-%d})",
         f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__};"
-        f" seed {given.seed}, at most {given.seconds:g} s for each kind of output. The stated"
-        f" rate is {ALPHA:g} at most; bounds are those of 95 % confidence.\n",
+        f" last seed {given.seed}, {given.seconds:g} s a seed for each kind of output. The"
+        f" stated rate is {ALPHA:g} at most; bounds are those of 95 % confidence.\n",
         table("Right folds", right),
         table("One channel wrong, by so many times its noise", wrong),
         table("Beyond what is claimed", beyond),
