@@ -44,12 +44,14 @@ class Bench:
         setting: How the original and its noise are run.
         widened: Element types that are run as float32 because the runtime cannot run them.
         shelf: Models that were written as they are: they run more than once.
+        sizes: How much the constants of models take.
     """
 
     folder: Path
     setting: Setting = _PLAIN
     widened: frozenset[ir.DataType] = frozenset()
     shelf: dict[int, tuple[ir.Model, Path]] = field(default_factory=dict, compare=False)
+    sizes: dict[int, tuple[ir.Model, int]] = field(default_factory=dict, compare=False)
 
     def at(self, setting: Setting) -> Bench:
         """The same bench with another setting of the runtime."""
@@ -113,9 +115,11 @@ def run_variants(
     return found
 
 
-def bytes_of(model: ir.Model) -> int:
-    """How much the constants of a model take."""
-    return sum(tensor.nbytes for tensor in constants_of(model))
+def bytes_of(bench: Bench, model: ir.Model) -> int:
+    """How much the constants of a model take; counted once."""
+    if id(model) not in bench.sizes:
+        bench.sizes[id(model)] = (model, sum(one.nbytes for one in constants_of(model)))
+    return bench.sizes[id(model)][1]
 
 
 def _left_out(variant: Variant) -> tuple[Run, ...]:
@@ -126,7 +130,7 @@ def _groups(variants: Sequence[Variant], together_bytes: int) -> Iterator[Sequen
     group: list[Variant] = []
     held_bytes = 0
     for variant in variants:
-        size_bytes = bytes_of(variant.model)
+        size_bytes = bytes_of(variant.bench, variant.model)
         if group and held_bytes + size_bytes > together_bytes:
             yield group
             group, held_bytes = [], 0

@@ -44,7 +44,7 @@ _LEAST_SETS: Final = 6
 _FEW_SETS: Final = 3
 _NUDGED_PER_S: Final = 1.5e8
 _ATTEMPTS: Final = 2
-_HURRIED: Final = 0.25
+_HURRIED: Final = 0.4
 _OUT_OF_TIME: Final = (Outcome.TIMED_OUT, Outcome.SKIPPED)
 
 
@@ -165,7 +165,10 @@ def _planned(court: Court, sets: int, draws: int, *, optimised: bool) -> Plan:
     twice = 2 if ground.models.behind else 1
     runs = 2 + draws * twice + 2 * (optimised and is_asked)
     run_s = ground.overhead_s + sum(ground.seconds[:sets])
-    seconds = runs * run_s + draws * twice * bytes_of(court.original) / _NUDGED_PER_S
+    seconds = (
+        runs * run_s
+        + draws * twice * bytes_of(court.ground.bench, court.original) / _NUDGED_PER_S
+    )
     wanted = len(first_draws(0))
     left_out = [f"{most - sets} of {most} sets of inputs"] * (sets < min(most, _FEW_SETS))
     left_out += [f"{wanted - draws} of {wanted} nudged runs"] * (draws < wanted)
@@ -347,7 +350,7 @@ def _referenced(court: Court, found: Hearing) -> Hearing:
         return found
     seconds = court.budget.left * court.reference_share
     sets = found.sets[: court.referenced or None]
-    references = evaluate(court.ground.models.original, sets, seconds, _ENOUGH_S)
+    references = evaluate(court.ground.models.original, sets, seconds, _ENOUGH_S / 2)
     errors: Errors = tuple(
         {
             place: error_of(known[place], array)
@@ -367,7 +370,7 @@ def _in_doubt(court: Court, found: Hearing) -> Hearing:
     draws = further_draws(court.seed)
     behind = bool(court.ground.models.behind)
     one_s = court.ground.overhead_s + sum(court.ground.seconds[: len(found.sets)])
-    one_s += bytes_of(court.original) / _NUDGED_PER_S
+    one_s += bytes_of(court.ground.bench, court.original) / _NUDGED_PER_S
     count = int(court.budget.left / (one_s * (1 + behind) + 1e-9))
     draws = draws[:count]
     if behind:

@@ -50,8 +50,8 @@ FINE: Final = Leeway(5.0, 2.0)
 """Arithmetic makes the noise: measured ratios of right folds reach 2.7, chance included."""
 
 COARSE: Final = Leeway(2.5, 0.5)
-"""Storage makes the noise: a fold rounds a few tensors once, by half an ulp at most (0.29 of one
-as a root mean square), where a nudge moves every number by one; measured ratios reach 1.1."""
+"""Storage makes the noise: a fold rounds a few tensors once, by half an ulp at most (0.29 of
+one as a root mean square); a nudge moves every number by one. Measured ratios reach 1.1."""
 
 PROVED: Final = Leeway(20.0, 5.0)
 """The function is known to be the same: only an accuracy that is really lost counts."""

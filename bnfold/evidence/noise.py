@@ -174,13 +174,25 @@ def nudge(
     flat = np.ascontiguousarray(array).reshape(-1)
     signs = _signs(pattern, array.shape, rng)
     nudged = np.empty_like(flat)
+    move = _by_one_ulp if unit == roundoff(array.dtype) else _by_unit
     for start in range(0, flat.size, _PIECE):
         piece = flat[start : start + _PIECE]
         with np.errstate(over="ignore", invalid="ignore"):
-            moved = piece.astype(np.float64)
-            moved = (moved + moved * (signs(start, piece.size) * unit)).astype(piece.dtype)
+            moved = move(piece, signs(start, piece.size), unit)
         nudged[start : start + piece.size] = np.where(np.isfinite(moved), moved, piece)
     return nudged.reshape(array.shape)
+
+
+def _by_unit(piece: NDArray[Any], signs: NDArray[np.int8], unit: float) -> NDArray[Any]:
+    wide = piece.astype(np.float64)
+    return np.asarray((wide + wide * (signs * unit)).astype(piece.dtype))
+
+
+def _by_one_ulp(piece: NDArray[Any], signs: NDArray[np.int8], _: float) -> NDArray[Any]:
+    """Where half an ulp leads: sizes are ordered as their bits are; zero and infinity stay."""
+    bits = piece.view(f"i{piece.dtype.itemsize}")
+    moving = signs * ((piece != 0) & np.isfinite(piece))
+    return np.asarray((bits + moving.astype(bits.dtype)).view(piece.dtype))
 
 
 Signs = Callable[[int, int], NDArray[np.int8]]

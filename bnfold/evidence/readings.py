@@ -170,7 +170,10 @@ def _between(array: NDArray[Any], other: NDArray[Any] | None) -> Deviation | Non
 def _between_steps(array: NDArray[Any], other: NDArray[Any] | None) -> Deviation | None:
     if other is None or array.dtype != other.dtype:
         return None
-    return deviation(counted(array), counted(other))
+    found = deviation(counted(array), counted(other))
+    if found is None or is_float(array):
+        return found
+    return replace(found, flipped=int(np.count_nonzero(array != other)))
 
 
 def by_place(model: ir.Model, run: Run) -> Outputs:

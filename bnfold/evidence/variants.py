@@ -54,6 +54,8 @@ _ELEMENTWISE: Final = frozenset(
 """What numbers go through that are counted, compared or selected by, not measured."""
 
 _FLOATS: Final = frozenset(kind for kind in ir.DataType if kind.is_floating_point())
+_INSIDE_BYTES: Final = 50_000_000
+_LARGE_BYTES: Final = 100_000
 QUANTISERS: Final = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 _ASK_SHAPES: Final = frozenset({"Shape", "Size", "NonZero"})
 _FLOAT_ATTRIBUTES: Final = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
@@ -73,13 +75,20 @@ def write_variant(model: ir.Model, path: Path, change: Change) -> None:
 
 
 def _write(model: ir.Model, path: Path) -> None:
-    """Write a file that is read once and removed: it need not reach the disk."""
-    size_bytes = outside_from_bytes(model)
-    if size_bytes is not None:
+    """Write a file that is read once and removed: it need not reach the disk.
+
+    Large weights go beside it: the runtime maps them, and nothing holds them twice.
+    """
+    if outside_from_bytes(model) is not None or _nbytes(model) > _INSIDE_BYTES:
         ir.external_data.unload_from_model(
-            model, path.parent, f"{path.name}.data", size_threshold_bytes=size_bytes - 1
+            model, path.parent, f"{path.name}.data", size_threshold_bytes=_LARGE_BYTES
         )
     path.write_bytes(to_proto(model).SerializeToString())
+
+
+def _nbytes(model: ir.Model) -> int:
+    stored = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in stored if tensor is not None)
 
 
 def copy_of(model: ir.Model) -> ir.Model:

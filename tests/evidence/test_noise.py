@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bnfold.evidence.noise import Draw, Pattern, nudge, nudging, roundoff
+from bnfold.evidence.noise import Draw, Pattern, is_structure, nudge, nudging, roundoff
 from bnfold.evidence.variants import fixed_constants
 from tests.evidence.nets import model_of
 
@@ -68,3 +68,44 @@ def test_only_free_float_constants_change() -> None:
     changed = change("free", floats)
     assert changed.dtype is floats.dtype
     assert changed.numpy().tolist() != floats.numpy().tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.float64])
+def test_numbers_that_are_exact_on_purpose_stay(dtype: type) -> None:
+    largest = ml_dtypes.finfo(dtype).max
+    structure = [0, 1, -1, 2, 0.5, -10000, float(largest), -np.inf, 2.0**-9]
+    for value in structure:
+        assert is_structure(np.asarray(value, dtype)), value
+    assert is_structure(np.asarray([0, 1, 1, 0], dtype))
+    for value in (0.1, -0.3333, 1.0078125 * 2.0**-3):
+        assert not is_structure(np.asarray(value, dtype)), value
+    weights = np.random.default_rng(0).normal(size=(8, 8)).astype(dtype)
+    assert not is_structure(weights)
+    assert is_structure(np.float32(-1e9))
+
+
+def test_what_a_discontinuous_operator_reads_from_counts_is_fixed_and_weights_are_not() -> (
+    None
+):
+    stored = {"third": 0.3333, "limit": 0.7, "w": np.ones((3, 3)) / 3, "scale": 0.3}
+    constants = [
+        numpy_helper.from_array(np.asarray(value, np.float32), name)
+        for name, value in stored.items()
+    ]
+    nodes = [
+        helper.make_node("Cast", ["ids"], ["count"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["count", "third"], ["part"]),
+        helper.make_node("Floor", ["part"], ["whole"]),
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Mul", ["m", "scale"], ["s"]),
+        helper.make_node("Greater", ["s", "limit"], ["is_more"]),
+        helper.make_node("Where", ["is_more", "s", "whole"], ["y"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3]),
+        helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", 3]),
+    ]
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    fixed = fixed_constants(model_of(nodes, inputs, [y], constants))
+    assert {"third", "limit"} <= fixed
+    assert not {"w", "scale"} & fixed
