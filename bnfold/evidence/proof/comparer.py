@@ -160,12 +160,11 @@ class Comparer:
             return None
         first, *others = trials
         for link in fits(first.original, first.folded):
-            if first.nudged and self._is_rounding(link, first.original):
-                return None
             fitted = [trial._replace(original=link(trial.original)) for trial in others]
             fitted.append(first._replace(original=link(first.original)))
             if all(gap(trial.folded, trial.original).size <= EXACT for trial in fitted):
-                return link
+                small = first.nudged and self._is_rounding(link, first.original)
+                return None if small else link
             if first.nudged and weigh(fitted).size <= 1.0:
                 return replace(link, hazy=True)
         return worst

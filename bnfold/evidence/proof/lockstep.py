@@ -27,6 +27,7 @@ from bnfold.evidence.proof.comparer import Comparer, Pair
 from bnfold.evidence.proof.dimensions import dimensions, discrete_values
 from bnfold.evidence.proof.draws import BATCH, Style
 from bnfold.evidence.proof.extents import Sizes
+from bnfold.evidence.proof.fronts import fronts
 from bnfold.evidence.proof.impulses import probe
 from bnfold.evidence.proof.links import EXACT, Gap, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_at, targets_of
