@@ -8,7 +8,7 @@ too, on both sides, and a difference there counts.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import onnx_ir as ir
 
@@ -26,8 +26,24 @@ _STEPS: Final = {
 """Operators that are not continuous, and how many of their inputs they take steps of."""
 
 
-def fronts(pair: Pair, comparer: Comparer) -> Iterator[Pair]:
-    """Yield what goes into each step that both segments take, as pairs of segments.
+_ABSOLUTE: Final = frozenset({"QuantizeLinear", "Round", "Floor", "Ceil", "Cast"})
+"""What goes into these may be no map of its counterpart, unless their own numbers changed."""
+
+
+class Front(NamedTuple):
+    """What goes into one step.
+
+    Attributes:
+        pair: The segments that compute it.
+        is_absolute: Whether it has to be the same, and not just a map of its counterpart.
+    """
+
+    pair: Pair
+    is_absolute: bool
+
+
+def fronts(pair: Pair, comparer: Comparer) -> Iterator[Front]:
+    """Yield what goes into each step that both segments take.
 
     Steps are the same if they are of one kind and write a value of one name, or if both sides
     take equally many of that kind: then in their order.
@@ -50,17 +66,20 @@ def fronts(pair: Pair, comparer: Comparer) -> Iterator[Pair]:
             yield from _between(one, other, pair, comparer)
 
 
-def _between(one: ir.Node, other: ir.Node, pair: Pair, comparer: Comparer) -> Iterator[Pair]:
+def _between(one: ir.Node, other: ir.Node, pair: Pair, comparer: Comparer) -> Iterator[Front]:
+    numbers = [v for v in other.inputs[1:] if v is not None and comparer.folded.is_constant(v)]
+    same = all(map(comparer.is_same_constant, numbers))
     for slot in range(_STEPS[one.op_type]):
         left, right = one.inputs[slot], other.inputs[slot]
         if left is None or right is None or left.producer() is None:
             continue
         if comparer.original.is_constant(left) or comparer.folded.is_constant(right):
             continue
-        yield Pair(
+        before = Pair(
             _up_to(left, pair.original, comparer.original),
             _up_to(right, pair.folded, comparer.folded),
         )
+        yield Front(before, same and one.op_type in _ABSOLUTE)
 
 
 def _takes_steps(node: ir.Node, side: Side) -> bool:

@@ -334,10 +334,13 @@ class Lockstep:
     def _in_front(self, pair: Pair, sizes: Sizes) -> Gap | None:
         """Return how far apart the segments are in front of the steps that they take."""
         for front in fronts(pair, self.comparer):
-            trials = self.comparer.trials(front, sizes)
+            trials = self.comparer.trials(front.pair, sizes)
             found = self.comparer.weigh(trials)
-            if isinstance(found, Gap) and trials[0].nudged:
-                found = self.comparer.weigh(self.comparer.trials(front, sizes, MORE_NUDGES))
+            if found is not SAME and trials[0].nudged:
+                trials = self.comparer.trials(front.pair, sizes, MORE_NUDGES)
+                found = self.comparer.weigh(trials)
+            if isinstance(found, Link) and front.is_absolute:
+                found = self.comparer.differs(trials)
             if isinstance(found, Gap):
                 return found
         return None
