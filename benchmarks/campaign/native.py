@@ -45,10 +45,13 @@ def _not_fit(model: onnx.ModelProto, kind: str) -> str:
     kinds = {node.op_type for node in model.graph.node}
     versions = {one.domain: one.version for one in model.opset_import}
     names = {a.name for node in model.graph.node for a in node.attribute if a.i}
+    groups = [a.i for node in model.graph.node for a in node.attribute if a.name == "group"]
     if kind not in LIMITS:
         return "another type"
     if "BatchNormalization" in kinds and versions.get("", FIRST_RIGHT) < FIRST_RIGHT:
         return "an old BatchNormalization"
+    if "ConvTranspose" in kinds and max(groups, default=1) > 1:
+        return "a grouped ConvTranspose"
     if "ceil_mode" in names:
         return "a pool that rounds up"
     return "it quantises" if kinds & {"QuantizeLinear", "DynamicQuantizeLinear"} else ""

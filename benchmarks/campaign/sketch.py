@@ -62,7 +62,7 @@ class Case:
         kind: The type of its numbers, for the tables.
         sizes: By symbol; each entry is one way to fix the open sizes.
         options: What the fold is allowed beyond the default.
-        feeds: How inputs are drawn: ``"mask"``, ``("ids", count)``, or a factor.
+        feeds: How inputs are drawn: ``"mask"``, an array, or numbers ``("near", array)``.
     """
 
     model: onnx.ModelProto

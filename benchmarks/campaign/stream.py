@@ -74,7 +74,7 @@ def tasks(goal: Goal) -> Iterator[Task]:
     at_hand = _at_hand() if goal.packaged else iter(())
     seeds: Counter[str] = Counter()
     for place, source in enumerate(cycle(_mixed())):
-        forgeries = 4 if goal.forged and place % each == 0 else 0
+        forgeries = 4 if goal.forged and seeds[source] % each == 0 else 0
         runs = bool(goal.run_each) and place % goal.run_each == 7 % goal.run_each
         mutants = (tenths * (place + 1)) // 10 - (tenths * place) // 10
         yield Task(source, goal.seed + seeds[source], mutants, forgeries, runs)

@@ -133,16 +133,22 @@ def _front(
     constants: list[onnx.TensorProto] = []
     for place, info in enumerate(model.graph.input):
         array, kind = given[info.name], info.type.tensor_type.elem_type
-        if place and rng.random() < 0.7:
+        if place and (rng.random() < 0.7 or _decides_sizes(model, array)):
             constants.append(_stored(array, info.name, kind))
             continue
         mapped = kind == sketch.element and array.ndim > 0 and rng.random() < 0.8
         name = f"{info.name}_in" if mapped else info.name
         sketch.given(name, list(array.shape), kind)
-        feeds[name] = array
+        feeds[name] = ("near", array) if mapped else array
         if mapped:
             _mapped_input(sketch, name, info.name, array)
     return list(sketch.nodes), feeds, constants
+
+
+def _decides_sizes(model: onnx.ModelProto, array: Array) -> bool:
+    """Whether an input is likely axes, a shape, or scales: no runtime gets them drawn."""
+    sized = any(node.op_type in ("Resize", "Upsample") for node in model.graph.node)
+    return sized or (array.dtype.kind == "i" and array.ndim < 2 and array.size <= 8)
 
 
 def _mapped_input(sketch: Sketch, name: str, target: str, array: Array) -> None:

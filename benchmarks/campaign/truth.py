@@ -228,14 +228,14 @@ def _drawn(
         mask = rng.random(shape) < 0.75
         mask[..., 0] = True
         return mask.astype(dtype)
+    if isinstance(how, np.ndarray):
+        return how
     if kind.elem_type == TensorProto.BOOL:
         return np.asarray(rng.random(shape) < 0.5)
     if kind.elem_type in HALF_ULP:
-        if isinstance(how, np.ndarray) and list(how.shape) == shape:
-            return (how * (1 + 0.1 * rng.standard_normal(shape))).astype(dtype)
+        if isinstance(how, tuple):
+            return (how[1] * (1 + 0.1 * rng.standard_normal(shape))).astype(dtype)
         return np.asarray(factor * rng.standard_normal(shape) + 0.2).astype(dtype)
-    if isinstance(how, np.ndarray):
-        return how
     return np.asarray(rng.integers(0, 4, shape)).astype(dtype)
 
 

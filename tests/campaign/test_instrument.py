@@ -213,4 +213,5 @@ def test_tasks_are_the_same_each_time_and_as_many_mutants_as_are_wanted():
     assert sum(task.mutants for task in drawn_ones) == pytest.approx(
         1.3 * len(drawn_ones), 0.01
     )
+    assert {task.source for task in one if task.forgeries > 1} == set(stream.SHARES)
     assert {task.source for task in one} == {*stream.SHARES, "battery", "packaged"}
