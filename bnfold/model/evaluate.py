@@ -385,7 +385,10 @@ def _result_size(node: ir.Node, inputs: Sequence[Constant]) -> float:
     if node.op_type in _GROW:
         return _GROW[node.op_type](inputs)
     if node.op_type == "Range" and len(inputs) == 3:
-        start, limit, delta = (float(entry.stored()) for entry in inputs)
+        start, limit, delta = (
+            float(entry.stored().reshape(-1)[0]) if entry.stored().size else 0.0
+            for entry in inputs
+        )
         return abs((limit - start) / delta) if delta else float("inf")
     return float(sum(np.prod(entry.shape) for entry in inputs))
 

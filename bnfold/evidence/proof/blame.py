@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from bnfold.evidence.proof.links import Gap, Link
 from bnfold.evidence.proof.lockstep import Lockstep, Lost
+from bnfold.evidence.proof.mutations import targets_at
 from bnfold.evidence.proof.sides import Side
 
 Blame = tuple[str, ir.Node | None, int | None]
@@ -24,7 +25,8 @@ def blame(walk: Lockstep, lost: Lost, channel: int | None) -> Blame:
     if strays and (sparse or not suspects):
         name, channel = _picked(walk, lost.nodes[-1], sparse or strays, channel)
         return origin(walk, name, channel)
-    named = suspects or changed or list(lost.nodes)
+    holding = [node for node in suspects if _holds_something(walk, node)]
+    named = holding or suspects or changed or list(lost.nodes)
     return lost.name, named[-1] if named else None, channel
 
 
@@ -61,6 +63,11 @@ def is_renamed(walk: Lockstep, node: ir.Node) -> bool:
         return False
     wanted = _nature(folded, node)
     return any(_nature(walk.original, one) == wanted for one in walk.original.position)
+
+
+def _holds_something(walk: Lockstep, node: ir.Node) -> bool:
+    """Return whether a node reads numbers that the original has not."""
+    return any(targets_at(node, walk.folded, walk.comparer))
 
 
 def _nature(side: Side, node: ir.Node) -> tuple[object, ...]:

@@ -28,6 +28,10 @@ from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.inputs.signature import differences
 from bnfold.records import CONSTANT_INPUTS, Charge, Finding, ProofReport, Step, Verdict
 
+_QUIET = 1e-3
+_LOUDEST = 1e5
+"""Shares of the worst gap below which a value is not named; gaps beyond count as this."""
+
 _WITHIN_STORAGE = "1 is what rounding of the stored tensors explains"
 _WITHIN_FLOAT64 = "relative to its slice, in float64"
 
@@ -309,7 +313,7 @@ def _findings(
     surprises = [pair for pair in off if pair[0].name not in expected]
     if not surprises and any(_off_by(outcome) for outcome in outputs.values()):
         surprises = off  # the certificate may have been written to hide one of them
-    for lost, far in surprises[:1]:
+    for lost, far in _loud(surprises)[:1]:
         yield _value_finding(walk, lost, far, certificate, after)
     for name, outcome in outputs.items():
         by = _off_by(outcome)
@@ -318,6 +322,16 @@ def _findings(
             culprit = origin(walk, name, by.channel)[1] if isinstance(outcome, Link) else None
             node = "" if culprit is None else after.keys.get(culprit, "")
             yield Finding(Charge.OUTPUT, node, name, why, by.channel)
+
+
+def _loud(lost: Sequence[tuple[Lost, Gap]]) -> Sequence[tuple[Lost, Gap]]:
+    """Return the values that are off by more than a thousandth of the worst.
+
+    Beside a fault, a value that rounding moved a little further than usual is no finding.
+    """
+    worst = max((far.size for _, far in lost), default=0.0)
+    limit = _QUIET * min(worst, _LOUDEST)
+    return [pair for pair in lost if pair[1].size >= limit] or lost
 
 
 def _behind(walk: Lockstep, outputs: Collection[str]) -> set[str]:
