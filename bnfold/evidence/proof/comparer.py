@@ -17,6 +17,10 @@ from bnfold.evidence.proof.storage import NUDGES, Trial, weigh
 from bnfold.evidence.proof.tables import sweeps
 from bnfold.model.graphs import graphs_of, subgraphs_of
 
+_LARGE: Final = 1 << 23
+_FEW: Final = 2
+"""With weights of so many elements, so few nudges have to do; rows of them average."""
+
 _ENOUGH: Final = 0.5
 _ONE_ROUNDING: Final = 1.01
 """Half an ulp, and what fitting a line to it adds."""
@@ -85,7 +89,10 @@ class Comparer:
         shapes = self.shapes(pair, sizes)
         turn = list(Sizes).index(sizes)  # longer axes bring other numbers too
         wanted = tuple(styles) or styles_for(shapes.values())
-        if not styles and self.is_noisy(pair.folded):
+        noisy = self.is_noisy(pair.folded)
+        large = noisy and self._is_large(pair.folded)
+        nudges = min(nudges, _FEW) if large else nudges
+        if not styles and noisy and not large:
             wanted = (*wanted, Style.NEAR)  # large numbers hide a bias in their rounding
         found = list(self._drawn_trials(pair, shapes, wanted, nudges, turn))
         if any(_is_void(trial.original) for trial in found):
@@ -240,6 +247,12 @@ class Comparer:
         floats = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
         found = any(attribute.type in floats for attribute in node.attributes.values())
         return (found or node.op_type == "HardSwish") and not self.is_same(node)
+
+    def _is_large(self, segment: Segment) -> bool:
+        """Return whether a segment reads so large weights that each nudge takes a while."""
+        read = (value for node in segment.nodes for value in node.inputs)
+        held = (value.const_value for value in read if value is not None)
+        return sum(one.size for one in held if one is not None) > _LARGE
 
     def _nudged_sides(self, count: int) -> Sequence[NudgedSide]:
         while len(self._nudged) < count:

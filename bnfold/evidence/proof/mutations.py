@@ -27,6 +27,9 @@ _MOST_FOR_A_TAP: Final = 1 << 20
 _LINEAR: Final = {"Conv": 1, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
 """Linear operators, and the axis of their result that the rows of a weight run along."""
 
+_SAMPLE: Final = 1 << 16
+"""What is typical of a weight is seen from so many of its elements."""
+
 _SMALL: Final = 0.05
 """Elements this much smaller than is typical are replaced, not multiplied."""
 
@@ -137,6 +140,7 @@ class Mutator:
     _elements: Array | None = None
     _channels: NDArray[np.int64] | None = None
     _factors: Array = field(default_factory=lambda: np.ones(1))
+    _is_large: bool = False
 
     def __post_init__(self) -> None:
         """Read the constant once."""
@@ -148,6 +152,7 @@ class Mutator:
         self._channels = channels_of(self.target.node, self.target.slot, elements.shape)
         self.count = int(self._channels.max(initial=-1)) + 1
         self._factors = self.rng.uniform(1.25, 3.0, self.count)
+        self._is_large = self._is_large_factor()
 
     def signs(self, mask: Mask, feeds: Mapping[str, Array], result: Array) -> Mutation:
         """Turn the sign of the channels of a mask, and change their size."""
@@ -195,7 +200,7 @@ class Mutator:
         if self._is_addend():
             added = np.where(mask, (factors - 1.0) * _filled(self._elements), 0.0)
             return self._behind(None, added, feeds, result)
-        if self._is_large_factor():
+        if self._is_large:
             return self._behind(factors, None, feeds, result)
         per_element = factors[self._channels]
         touched = np.broadcast_to(mask[self._channels], self._elements.shape)
@@ -217,7 +222,10 @@ class Mutator:
         if elements is None or channels is None or elements.size < _LARGE:
             return False
         others = tuple(axis for axis, size in enumerate(channels.shape) if size == 1)
-        peaks = np.abs(elements).max(axis=others, initial=0.0)
+        # Two passes without a copy: the weight may be most of the model.
+        peaks = np.maximum(
+            elements.max(axis=others, initial=0.0), -elements.min(axis=others, initial=0.0)
+        )
         return bool((peaks > _SMALL * _typical(elements)).all())
 
     def _behind(
@@ -287,6 +295,8 @@ def _multiplied(elements: Array, factors: Array, touched: Mask) -> Array:
 
 def _typical(elements: Array) -> float:
     """Return the root mean square of what is a number and not zero; one if nothing is."""
+    step = max(elements.size // _SAMPLE, 1)
+    elements = elements.reshape(-1)[::step]
     some = elements[np.isfinite(elements) & (elements != 0) & (np.abs(elements) < 1e30)]
     return float(np.sqrt(np.mean(some * some))) if some.size else 1.0
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.evidence.proof.contents import stored_values
-from bnfold.evidence.proof.rounding import nudged
+from bnfold.evidence.proof.rounding import nudged, nudged_by_pattern
 from bnfold.evidence.reference import Evaluator
 from bnfold.evidence.reference.arrays import read_tensor
 from bnfold.evidence.reference.typed import Known
@@ -22,6 +22,12 @@ Array = NDArray[Any]
 
 _KEPT: Final = 1 << 14
 """Constants of so many elements are kept once they are widened."""
+
+_RECENT: Final = 1 << 24
+"""Elements of larger ones that are kept until others are asked for; one may be larger."""
+
+_MANY: Final = 1 << 20
+"""Weights of so many elements are nudged by a pattern that repeats, and not kept."""
 
 _RANDOM: Final = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
@@ -70,6 +76,7 @@ class Side:
         self._kept: dict[ir.Value, Array] = {}
         self._keys = {value: key for key, value in stored_values(model).items()}
         self._evaluator = _Weighted(self)
+        self._recent: dict[ir.Value, Array] = {}
         self._exchanged: dict[ir.Value, Array] = {}
         self._stand_ins: dict[ir.Node, ir.Node] = {}
         self.constant_inputs = constant_inputs
@@ -126,6 +133,8 @@ class Side:
             return self._exchanged[value]
         if value in self._kept:
             return self._kept[value]
+        if value in self._recent:
+            return self._recent[value]
         found = self.stored(value)
         if found is None:
             segment = self.segment(value, frozenset(), len(self.position))
@@ -135,7 +144,17 @@ class Side:
             found = self.evaluate(segment, {})
         if found.size <= _KEPT:
             self._kept[value] = found
+        else:
+            self._keep_for_a_while(value, found)
         return found
+
+    def _keep_for_a_while(self, value: ir.Value, found: Array) -> None:
+        """Keep the large constants that were asked for last: one segment asks often."""
+        self._recent[value] = found
+        held = sum(one.size for one in self._recent.values())
+        while held > _RECENT and len(self._recent) > 1:
+            oldest = next(iter(self._recent))
+            held -= self._recent.pop(oldest).size
 
     def stored(self, value: ir.Value) -> Array | None:
         """Return an initializer of whatever graph, unrounded if that is known."""
@@ -357,6 +376,8 @@ class NudgedSide(Side):
         key, tensor = self.key_of(value), value.const_value
         if key not in self._names or tensor is None or value.producer() is not None:
             return super().stored(value)
+        if tensor.size > _MANY:
+            return nudged_by_pattern(np.asarray(tensor.numpy()), self._rng)
         if key not in self._drawn:
             self._drawn[key] = nudged(np.asarray(tensor.numpy()), self._rng)
         return self._drawn[key]
