@@ -51,6 +51,13 @@ def test_the_example_of_measuring_runs(tmp_path):
     assert "nodes of the original" in run(example_of("measuring.md"), tmp_path)
 
 
+def test_the_example_of_verifying_runs(tmp_path):
+    said = run(example_of("verifying.md"), tmp_path)
+    assert said.startswith("passed")
+    shown, channels = re.search(r"(\d+) of (\d+) channels shown", said).groups()
+    assert shown == channels != "0"
+
+
 def test_the_example_of_pipelines_runs(tmp_path):
     pytest.importorskip("onnxruntime")
     run(example_of("pipelines.md"), tmp_path)
