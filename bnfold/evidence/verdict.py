@@ -35,7 +35,7 @@ def one_verdict(proof: ProofReport, run: VerifyReport) -> VerifyReport:
         warning = f"judged by the proof alone: {run.why}"
         warnings = (*run.warnings, warning)
         return replace(report, verdict=Verdict.PASSED, why="", warnings=warnings)
-    if run.verdict is Verdict.FAILED and not proof.certified:
+    if run.verdict is Verdict.FAILED and proof.passed and not proof.certified:
         # Without a certificate, tensors are compared within the rounding of their type.
         why = f"{run.why} (segment by segment, no difference above rounding was found)"
         return replace(report, why=why)

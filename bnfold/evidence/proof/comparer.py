@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
@@ -17,14 +19,16 @@ from bnfold.evidence.proof.storage import NUDGES, Trial, weigh
 from bnfold.evidence.proof.tables import sweeps
 from bnfold.model.graphs import graphs_of, subgraphs_of
 
-_LARGE: Final = 1 << 23
+_LARGE: Final = 1 << 20
 _FEW: Final = 2
-"""With weights of so many elements, so few nudges have to do; rows of them average."""
+_MORE: Final = 6
+"""With weights of so many elements, so few nudges have to do, at first and in doubt."""
 
 _ENOUGH: Final = 0.5
 _ONE_ROUNDING: Final = 1.01
 """Half an ulp, and what fitting a line to it adds."""
 
+TOO_LATE: Final = "the time was up"
 _VOID: Final = "it is no number for any of the numbers drawn"
 _EMPTY: Final = "it has no elements at any size that was tried: nothing can be compared"
 
@@ -53,6 +57,7 @@ class Comparer:
         rounded: Initializers of the folded model whose unrounded elements are not known.
         coarsest: Half an ulp of one, in the coarsest type of these.
         seed: Of all draws.
+        deadline: By the monotonic clock; nothing is evaluated behind it.
         relations: What the walk found so far, by value name; None for the same.
         dims: Dimensions of what can be drawn, by value name.
         inputs: Arrays for the inputs of the model.
@@ -67,6 +72,7 @@ class Comparer:
     rounded: frozenset[str] = frozenset()
     coarsest: float = 0.0
     seed: int = 0
+    deadline: float = math.inf
     relations: dict[str, Link | None] = field(default_factory=dict)
     dims: Mapping[str, Dims] = field(default_factory=dict)
     inputs: Mapping[str, Array] = field(default_factory=dict)
@@ -91,7 +97,7 @@ class Comparer:
         wanted = tuple(styles) or styles_for(shapes.values())
         noisy = self.is_noisy(pair.folded)
         large = noisy and self._is_large(pair.folded)
-        nudges = min(nudges, _FEW) if large else nudges
+        nudges = min(nudges, _FEW if nudges <= NUDGES else _MORE) if large else nudges
         if not styles and noisy and not large:
             wanted = (*wanted, Style.NEAR)  # large numbers hide a bias in their rounding
         found = list(self._drawn_trials(pair, shapes, wanted, nudges, turn))
@@ -146,14 +152,17 @@ class Comparer:
             feeds: What the original reads; the folded model reads it mapped as it is known.
             nudges: How often tensors known only as stored are nudged.
         """
+        if time.monotonic() > self.deadline:
+            raise CannotEvaluateError(TOO_LATE)
         original = self.original.evaluate(pair.original, feeds)
         folded = self.folded.evaluate(pair.folded, self.mapped(pair, feeds))
         nudged: list[Array] = []
-        if nudges and self.is_noisy(pair.folded):
-            nudged = [
-                side.evaluate(pair.folded, self._shaken(pair.folded, feeds, place))
-                for place, side in enumerate(self._nudged_sides(nudges))
-            ]
+        sides = self._nudged_sides(nudges) if nudges and self.is_noisy(pair.folded) else ()
+        for place, side in enumerate(sides):
+            if time.monotonic() > self.deadline:
+                raise CannotEvaluateError(TOO_LATE)
+            shaken = self._shaken(pair.folded, feeds, place)
+            nudged.append(side.evaluate(pair.folded, shaken))
         return Trial(original, folded, nudged, feeds)
 
     def mapped(self, pair: Pair, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -18,11 +18,25 @@ from bnfold.model.facts import Facts
 
 Array = NDArray[Any]
 
+_WINDOWS: Final = frozenset({"Conv", "MaxPool", "AveragePool", "LpPool", "ConvInteger"})
+
 _MOST_S: Final = 20.0
 """The model is run once where inference does not tell its sizes, for so long at most."""
 
 
-def dimensions(side: Side, inputs: Mapping[str, Array], deadline: float) -> dict[str, Dims]:
+class Dimensions(NamedTuple):
+    """What is known of the sizes of a model's values.
+
+    Attributes:
+        dims: Of every floating value whose rank is known, by name.
+        is_short: Whether an axis is empty, or a window has no place: the inputs are too small.
+    """
+
+    dims: dict[str, Dims]
+    is_short: bool
+
+
+def dimensions(side: Side, inputs: Mapping[str, Array], deadline: float) -> Dimensions:
     """Return the dimensions of every floating value whose rank is known.
 
     They are those that the model has for ``inputs``: with symbols bound, shape inference sees
@@ -36,10 +50,14 @@ def dimensions(side: Side, inputs: Mapping[str, Array], deadline: float) -> dict
     """
     known = _inferred(side.model, inputs)
     results = {value.name for node in side.position for value in node.outputs if value.name}
-    if results <= known.keys():
-        return _floating(known)
-    until = min(deadline, time.monotonic() + _MOST_S)
-    return _floating({**dict(_seen(side, inputs, until)), **known})
+    stopped: list[ir.Node] = []
+    if not results <= known.keys():
+        until = min(deadline, time.monotonic() + _MOST_S)
+        known = {**dict(_seen(side, inputs, until, stopped)), **known}
+    sizes = (dim for dims, _ in known.values() for dim in dims)
+    is_empty = any(isinstance(dim, int) and dim <= 0 for dim in sizes)
+    is_short = is_empty or any(node.op_type in _WINDOWS for node in stopped)
+    return Dimensions({n: dims for n, (dims, is_float) in known.items() if is_float}, is_short)
 
 
 def discrete_values(side: Side, inputs: Mapping[str, Array]) -> Iterator[str]:
@@ -79,10 +97,6 @@ _Known = tuple[Dims, bool]
 """Dimensions, and whether the elements are floats."""
 
 
-def _floating(known: Mapping[str, _Known]) -> dict[str, Dims]:
-    return {name: dims for name, (dims, is_float) in known.items() if is_float}
-
-
 def _inferred(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, _Known]:
     bound = _bound(model, inputs)
     facts = Facts(bound)
@@ -112,9 +126,9 @@ def _bound(model: ir.Model, inputs: Mapping[str, Array]) -> ir.Model:
 
 
 def _seen(
-    side: Side, inputs: Mapping[str, Array], until: float
+    side: Side, inputs: Mapping[str, Array], until: float, stopped: list[ir.Node]
 ) -> Iterator[tuple[str, _Known]]:
-    """Run the model, as far as it goes, and yield the sizes that its values have."""
+    """Run the model and yield the sizes of its values; note the node at which it stops."""
     feeds = {name: widen(array) for name, array in inputs.items()}
     held: dict[ir.Value, Array] = {}
     for node, dying in schedule(side.model.graph, ()):
@@ -124,6 +138,7 @@ def _seen(
             try:
                 held.update(_results(side, node, feeds, held))
             except CannotEvaluateError:
+                stopped.append(node)
                 return
         for value in node.outputs:
             if value in held:

@@ -158,9 +158,15 @@ class Mutator:
         """Turn the sign of the channels of a mask, and change their size."""
         return self._by(np.where(mask, -self._factors, 1.0), mask, feeds, result)
 
-    def sizes(self, mask: Mask, feeds: Mapping[str, Array], result: Array) -> Mutation:
-        """Change the size of the channels of a mask."""
-        return self._by(np.where(mask, self._factors, 1.0), mask, feeds, result)
+    def sizes(
+        self, mask: Mask, feeds: Mapping[str, Array], result: Array, step: float
+    ) -> Mutation:
+        """Change the size of the channels of a mask a little: by one to three steps.
+
+        A little: a channel that a Relu shuts off is woken by a large change, and seems seen.
+        """
+        factors = 1.0 + step * self._factors
+        return self._by(np.where(mask, factors, 1.0), mask, feeds, result)
 
     def reads(self, feeds: Mapping[str, Array]) -> Mask | None:
         """Return which channels that a weight reads hold anything; None for other targets."""

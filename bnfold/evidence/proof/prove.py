@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,10 +18,10 @@ from bnfold.evidence.proof.accounting import Account, Books, constant_named, fol
 from bnfold.evidence.proof.blame import blame, gap_of, origin
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
-from bnfold.evidence.proof.comparer import Comparer
+from bnfold.evidence.proof.comparer import TOO_LATE, Comparer
 from bnfold.evidence.proof.contents import Contents, contents_of
 from bnfold.evidence.proof.links import Gap, Link
-from bnfold.evidence.proof.lockstep import SAME, TOO_LATE, Lockstep, Lost
+from bnfold.evidence.proof.lockstep import SAME, Lockstep, Lost
 from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import furthest, half_ulp
 from bnfold.evidence.proof.shares import Share, share_of
@@ -94,7 +95,8 @@ def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofRepor
         certified: Whether a certificate said what to expect.
     """
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of means of nothing
             return attempt()
     except MissingDependencyError as error:
         return ProofReport(Verdict.NOT_JUDGED, why=error.what, certified=certified)
@@ -214,6 +216,7 @@ def _walk(
         account.rounded,
         _coarsest(after, account.rounded),
         _unforeseeable(seed, before, after),
+        deadline,
     )
     walk = Lockstep(comparer, deadline, impulses)
     walk.run()

@@ -30,7 +30,11 @@ from bnfold.evidence.proof.storage import Trial
 _ABOVE_NOISE: Final = 8.0
 """A change counts as seen from so many times the root mean square of the rounding noise."""
 
-_TAPS: Final = 8
+_STEP: Final = 1e-3
+_STEP_OF_ROUNDING: Final = 128.0
+"""By what a channel is changed to see it, at the least, and in half ulps of one."""
+
+_TAPS: Final = 24
 """Single elements that are tried: some are never read, such as taps over padding alone."""
 
 _SINGLY: Final = 256
@@ -149,9 +153,11 @@ class SelfTest:
         count = mutator.count
         everything = np.ones(count, bool)
         feeds = self.comparer.mapped(self.pair, trial.feeds)
+        step = max(_STEP, _STEP_OF_ROUNDING * self.comparer.coarsest if trial.nudged else 0.0)
 
-        def turned(mask: Mask) -> Array:
-            return self._look(trial, mutator.signs(mask, feeds, trial.folded))
+        def changed(mask: Mask) -> Array:
+            mutation = mutator.sizes(mask, feeds, trial.folded, step)
+            return self._look(trial, mutation)
 
         result = self._evaluated(mutator.signs(everything, feeds, trial.folded), trial)
         if result is None:
@@ -159,11 +165,10 @@ class SelfTest:
         if not self._is_noticed(trial, result):
             return np.zeros(count, bool)
         if count == 1:
-            return everything
+            return everything & changed(everything).any()
         half = self._half(count)
-        some = self._look(trial, mutator.sizes(half, feeds, trial.folded))
-        found = _by_slices(self._seen(trial, result), some, half)
-        return self._numbered(turned, count) if found is None else found
+        found = _by_slices(changed(everything), changed(half), half)
+        return self._numbered(changed, count) if found is None else found
 
     def _is_noticed(self, trial: Trial, result: Array) -> bool:
         """Return whether the verdict itself would have been another."""
