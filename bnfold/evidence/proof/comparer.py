@@ -176,6 +176,8 @@ class Comparer:
             return None
         first, *others = trials
         for link in fits(first.original, first.folded):
+            if not all(link.spans(trial.original.shape) for trial in others):
+                continue
             fitted = [trial._replace(original=link(trial.original)) for trial in others]
             fitted.append(first._replace(original=link(first.original)))
             if all(gap(trial.folded, trial.original).size <= EXACT for trial in fitted):

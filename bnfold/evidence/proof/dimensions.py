@@ -24,6 +24,10 @@ _MOST_S: Final = 20.0
 """The model is run once where inference does not tell its sizes, for so long at most."""
 
 
+_Known = tuple[Dims, bool]
+"""Dimensions, and whether the elements are floats."""
+
+
 class Dimensions(NamedTuple):
     """What is known of the sizes of a model's values.
 
@@ -57,7 +61,19 @@ def dimensions(side: Side, inputs: Mapping[str, Array], deadline: float) -> Dime
     sizes = (dim for dims, _ in known.values() for dim in dims)
     is_empty = any(isinstance(dim, int) and dim <= 0 for dim in sizes)
     is_short = is_empty or any(node.op_type in _WINDOWS for node in stopped)
+    is_short = is_short or any(_has_no_place(node, known) for node in side.position)
     return Dimensions({n: dims for n, (dims, is_float) in known.items() if is_float}, is_short)
+
+
+def _has_no_place(node: ir.Node, known: Mapping[str, _Known]) -> bool:
+    """Return whether inference gave up on a window, though it knows what goes in."""
+    if node.op_type not in _WINDOWS or node.inputs[0] is None:
+        return False
+    before, after = (known.get(v.name or "") for v in (node.inputs[0], node.outputs[0]))
+    if before is None or after is None:
+        return False
+    is_known = [all(isinstance(dim, int) for dim in dims) for dims, _ in (before, after)]
+    return is_known == [True, False]
 
 
 def discrete_values(side: Side, inputs: Mapping[str, Array]) -> Iterator[str]:
@@ -92,9 +108,6 @@ _KEEP_DISCRETE: Final = frozenset({
 })
 # fmt: on
 """What few numbers go into, few come out of; an embedding (Gather) is none of these."""
-
-_Known = tuple[Dims, bool]
-"""Dimensions, and whether the elements are floats."""
 
 
 def _inferred(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, _Known]:

@@ -54,6 +54,12 @@ class Link:
         along = [-1 if place == self.axis else 1 for place in range(value.ndim)]
         return np.asarray(value * self.scale.reshape(along) + self.shift.reshape(along))
 
+    def spans(self, shape: tuple[int, ...]) -> bool:
+        """Return whether there is a number for every slice of an array of this shape."""
+        return self.axis is None or (
+            self.axis < len(shape) and shape[self.axis] == self.scale.size
+        )
+
     def shaken(self, by: float, rng: np.random.Generator) -> Link:
         """Return a map whose numbers are each off by up to ``by``, relative to themselves."""
         scale, shift = (
