@@ -67,7 +67,7 @@ def test_what_is_no_certificate_is_a_usage_error_with_a_remedy(wrong) -> None:
 
 
 def test_another_document_is_no_certificate(result) -> None:
-    """It has a `to_json` of its own: the text is read, and its schema is not a certificate's."""
+    """Whether it has a text of its own or none: it is not the one of a certificate."""
     with pytest.raises((ModelError, UsageError), match="certificate"):
         bnfold.verify(two_layers(), two_layers(), certificate=result.report)
 

@@ -67,7 +67,7 @@ def test_a_walk_that_compares_nothing_is_inconclusive(
         assert "change nothing that was compared" in report.why
 
 
-def four_places(_: Extents, dims: Any, sizes: Any) -> dict[str, tuple[int, ...]]:
+def four_places(_: Extents, dims: Any, *_sizes: Any) -> dict[str, tuple[int, ...]]:
     """Axes as they were cut: to four places, whatever windows there are."""
 
     def length(axis: int, dim: Any) -> int:
