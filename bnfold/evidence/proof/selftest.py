@@ -15,7 +15,7 @@ zeros was not compared.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +26,9 @@ from bnfold.evidence.proof.links import EXACT, Array, Link, excess
 from bnfold.evidence.proof.mutations import Mask, Mutation, Mutator, Target
 from bnfold.evidence.proof.sides import CannotEvaluateError
 from bnfold.evidence.proof.storage import Trial
+
+Change = Callable[[Mask, Mapping[str, Array], Array], Mutation]
+"""Makes the mutation that changes the channels of a mask, see `Mutator.signs`."""
 
 _ABOVE_NOISE: Final = 8.0
 """A change counts as seen from so many times the root mean square of the rounding noise."""
@@ -145,15 +148,26 @@ class SelfTest:
         return False
 
     def _channels(self, mutator: Mutator, trial: Trial) -> Mask:
-        """Return which channels of a target the comparison notices on one trial."""
-        count = mutator.count
+        """Return which channels of a target the comparison notices on one trial.
+
+        Both by their sign and by their size: a channel that is dead or saturated in all that
+        was drawn wakes up when it is turned around, and says nothing of its size.
+        """
+        shown = np.ones(mutator.count, bool)
+        for change in (mutator.sizes, mutator.signs):
+            if shown.any():
+                shown &= self._noticed(change, mutator.count, trial)
+        return shown
+
+    def _noticed(self, change: Change, count: int, trial: Trial) -> Mask:
+        """Return in which channels the comparison notices a change of one kind."""
         everything = np.ones(count, bool)
         feeds = self.comparer.mapped(self.pair, trial.feeds)
 
-        def turned(mask: Mask) -> Array:
-            return self._look(trial, mutator.signs(mask, feeds, trial.folded))
+        def changed(mask: Mask) -> Array:
+            return self._look(trial, change(mask, feeds, trial.folded))
 
-        result = self._evaluated(mutator.signs(everything, feeds, trial.folded), trial)
+        result = self._evaluated(change(everything, feeds, trial.folded), trial)
         if result is None:
             return everything  # nothing can be computed with other numbers: that is noticed
         if not self._is_noticed(trial, result):
@@ -161,9 +175,8 @@ class SelfTest:
         if count == 1:
             return everything
         half = self._half(count)
-        some = self._look(trial, mutator.sizes(half, feeds, trial.folded))
-        found = _by_slices(self._seen(trial, result), some, half)
-        return self._numbered(turned, count) if found is None else found
+        found = _by_slices(self._seen(trial, result), changed(half), half)
+        return self._numbered(changed, count) if found is None else found
 
     def _is_noticed(self, trial: Trial, result: Array) -> bool:
         """Return whether the verdict itself would have been another."""
@@ -177,13 +190,13 @@ class SelfTest:
         mask[self.rng.permutation(count)[: count // 2]] = True
         return mask
 
-    def _numbered(self, turned: Callable[[Mask], Array], count: int) -> Mask:
+    def _numbered(self, changed: Callable[[Mask], Array], count: int) -> Mask:
         """Change channels bit by bit, then those that this does not tell apart one by one."""
         numbers = np.arange(count)
         code: Array | None = None
         alone: Array | None = None
         for bit in range(int(count - 1).bit_length()):
-            one, other = (turned((numbers >> bit & 1) == wanted) for wanted in (1, 0))
+            one, other = (changed((numbers >> bit & 1) == wanted) for wanted in (1, 0))
             if one.shape != other.shape or self._is_late:
                 return np.zeros(count, bool)
             code = (0 if code is None else code) + (one.astype(np.int64) << bit)
@@ -196,7 +209,7 @@ class SelfTest:
         for channel in np.flatnonzero(~shown)[:_SINGLY]:
             if self._is_late:
                 break
-            shown[channel] = turned(numbers == channel).any()
+            shown[channel] = changed(numbers == channel).any()
         return shown
 
     def _look(self, trial: Trial, mutation: Mutation) -> Array:
