@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -339,13 +339,13 @@ class Lockstep:
         self._test(pair, trials, verdict, took_s)
         return self._look_elsewhere(pair, verdict, took_s) if sizes is Sizes.REAL else verdict
 
-    def _in_front(self, pair: Pair, sizes: Sizes) -> Gap | None:
+    def _in_front(self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()) -> Gap | None:
         """Return how far apart the segments are in front of the steps that they take."""
         for front in fronts(pair, self.comparer):
-            trials = self.comparer.trials(front.pair, sizes)
+            trials = self.comparer.trials(front.pair, sizes, styles=styles)
             found = self.comparer.weigh(trials)
             if found is not SAME and trials[0].nudged:
-                trials = self.comparer.trials(front.pair, sizes, MORE_NUDGES)
+                trials = self.comparer.trials(front.pair, sizes, MORE_NUDGES, styles)
                 found = self.comparer.weigh(trials)
             if isinstance(found, Link) and front.is_absolute:
                 found = self.comparer.differs(trials)
@@ -383,6 +383,8 @@ class Lockstep:
                 break
             trials = self.comparer.trials(pair, Sizes.REAL, styles=(style,))
             found = self.comparer.differs(_mapped(trials, verdict))
+            if found is None:  # a step may hide it
+                found = self._in_front(pair, Sizes.REAL, (style,))
             if found is None:
                 self._test(pair, trials, verdict, took_s)
             elif not trials[0].nudged:
