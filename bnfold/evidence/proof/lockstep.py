@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,6 +39,9 @@ from bnfold.inputs.drawing import Binding, Case, draw_inputs
 from bnfold.inputs.drawing import Style as InputStyle
 from bnfold.inputs.hints import with_hints
 from bnfold.inputs.signature import inputs_of
+
+Key = tuple[ir.Node, ir.Value | str]
+"""What tells a constant that is new, see `Target.key`."""
 
 SAME: Final = None
 """The relation of values that are the same in both models."""
@@ -100,7 +103,11 @@ class Lockstep:
         windows: How many segments were evaluated.
         elements: How many elements of results were found to agree.
         same_nodes: How many nodes needed no evaluation.
-        coverage: What self-tests showed, for each constant that is new.
+        coverage: What self-tests of comparisons that ended in "the same" showed, for each
+            constant that is new.
+        mapped: What those of comparisons that ended in a map showed, by the value mapped. It
+            counts for what follows from that value alone: whoever goes back behind it
+            compares anew, and has to see for himself.
     """
 
     comparer: Comparer
@@ -111,7 +118,8 @@ class Lockstep:
     windows: int = 0
     elements: int = 0
     same_nodes: int = 0
-    coverage: dict[tuple[ir.Node, ir.Value | str], Coverage] = field(default_factory=dict)
+    coverage: dict[Key, Coverage] = field(default_factory=dict)
+    mapped: dict[str, dict[Key, Coverage]] = field(default_factory=dict)
     _stops: set[str] = field(default_factory=set)
     _solid: set[str] = field(default_factory=set)
     _discrete: frozenset[str] = frozenset()
@@ -342,13 +350,13 @@ class Lockstep:
         self._test(pair, trials, verdict, took_s)
         return self._look_elsewhere(pair, verdict, took_s) if sizes is Sizes.REAL else verdict
 
-    def _in_front(self, pair: Pair, sizes: Sizes) -> Gap | None:
+    def _in_front(self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()) -> Gap | None:
         """Return how far apart the segments are in front of the steps that they take."""
         for front in fronts(pair, self.comparer):
-            trials = self.comparer.trials(front.pair, sizes)
+            trials = self.comparer.trials(front.pair, sizes, styles=styles)
             found = self.comparer.weigh(trials)
             if found is not SAME and trials[0].nudged:
-                trials = self.comparer.trials(front.pair, sizes, MORE_NUDGES)
+                trials = self.comparer.trials(front.pair, sizes, MORE_NUDGES, styles)
                 found = self.comparer.weigh(trials)
             if isinstance(found, Link) and front.is_absolute:
                 found = self.comparer.differs(trials)
@@ -367,8 +375,10 @@ class Lockstep:
         test = SelfTest(self.comparer, pair, trials, link, until, rng)
         if not targets and self.comparer.lacks(pair.original) and not test.reacts():
             raise CannotEvaluateError(_UNMOVED)
+        name = pair.folded.result.name or ""
+        held = self.coverage if link is None else self.mapped.setdefault(name, {})
         for one in test.run(targets):
-            known = self.coverage.setdefault(one.target.key, one)
+            known = held.setdefault(one.target.key, one)
             if known is not one:
                 known.join(one)
 
@@ -384,6 +394,8 @@ class Lockstep:
                 break
             trials = self.comparer.trials(pair, Sizes.REAL, styles=(style,))
             found = self.comparer.differs(_mapped(trials, verdict))
+            if found is None:  # a step may hide it
+                found = self._in_front(pair, Sizes.REAL, (style,))
             if found is None:
                 self._test(pair, trials, verdict, took_s)
             elif not trials[0].nudged:
@@ -392,17 +404,24 @@ class Lockstep:
 
     def _blind(self, pair: Pair) -> Iterator[Target]:
         """Yield what is new in a segment and was not shown to be compared so far."""
+        mapped = self.mapped.get(pair.folded.result.name or "", {})
         for target in targets_of(pair.folded, self.folded, self.comparer):
-            if not self._is_covered(target):
+            if not (_is_whole(self.coverage, target) or _is_whole(mapped, target)):
                 yield target
 
-    def _is_covered(self, target: Target) -> bool:
-        known = self.coverage.get(target.key)
-        return known is not None and known.is_whole
+    def shown_of(self, key: Key) -> Coverage | None:
+        """Return what was shown of a constant: where it was compared last, or least.
+
+        What is the same although a value on its way is mapped was compared behind that value.
+        """
+        if key in self.coverage:
+            return self.coverage[key]
+        found = [held[key] for held in self.mapped.values() if key in held]
+        return next((one for one in found if not one.is_whole), found[0] if found else None)
 
     def is_shown(self, value: ir.Value) -> bool:
         """Return whether all that is new in what computes a value was shown to be compared."""
-        return all(self._is_covered(target) for target in self.novelties([value]))
+        return all(_is_whole(self.coverage, one) for one in self.novelties([value]))
 
     def novelties(self, values: list[ir.Value]) -> Iterator[Target]:
         """Yield every constant that is new in what computes values of the folded model."""
@@ -455,6 +474,11 @@ _LADDER: Final = (
     (Sizes.REAL, True),
 )
 """Sizes in turn; at last only from values all of whose sizes are known."""
+
+
+def _is_whole(held: Mapping[Key, Coverage], target: Target) -> bool:
+    known = held.get(target.key)
+    return known is not None and known.is_whole
 
 
 def _mapped(trials: list[Trial], link: Link | None) -> list[Trial]:

@@ -149,15 +149,19 @@ class SelfTest:
         return False
 
     def _channels(self, mutator: Mutator, trial: Trial) -> Mask:
-        """Return which channels of a target the comparison notices on one trial."""
+        """Return which channels of a target the comparison notices on one trial.
+
+        The verdict must be another if all signs are turned. Channel by channel a small change
+        is asked for: one that is dead or saturated in all that was drawn wakes up when it is
+        turned around, and says nothing of its size.
+        """
         count = mutator.count
         everything = np.ones(count, bool)
         feeds = self.comparer.mapped(self.pair, trial.feeds)
         step = max(_STEP, _STEP_OF_ROUNDING * self.comparer.coarsest if trial.nudged else 0.0)
 
         def changed(mask: Mask) -> Array:
-            mutation = mutator.sizes(mask, feeds, trial.folded, step)
-            return self._look(trial, mutation)
+            return self._look(trial, mutator.sizes(mask, feeds, trial.folded, step))
 
         result = self._evaluated(mutator.signs(everything, feeds, trial.folded), trial)
         if result is None:
@@ -182,13 +186,13 @@ class SelfTest:
         mask[self.rng.permutation(count)[: count // 2]] = True
         return mask
 
-    def _numbered(self, turned: Callable[[Mask], Array], count: int) -> Mask:
+    def _numbered(self, changed: Callable[[Mask], Array], count: int) -> Mask:
         """Change channels bit by bit, then those that this does not tell apart one by one."""
         numbers = np.arange(count)
         code: Array | None = None
         alone: Array | None = None
         for bit in range(int(count - 1).bit_length()):
-            one, other = (turned((numbers >> bit & 1) == wanted) for wanted in (1, 0))
+            one, other = (changed((numbers >> bit & 1) == wanted) for wanted in (1, 0))
             if one.shape != other.shape or self._is_late:
                 return np.zeros(count, bool)
             code = (0 if code is None else code) + (one.astype(np.int64) << bit)
@@ -201,7 +205,7 @@ class SelfTest:
         for channel in np.flatnonzero(~shown)[:_SINGLY]:
             if self._is_late:
                 break
-            shown[channel] = turned(numbers == channel).any()
+            shown[channel] = changed(numbers == channel).any()
         return shown
 
     def _look(self, trial: Trial, mutation: Mutation) -> Array:
@@ -220,8 +224,11 @@ class SelfTest:
         return trial.original if self.link is None else self.link(trial.original)
 
     def _seen(self, trial: Trial, result: Array) -> Array:
-        """Return where a result differs by more than rounding from what is expected."""
-        expected = self._expected(trial)
+        """Return where a result differs by more than rounding from that of no change.
+
+        Not from the original's: what was off before any change would count as noticed.
+        """
+        expected = trial.folded
         if expected.shape != result.shape or expected.dtype != result.dtype:
             return np.ones((1,), bool)
         if expected.dtype != np.float64:

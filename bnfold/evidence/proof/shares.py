@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import onnx_ir as ir
 
-from bnfold.evidence.proof.lockstep import Lockstep
+from bnfold.evidence.proof.lockstep import Key, Lockstep
 from bnfold.evidence.proof.mutations import Target
 from bnfold.evidence.proof.selftest import Coverage
-
-Key = tuple[ir.Node, ir.Value | str]
 
 _NAMED: Final = 3
 """So many channels are named; whoever looks for one needs the first."""
@@ -39,7 +36,7 @@ def share_of(walk: Lockstep) -> Share:
     targets = {
         target.key: target for target in walk.novelties(list(walk.folded.model.graph.outputs))
     }
-    found = {key: walk.coverage.get(key) for key in targets}
+    found = {key: walk.shown_of(key) for key in targets}
     known = [one for one in found.values() if one is not None]
     unseen = sum(one is None for one in found.values())
     return Share(
