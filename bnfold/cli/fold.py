@@ -35,8 +35,8 @@ _REMEDY: Final = "pip install 'bnfold[cpu]', or prove it by --certificate C.json
 @click.option(
     "--verify/--no-verify",
     default=None,
-    help="Compare with the original on ONNX Runtime before writing."
-    "  [default: when a runtime is installed]",
+    help="Prove segment by segment, then compare on ONNX Runtime, before writing."
+    "  [default: when anything was folded; without a runtime, by the proof alone]",
 )
 @shape_option
 @max_time_option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -81,9 +82,19 @@ def _check(check: VerifyReport | None) -> str:
     notes = "".join(f"\n  warning: {warning}" for warning in check.warnings)
     if check.verdict is Verdict.NOT_JUDGED:
         return f"could not be judged: {check.why}{notes}"
-    ratio = max((output.ratio for output in check.outputs), default=0.0)
-    limit = max((output.limit for output in check.outputs), default=0.0)
-    return (
-        f"{check.verdict}; the largest difference is {ratio:.2g} times the original's own"
-        f" rounding noise (limit {limit:.3g}), over {len(check.cases)} inputs{notes}"
-    )
+    return f"{check.verdict}; {'; '.join(_evidence(check))}{notes}"
+
+
+def _evidence(check: VerifyReport) -> Iterator[str]:
+    """Say what showed it: the proof, the run, or both."""
+    proof = check.proof
+    if proof is not None and proof.passed:
+        shown = f", {proof.shown} of {proof.channels} channels shown" if proof.channels else ""
+        yield f"proved segment by segment in float64 ({proof.windows} segments{shown})"
+    if check.outputs:
+        ratio = max(output.ratio for output in check.outputs)
+        limit = max(output.limit for output in check.outputs)
+        yield (
+            f"run on {len(check.cases)} inputs: the largest difference is {ratio:.2g} times"
+            f" the original's own rounding noise (limit {limit:.3g})"
+        )

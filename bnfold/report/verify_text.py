@@ -39,6 +39,12 @@ def _lines(report: VerifyReport) -> Iterator[str]:
             f"search: {found.tried} inputs tried; worst {found.worst:.3g} times the noise"
             f" (began at {found.start:.3g}; rounding alone reaches {found.control:.3g})"
         )
+    if report.comparisons:
+        what = "accuracy alone, the function is proved" if report.only_accuracy else "equality"
+        yield (
+            f"the run judged {what}: {report.comparisons} comparisons, limits made for"
+            f" {report.false_alarms:g} false alarms"
+        )
     if report.proof is not None:
         yield from _proof(report.proof)
 
@@ -46,7 +52,7 @@ def _lines(report: VerifyReport) -> Iterator[str]:
 def _output(check: OutputCheck, metrics: OutputMetrics | None) -> Iterator[str]:
     yield (
         f"{check.name}: {check.ratio:.3g} times the original's rounding noise"
-        f" (limit {check.limit:g})"
+        f" (limit {check.limit:.3g})"
     )
     if check.note:
         yield f"  {check.note}"
@@ -90,8 +96,14 @@ def _proof(proof: ProofReport) -> Iterator[str]:
     how = "with certificate" if proof.certified else "without certificate"
     yield (
         f"segment by segment ({how}): {proof.verdict}; {proof.same_nodes} nodes the same,"
-        f" {proof.windows} segments evaluated"
+        f" {proof.windows} segments evaluated, {proof.elements} numbers compared"
     )
+    if proof.channels:
+        yield (
+            f"  {proof.shown} of {proof.channels} channels of new constants were shown to"
+            f" matter ({proof.share:.4g} of all): changed on purpose, they were noticed"
+        )
+    yield from (f"  not seen: {one}" for one in proof.unshown)
     if proof.certified:
         yield f"  {proof.tensors} tensors derived anew, each within half an ulp of its type"
     if proof.impulses:

@@ -17,7 +17,7 @@ from tests.small import two_layers
 KEYS = {
     "schema", "passed", "verdict", "outputs", "cases", "why", "warnings", "metrics",
     "referenced", "fell_back", "settings", "labels", "search", "proof",
-    "made", "original", "folded",
+    "made", "original", "folded", "runtime", "comparisons", "false_alarms", "only_accuracy",
 }  # fmt: skip
 METRICS = {
     "name", "max_abs", "max_rel", "max_ulp", "snr_db", "cosine", "tolerance", "changed",

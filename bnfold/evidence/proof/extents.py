@@ -258,18 +258,43 @@ def _scaled(reach: Reach, factors: Sequence[Fraction]) -> Reach:
 
 
 def _before_places(node: ir.Node, reach: Reach, side: Side) -> Reach | None:
-    """Slices, pads and gathers name places: the axis must hold the furthest of them."""
-    is_slice = node.op_type == "Slice"
-    steps = _constants(node, (4,), side) if is_slice else []
-    places = _constants(node, (1, 2) if is_slice else (1,), side)
-    numbers = [one.reshape(-1) for one in places]
-    attributes = ("starts", "ends", "pads")
-    numbers.extend(np.array(ints_attr(node, name, ()), np.int64) for name in attributes)
-    wide = np.abs(np.concatenate([np.zeros(1), *numbers]).astype(np.float64))
-    furthest = int(wide[wide < _ENDLESS].max(initial=0))
-    step = max([1, *(abs(int(one)) for part in steps for one in part.reshape(-1))])
-    need = tuple(length * step + furthest for length in reach.need)
-    return Reach(need, tuple(stride * step for stride in reach.stride))
+    """Pads and gathers name places: the axis must hold the furthest of them."""
+    if node.op_type == "Slice":
+        return _before_slice(node, reach, side)
+    numbers = [one.reshape(-1) for one in _constants(node, (1,), side)]
+    numbers.append(np.array(ints_attr(node, "pads", ()), np.int64))
+    furthest = _furthest(np.concatenate([np.zeros(1), *numbers]))
+    return Reach(tuple(length + furthest for length in reach.need), reach.stride)
+
+
+def _before_slice(node: ir.Node, reach: Reach, side: Side) -> Reach | None:
+    """Slice-13: each axis has its own start, end and step; before Slice-10 as attributes."""
+    given = [_constants(node, (slot,), side) for slot in (1, 2, 3, 4)]
+    named = ("starts", "ends", "axes", "steps")
+    starts, ends, axes, steps = (
+        found[0].reshape(-1) if found else np.array(ints_attr(node, name, ()), np.int64)
+        for found, name in zip(given, named, strict=True)
+    )
+    data = node.inputs[0]
+    if data is None or data.shape is None or not starts.size or starts.size != ends.size:
+        return None
+    rank = len(data.shape)
+    axes = axes if axes.size else np.arange(starts.size)
+    steps = steps if steps.size else np.ones(starts.size, np.int64)
+    need, stride = list(reach.need), list(reach.stride)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        back = rank - 1 - int(axis) % rank
+        if back < _AXES:
+            size = abs(int(step))
+            need[back] = need[back] * size + _furthest(np.array([start, end]))
+            stride[back] = stride[back] * size
+    return Reach(tuple(need), tuple(stride))
+
+
+def _furthest(numbers: np.ndarray) -> int:
+    """Return the furthest place that is named; "to the end" names none."""
+    wide = np.abs(numbers.astype(np.float64))
+    return int(wide[wide < _ENDLESS].max(initial=0))
 
 
 def _constants(node: ir.Node, slots: Sequence[int], side: Side) -> list[np.ndarray]:
