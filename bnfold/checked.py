@@ -33,7 +33,7 @@ _TIMES: Final = 3.0
 _LEAST_S: Final = 10.0
 """What a check may take: so many times what the fold took, and these seconds at the least."""
 
-_PROOF_SHARE: Final = 0.7
+_PROOF_SHARE: Final = 0.85
 """Of the time for both, what the proof may take: where it passes, the run asks little."""
 
 _NO_RUNTIME: Final = "judged by the proof alone: no ONNX Runtime is installed"

@@ -127,6 +127,12 @@ def proof_table(proof: ProofReport) -> Table:
         ("certificate", "there was one" if proof.certified else "without one"),
         ("nodes that are the same, byte for byte", str(proof.same_nodes)),
         ("segments evaluated on both sides in float64", str(proof.windows)),
+        ("numbers compared in them", str(proof.elements)),
+        (
+            "channels of new constants that were shown to matter",
+            f"{proof.shown} of {proof.channels}",
+        ),
+        *(("not seen", one) for one in proof.unshown),
         ("of these, probed by every impulse", str(proof.impulses)),
         ("tensors derived anew from the original's", str(proof.tensors)),
         ("judged within rounding only", ", ".join(proof.untold) or "none"),

@@ -13,10 +13,6 @@ Wide = NDArray[np.float64]
 _SLACK: Final = 2.0**-46
 """The checker's own float64 arithmetic may be off by this, relative to the number."""
 
-_PERIOD: Final = 8191
-_IN_BINADE: Final = 0.75
-"""Half an ulp, relative to the number, is between a half and one of this unit."""
-
 _BLOCK: Final = 1 << 18
 
 
@@ -89,21 +85,9 @@ def nudged(stored: NDArray[np.generic], rng: np.random.Generator) -> Wide:
     return np.where(wide == 0.0, wide, wide + moved)
 
 
-def nudged_by_pattern(stored: NDArray[np.generic], rng: np.random.Generator) -> Wide:
-    """Return `nudged` elements at a small part of its cost, for large tensors.
-
-    The moves repeat after a prime number of elements, so that they fall on no rows or columns
-    of theirs; each is up to half an ulp of the largest number of its binade.
-    """
-    wide = np.ascontiguousarray(stored).astype(np.float64).reshape(-1)
-    if stored.dtype.name not in _FORMATS:
-        return nudged(stored, rng)
-    unit = 2.0 ** -(_FORMATS[stored.dtype.name].fraction + 1)
-    factors = 1.0 + _IN_BINADE * unit * rng.uniform(-1.0, 1.0, _PERIOD)
-    whole = wide.size // _PERIOD * _PERIOD
-    wide[:whole].reshape(-1, _PERIOD)[:] *= factors
-    wide[whole:] *= factors[: wide.size - whole]
-    return wide.reshape(stored.shape)
+def roundoff_of(dtype: np.dtype[np.generic]) -> float:
+    """Return half the distance from one to the next number of a type."""
+    return float(2.0 ** -(_FORMATS[dtype.name].fraction + 1))
 
 
 def rounded(wide: Wide, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:

@@ -12,10 +12,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.evidence.proof.contents import stored_values
-from bnfold.evidence.proof.rounding import nudged, nudged_by_pattern
+from bnfold.evidence.proof.rounding import nudged, roundoff_of
 from bnfold.evidence.reference import Evaluator
 from bnfold.evidence.reference.arrays import read_tensor
 from bnfold.evidence.reference.typed import Known
+from bnfold.model.attributes import float_attr
 from bnfold.model.graphs import graphs_of, subgraphs_of
 
 Array = NDArray[Any]
@@ -27,7 +28,10 @@ _RECENT: Final = 1 << 24
 """Elements of larger ones that are kept until others are asked for; one may be larger."""
 
 _MANY: Final = 1 << 20
-"""Weights of so many elements are nudged by a pattern that repeats, and not kept."""
+"""Weights of so many elements are not nudged: what they give is, see `NudgedSide`."""
+
+_IN_BINADE: Final = 0.75
+"""Half an ulp, relative to the number, is between a half and one roundoff."""
 
 _RANDOM: Final = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
@@ -76,6 +80,7 @@ class Side:
         self._kept: dict[ir.Value, Array] = {}
         self._keys = {value: key for key, value in stored_values(model).items()}
         self._evaluator = _Weighted(self)
+        self._last_spread: tuple[ir.Node, Array, Array] | None = None
         self._recent: dict[ir.Value, Array] = {}
         self._exchanged: dict[ir.Value, Array] = {}
         self._stand_ins: dict[ir.Node, ir.Node] = {}
@@ -183,6 +188,34 @@ class Side:
             yield
         finally:
             self._exchanged, self._stand_ins = before
+
+    def spread(
+        self, node: ir.Node, given: Sequence[Array | None], tensor: ir.TensorProtocol
+    ) -> Array:
+        """Return the standard deviation that rounding of a weight gives every result.
+
+        The last one is kept: nudged models ask for it one after the other.
+        """
+        data, weight = given[0], given[1]
+        if data is None or weight is None:
+            return np.zeros(())
+        known = self._last_spread
+        if known is not None and known[0] is node and np.array_equal(known[1], data):
+            return known[2]
+        squares: list[Array | None] = [np.square(data), np.square(weight)]
+        alone = ir.Node(
+            node.domain,
+            node.op_type,
+            (),
+            [one for one in node.attributes.values() if one.name not in ("alpha", "beta")],
+            num_outputs=1,
+        )
+        (variance,) = self._run(alone, squares, {})
+        scale = float_attr(node, "alpha", 1.0) if node.op_type == "Gemm" else 1.0
+        relative = _IN_BINADE * roundoff_of(tensor.dtype.numpy()) / np.sqrt(3.0)
+        found = np.asarray(abs(scale) * relative * np.sqrt(np.asarray(variance)))
+        self._last_spread = node, data, found
+        return found
 
     def key_of(self, value: ir.Value) -> str:
         """Return the key of an initializer; empty if it is none."""
@@ -347,6 +380,7 @@ class NudgedSide(Side):
             rng: Where the moves come from.
         """
         super().__init__(side.model, side.wide, constant_inputs=side.constant_inputs)
+        self._source = side
         self._is_rounded = is_rounded
         self._copies: dict[ir.Node, ir.Node] = {}
         self._names = frozenset(names)
@@ -357,7 +391,8 @@ class NudgedSide(Side):
         self, node: ir.Node, given: list[Array | None], captured: Mapping[ir.Value, Array]
     ) -> Sequence[Array | None]:
         if not self._is_rounded(node):
-            return super()._run(node, given, captured)
+            results = super()._run(node, given, captured)
+            return self._with_noise(node, given, results)
         if node not in self._copies:
             self._copies[node] = _with_moved_attributes(node, self._rng)
         results = super()._run(self._copies[node], given, captured)
@@ -371,16 +406,53 @@ class NudgedSide(Side):
             return moved
         return [given[0] * moved[0]]
 
+    def _is_moved_behind(self, value: ir.Value) -> bool:
+        """Return whether a weight is so large that what it gives is moved instead."""
+        tensor = value.const_value
+        if tensor is None or tensor.size <= _MANY or value.producer() is not None:
+            return False
+        return all(_takes_noise(use.node, use.idx) for use in value.uses())
+
+    def constant(self, value: ir.Value) -> Array:
+        """Return a constant; a large one that is not moved itself is read only once."""
+        if self._is_moved_behind(value):
+            return self._source.constant(value)
+        return super().constant(value)
+
+    def _with_noise(
+        self, node: ir.Node, given: list[Array | None], results: Sequence[Array | None]
+    ) -> Sequence[Array | None]:
+        """Add what half-ulp moves of a large weight would make of what it gives.
+
+        Errors of rounding are even within half an ulp and hang on nothing, so of a sum
+        Σ x·w they are normal with the variance Σ x²·h²/3; to draw them so costs one product
+        where to move the weight costs a copy of it, and a product each time.
+        """
+        value = node.inputs[1] if len(node.inputs) > 1 else None
+        tensor = None if value is None else value.const_value
+        if value is None or tensor is None or results[0] is None:
+            return results
+        if self.key_of(value) not in self._names or not self._is_moved_behind(value):
+            return results
+        spread = self._source.spread(node, given, tensor)
+        moves = self._rng.standard_normal(results[0].shape)
+        return [results[0] + spread * moves, *results[1:]]
+
     def stored(self, value: ir.Value) -> Array | None:
         """Return an initializer, moved if it is one of those."""
         key, tensor = self.key_of(value), value.const_value
         if key not in self._names or tensor is None or value.producer() is not None:
             return super().stored(value)
-        if tensor.size > _MANY:
-            return nudged_by_pattern(np.asarray(tensor.numpy()), self._rng)
+        if self._is_moved_behind(value):
+            return super().stored(value)
         if key not in self._drawn:
             self._drawn[key] = nudged(np.asarray(tensor.numpy()), self._rng)
         return self._drawn[key]
+
+
+def _takes_noise(node: ir.Node, slot: int) -> bool:
+    """Return whether a node is linear in a weight at this slot: its noise adds up there."""
+    return slot == 1 and node.op_type in ("MatMul", "Gemm", "Conv")
 
 
 def _with_moved_attributes(node: ir.Node, rng: np.random.Generator) -> ir.Node:
