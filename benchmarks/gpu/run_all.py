@@ -200,7 +200,7 @@ def _lacking_provider(provider: str) -> str:
         with tempfile.TemporaryDirectory(prefix="bnfold-gpu-") as folder:
             path = Path(folder) / "tiny.onnx"
             nets.write_free(path)
-            report = bnfold.verify(path, path, provider=provider, reference_s=5.0)
+            report = bnfold.verify(path, path, provider=provider, max_time=5.0)
         tell(f"{provider}: a tiny network against itself: {report.verdict}")
     except errors.MissingDependencyError as error:
         return str(error)

@@ -46,6 +46,8 @@ def test_signature_of_fold():
         "requantize_bias": False,
         "verify": None,
         "certificate": False,
+        "shapes": (),
+        "max_time": None,
         "seed": 0,
     }
 
@@ -64,7 +66,7 @@ def test_signature_of_verify():
         "folded_level": None,
         "labels": None,
         "search_s": 0.0,
-        "reference_s": 60.0,
+        "max_time": 60.0,
         "run": None,
         "impulses": False,
         "seed": 0,

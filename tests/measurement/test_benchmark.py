@@ -255,7 +255,7 @@ def test_sizes_that_the_model_leaves_open_can_be_given(quick):
     ("name", "choices", "batch", "shapes"),
     [
         ("spatial", {}, 1, {"x": (1, 3, 32, 32)}),
-        ("embedding", {"batch": 3}, 3, {"ids": (3, 1)}),
+        ("embedding", {"batch": 3}, 3, {"ids": (3, 32)}),
         ("two_inputs", {"batch": 5}, 5, {"x": (5, 4), "w": (4, 3)}),
         ("scalar", {}, None, {"x": ()}),
         ("constant", {}, None, {}),

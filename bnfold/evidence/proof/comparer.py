@@ -125,24 +125,35 @@ class Comparer:
         turn: int,
     ) -> Iterable[Trial]:
         for style in styles:
-            feeds = {name: self._drawn(name, shapes, style, turn) for name in pair.reads}
-            whole = sweeps(pair.folded, self.folded, self.inputs, self.constant)
-            try:
-                yield from [self.trial(pair, {**feeds, **part}, nudges) for part in whole]
-            except CannotEvaluateError:
-                whole = ()  # other inputs are as long as the indices were
-            if not whole:
-                yield self.trial(pair, feeds, nudges)
-            others = {
-                name: self.others[name]
-                for name, x in feeds.items()
-                if name not in shapes and self.others[name].shape == x.shape
-            }
-            if others and any((others[name] != feeds[name]).any() for name in others):
-                yield self.trial(pair, {**feeds, **others}, nudges)
-            flags = {name: ~x for name, x in feeds.items() if x.dtype == np.bool_}
-            if flags:  # what an If decides by: each of its branches is compared
-                yield self.trial(pair, {**feeds, **flags}, nudges)
+            for trial in self._of_style(pair, shapes, style, nudges, turn):
+                yield trial._replace(is_small=style is Style.NEAR)
+
+    def _of_style(
+        self,
+        pair: Pair,
+        shapes: Mapping[str, tuple[int, ...]],
+        style: Style,
+        nudges: int,
+        turn: int,
+    ) -> Iterable[Trial]:
+        feeds = {name: self._drawn(name, shapes, style, turn) for name in pair.reads}
+        whole = sweeps(pair.folded, self.folded, self.inputs, self.constant)
+        try:
+            yield from [self.trial(pair, {**feeds, **part}, nudges) for part in whole]
+        except CannotEvaluateError:
+            whole = ()  # other inputs are as long as the indices were
+        if not whole:
+            yield self.trial(pair, feeds, nudges)
+        others = {
+            name: self.others[name]
+            for name, x in feeds.items()
+            if name not in shapes and self.others[name].shape == x.shape
+        }
+        if others and any((others[name] != feeds[name]).any() for name in others):
+            yield self.trial(pair, {**feeds, **others}, nudges)
+        flags = {name: ~x for name, x in feeds.items() if x.dtype == np.bool_}
+        if flags:  # what an If decides by: each of its branches is compared
+            yield self.trial(pair, {**feeds, **flags}, nudges)
 
     def trial(self, pair: Pair, feeds: Mapping[str, Array], nudges: int = 0) -> Trial:
         """Evaluate both segments, and the folded one with nudged tensors if that tells.
@@ -174,7 +185,7 @@ class Comparer:
         worst = self.differs(trials)
         if worst is None:
             return None
-        first, *others = trials
+        first, *others = [trial for trial in trials if not trial.is_small] or trials
         for link in fits(first.original, first.folded):
             if not all(link.spans(trial.original.shape) for trial in others):
                 continue

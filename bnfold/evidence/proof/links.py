@@ -18,6 +18,9 @@ EXACT: Final = 1e-9
 _NEGLIGIBLE: Final = 1e-7
 """A slice is compared to no less than this part of the largest number beside it."""
 
+_VAST: Final = 1e8
+"""In units of the median: draws spread over less, penalties of masks lie above."""
+
 _FEWEST: Final = 3
 
 
@@ -100,16 +103,29 @@ def excess(original: Wide, folded: Wide) -> Wide:
         error = np.abs(original - folded)
     both = (original == folded) | (np.isnan(original) & np.isnan(folded))
     error = np.where(both, 0.0, error)
-    size = np.where(np.isfinite(original), np.abs(original), 0.0)
+    whole = np.where(np.isfinite(original), np.abs(original), 0.0)
+    vast = is_vast(original)
+    size = np.where(vast, 0.0, whole)
     floor = float(size.max(initial=0.0)) * _NEGLIGIBLE
     allowed = np.full(size.shape, np.inf)
     for axis in _axes(original.ndim):
         along = [-1 if place == axis else 1 for place in range(original.ndim)]
         peaks = np.maximum(_peaks(size, axis), floor).reshape(along)
         allowed = np.minimum(allowed, peaks)
+    allowed = np.where(vast, whole, allowed)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.where(error == 0.0, 0.0, error / allowed)
     return np.where(np.isnan(ratios), np.inf, ratios)
+
+
+def is_vast(values: Wide) -> NDArray[np.bool_]:
+    """Return which numbers are so large that nothing beside them is of their size.
+
+    Such as the penalties of a mask: held against these, no difference of a score would count.
+    """
+    size = np.where(np.isfinite(values), np.abs(values), 0.0)
+    some = size[size > 0]
+    return np.asarray(size > _VAST * (float(np.median(some)) if some.size else np.inf))
 
 
 def _channel_axis(rank: int) -> int | None:
