@@ -12,6 +12,9 @@ from bnfold.evidence.proof.lockstep import Lockstep, Lost
 from bnfold.evidence.proof.mutations import targets_at
 from bnfold.evidence.proof.sides import Side
 
+_AS_GOOD = 1e-6
+"""A fitted scale this near to one is one: fits beside rounding noise are no better."""
+
 Blame = tuple[str, ir.Node | None, int | None]
 """Name of the value, the node, and the channel of the value."""
 
@@ -96,7 +99,10 @@ def _is_sparse(link: Link | None) -> bool:
     """Return whether a map leaves most channels alone."""
     if link is None:
         return False
-    return bool(np.mean((link.scale == 1.0) & (np.abs(link.shift) < 1e-9)) > 0.5)
+    same = np.isclose(link.scale, 1.0, rtol=_AS_GOOD, atol=0.0) & (
+        np.abs(link.shift) < _AS_GOOD
+    )
+    return bool(np.mean(same) > 0.5)
 
 
 def _picked(

@@ -130,8 +130,7 @@ def test_a_fault_below_the_storage_noise_is_convicted_by_the_proof():
     report = bnfold.verify(*pair, shapes="2x4x9x8")
     assert report.verdict is Verdict.FAILED
     assert "the graphs part" in report.why
-    # Channel 2 is off as a whole; the biases of others were rounded in float16 arithmetic.
-    assert report.proof.findings[0].channel in (1, 2, 3)
+    assert 2 in {finding.channel for finding in report.proof.findings}
 
 
 def test_a_comparison_of_segments_that_takes_too_long_convicts_nobody(monkeypatch):
