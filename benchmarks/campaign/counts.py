@@ -15,9 +15,9 @@ Words = Counter[str]
 
 NOISE: Final = 4.0
 """A mutant of no more than this many bounds of rounding may be taken for rounding by a judge
-that has no certificate: these are counted apart. The walk allows five times the root mean square
-of the rounding noise of a channel, a bound is six times the largest of three moves of an output:
-the two meet at a few bounds (set to 4 after bfloat16 mutants of 1.0 to 2.5 bounds passed)."""
+that has no certificate: these are counted apart. The walk allows 5 times the root mean square
+of the rounding noise of a channel, a bound is six times the largest of three moves of outputs:
+they meet at a few bounds (set to 4 after bfloat16 mutants of 1.0 to 2.5 bounds had passed)."""
 
 
 def upper(hits: int, of: int, confidence: float = 0.95) -> float:
