@@ -163,6 +163,7 @@ class _Check:
                 self.allowed,
                 seed=self.seed,
                 seconds=_PROOF_SHARE * self.seconds,
+                shapes=self.shapes,
             )
             made.append(written)
             return report

@@ -196,6 +196,7 @@ def _prove(
             seed=wishes.seed,
             seconds=share * wishes.max_time_s,
             impulses=impulses,
+            shapes=wishes.shapes,
         ),
         certified=certificate is not None,
     )

@@ -39,6 +39,7 @@ from bnfold.inputs.drawing import Binding, Case, draw_inputs
 from bnfold.inputs.drawing import Style as InputStyle
 from bnfold.inputs.hints import with_hints
 from bnfold.inputs.signature import inputs_of
+from bnfold.inputs.sizes import Shapes, sized
 
 Key = tuple[ir.Node, ir.Value | str]
 """What tells a constant that is new, see `Target.key`."""
@@ -97,6 +98,7 @@ class Lockstep:
     Attributes:
         comparer: Both models, and how a value is compared; holds what was found.
         deadline: By the monotonic clock; what is not compared by then stays open.
+        shapes: Sizes of inputs that the user chose, for what the model leaves open.
         with_impulses: Whether affine segments are probed by every impulse too.
         lost: Values with no relation, in graph order.
         probed: How many segments were probed by impulses.
@@ -113,6 +115,7 @@ class Lockstep:
     comparer: Comparer
     deadline: float = math.inf
     with_impulses: bool = False
+    shapes: Shapes = ()
     lost: dict[str, Lost] = field(default_factory=dict)
     probed: int = 0
     windows: int = 0
@@ -161,7 +164,7 @@ class Lockstep:
 
     def _prepare(self) -> None:
         model = self.original.model
-        slots = with_hints(inputs_of(model), model)
+        slots = sized(with_hints(inputs_of(model), model), self.shapes)[0]
         for size in _OPEN_SIZES:
             case = Case(Binding(batch=BATCH, size=size), InputStyle.NORMAL)
             self.comparer.inputs = draw_inputs(slots, case, self.comparer.seed)

@@ -27,6 +27,7 @@ from bnfold.evidence.proof.rounding import furthest, half_ulp
 from bnfold.evidence.proof.shares import Share, share_of
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.inputs.signature import differences
+from bnfold.inputs.sizes import Shapes
 from bnfold.records import CONSTANT_INPUTS, Charge, Finding, ProofReport, Step, Verdict
 
 _QUIET = 1e-3
@@ -45,6 +46,7 @@ def prove(
     seed: int = 0,
     seconds: float = math.inf,
     impulses: bool = False,
+    shapes: Shapes = (),
 ) -> ProofReport:
     """Show that ``folded`` computes what ``original`` does, or where it does not.
 
@@ -58,6 +60,7 @@ def prove(
         certificate: What the fold says it did.
         seed: Of the numbers that segments are evaluated on.
         impulses: Whether affine segments of moderate size are probed by every impulse too.
+        shapes: Sizes of inputs that the model leaves open; found or chosen where not given.
         seconds: How long it may take: graphs that share little have segments without end.
 
     Returns:
@@ -83,7 +86,9 @@ def prove(
             assumptions=assumptions,
         )
     new = Side(folded, account.wide, constant_inputs=free)
-    walk = _walk(sides[0], new, contents, account, seed, deadline, impulses=impulses)
+    walk = _walk(
+        sides[0], new, contents, account, seed, deadline, impulses=impulses, shapes=shapes
+    )
     return _report(walk, certificate, account, contents[1])
 
 
@@ -115,6 +120,7 @@ def certify(
     *,
     seed: int = 0,
     seconds: float = math.inf,
+    shapes: Shapes = (),
 ) -> tuple[Certificate, ProofReport]:
     """Write down what a fold did, and prove it.
 
@@ -126,6 +132,7 @@ def certify(
         assumptions: What the user allowed.
         seed: Of the proof.
         seconds: How long the proof may take; what was not compared by then is inconclusive.
+        shapes: Sizes of inputs that the model leaves open.
     """
     deadline = time.monotonic() + seconds
     free = CONSTANT_INPUTS in assumptions
@@ -148,7 +155,7 @@ def certify(
         certificate, side, Side(folded, constant_inputs=free), before, after
     ).check()
     new = Side(folded, account.wide, constant_inputs=free)
-    walk = _walk(side, new, [before, after], account, seed, deadline)
+    walk = _walk(side, new, [before, after], account, seed, deadline, shapes=shapes)
     report = _report(walk, certificate, account, after)
     values = tuple(_relations(walk))
     return Certificate(**{**_fields(certificate), "values": values}), report
@@ -200,6 +207,7 @@ def _walk(
     deadline: float = math.inf,
     *,
     impulses: bool = False,
+    shapes: Shapes = (),
 ) -> Lockstep:
     before, after = contents
 
@@ -218,7 +226,7 @@ def _walk(
         _unforeseeable(seed, before, after),
         deadline,
     )
-    walk = Lockstep(comparer, deadline, impulses)
+    walk = Lockstep(comparer, deadline, impulses, shapes)
     walk.run()
     return walk
 
