@@ -92,6 +92,8 @@ def test_the_same_seed_gives_the_same_mutants():
     assert one == two
 
 
+# tests/campaign judges folds and mutants of the same networks in `make test`.
+@pytest.mark.thorough
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_spoiled_folds_are_convicted_with_the_right_node(precision):
     missed, count = [], 0
@@ -106,6 +108,7 @@ def test_spoiled_folds_are_convicted_with_the_right_node(precision):
     assert missed == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_honest_folds_are_acquitted(precision):
     wrong = []
