@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.evidence.proof.links import Gap, Link
+from bnfold.evidence.proof.links import Link
 from bnfold.evidence.proof.lockstep import Lockstep, Lost
 from bnfold.evidence.proof.mutations import targets_at
 from bnfold.evidence.proof.sides import Side
@@ -84,13 +84,6 @@ def _nature(side: Side, node: ir.Node) -> tuple[object, ...]:
     return node.domain, node.op_type, tuple(reads), tuple(attributes)
 
 
-def gap_of(link: Link) -> Gap:
-    """Return by how much, and in which channel, a map is none."""
-    off = np.maximum(np.abs(link.scale - 1.0), np.abs(link.shift))
-    place = int(np.argmax(off))
-    return Gap(float(off[place]), None if link.axis is None else place)
-
-
 def _link(walk: Lockstep, name: str) -> Link | None:
     return walk.relations.get(name)
 
@@ -118,4 +111,4 @@ def _picked(
             return value.name or "", channel - start
         start += link.scale.size
     link = _link(walk, strays[-1])
-    return strays[-1], None if link is None else gap_of(link).channel
+    return strays[-1], None if link is None else link.gap.channel

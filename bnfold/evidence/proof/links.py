@@ -57,6 +57,13 @@ class Link:
         along = [-1 if place == self.axis else 1 for place in range(value.ndim)]
         return np.asarray(value * self.scale.reshape(along) + self.shift.reshape(along))
 
+    @property
+    def gap(self) -> Gap:
+        """By how much, and in which channel, it is no identity."""
+        off = np.maximum(np.abs(self.scale - 1.0), np.abs(self.shift))
+        place = int(np.argmax(off))
+        return Gap(float(off[place]), None if self.axis is None else place)
+
     def spans(self, shape: tuple[int, ...]) -> bool:
         """Return whether there is a number for every slice of an array of this shape."""
         return self.axis is None or (

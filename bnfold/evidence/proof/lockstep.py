@@ -286,7 +286,7 @@ class Lockstep:
         found: Link | Lost | None = Lost(folded.name or "", None, (), (), _TOO_FAR)
         looked: list[Mapping[str, tuple[int, ...]]] = []
         for sizes, known in _LADDER:
-            if (whole and not known) or (sizes is Sizes.LONGER and _is_unknown(found)):
+            if (whole and not known) or _is_needless(found, sizes, known=known):
                 continue
             near = self._solid & stops if known else stops
             pair = self._pair(original, folded, near, limit)
@@ -295,14 +295,15 @@ class Lockstep:
                 continue  # another draw at these sizes does not unsay a difference
             looked.append(shapes)
             attempt, is_whole = self._attempt(folded, pair, sizes)
+            if attempt is SAME and isinstance(found, Link) and not found.hazy:
+                # One draw shows an exact map, another hides it, as a Relu that is shut does.
+                return Lost(folded.name or "", found.gap, *_ways(pair, self.relations))
             if attempt is SAME and is_whole and (sizes is Sizes.REAL or not _differs(found)):
                 return SAME
             if is_whole and _is_one_map(found, attempt):
                 return attempt
             if not _is_unknown(attempt) or (_is_unknown(found) and not _is_too_far(attempt)):
                 found = attempt  # longer axes know better
-            if sizes is Sizes.REAL and found is not SAME and not _is_unknown(found):
-                return found
         return found
 
     def _attempt(
@@ -318,8 +319,7 @@ class Lockstep:
             return Lost(name, None, (), (), TOO_LATE), False
         if pair is None:
             return Lost(name, None, (), (), _TOO_FAR), False
-        nodes = pair.folded.nodes
-        maps = tuple(read for read in pair.reads if self.relations.get(read) is not SAME)
+        nodes, maps = _ways(pair, self.relations)
         try:
             verdict = self._verdict(pair, sizes)
         except CannotEvaluateError as error:
@@ -493,6 +493,23 @@ def _mapped(trials: list[Trial], link: Link | None) -> list[Trial]:
 def _is_unknown(outcome: Link | Lost | None) -> bool:
     """Return whether an attempt gave no answer."""
     return isinstance(outcome, Lost) and outcome.gap is None
+
+
+def _is_needless(found: Link | Lost | None, sizes: Sizes, *, known: bool) -> bool:
+    """Return whether these sizes add nothing: there is no answer yet, or one of real sizes."""
+    if sizes is Sizes.LONGER:
+        return _is_unknown(found)
+    return known and found is not SAME and not _is_unknown(found)
+
+
+def _ways(
+    pair: Pair | None, relations: Mapping[str, Link | None]
+) -> tuple[tuple[ir.Node, ...], tuple[str, ...]]:
+    """Return the nodes of the folded segment, and what it reads that is not the same."""
+    if pair is None:
+        return (), ()
+    maps = tuple(read for read in pair.reads if relations.get(read) is not SAME)
+    return pair.folded.nodes, maps
 
 
 def _differs(outcome: Link | Lost | None) -> bool:

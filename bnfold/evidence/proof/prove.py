@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from bnfold.errors import BnfoldError, MissingDependencyError
 from bnfold.evidence.proof.accounting import Account, Books, constant_named, fold_of
-from bnfold.evidence.proof.blame import blame, gap_of, origin
+from bnfold.evidence.proof.blame import blame, origin
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
 from bnfold.evidence.proof.comparer import TOO_LATE, Comparer
@@ -367,7 +367,7 @@ def _behind(walk: Lockstep, outputs: Collection[str]) -> set[str]:
 def _off_by(outcome: Link | Lost | None) -> Gap | None:
     """Return how far an output is off; None if it is not, or nobody knows."""
     if isinstance(outcome, Link):
-        return gap_of(outcome)
+        return outcome.gap
     return outcome.gap if isinstance(outcome, Lost) else None
 
 
