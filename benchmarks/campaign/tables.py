@@ -33,7 +33,7 @@ where sizes are open): at most one bound of rounding apart is right, more than t
 between them nothing is claimed. A bound is six times the largest change that moving the
 tensors which the fold wrote by half an ulp, up or down at random, makes in three trials. A
 mutant has a stored number that is off by three half ulps or more, or another graph, and other
-outputs in float64 than the right fold; within one bound of rounding it is counted apart. Upper
+outputs in float64 than the right fold; within four bounds of rounding it counts apart. Upper
 bounds are one-sided, 95 %, Clopper–Pearson.
 """
 
