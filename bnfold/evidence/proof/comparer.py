@@ -181,10 +181,14 @@ class Comparer:
         return {name: self._mapped(name, feeds[name]) for name in pair.folded.inputs}
 
     def weigh(self, trials: Sequence[Trial]) -> Link | Gap | None:
-        """Return how the two results are related; how far they are apart if they are not."""
+        """Return how the two results are related; how far they are apart if they are not.
+
+        Apart they are clearly if they are so as they are, and by every map that was tried.
+        """
         worst = self.differs(trials)
         if worst is None:
             return None
+        is_clear = worst.is_clear
         first, *others = [trial for trial in trials if not trial.is_small] or trials
         for link in fits(first.original, first.folded):
             if not all(link.spans(trial.original.shape) for trial in others):
@@ -194,9 +198,13 @@ class Comparer:
             if all(gap(trial.folded, trial.original).size <= EXACT for trial in fitted):
                 small = first.nudged and self._is_rounding(link, first.original)
                 return None if small else link
-            if first.nudged and weigh(fitted).size <= 1.0:
+            if not first.nudged:
+                continue
+            found = weigh(fitted)
+            if found.size <= 1.0:
                 return replace(link, hazy=True)
-        return worst
+            is_clear = is_clear and found.is_clear
+        return replace(worst, is_clear=is_clear)
 
     def _is_rounding(self, link: Link, original: Array) -> bool:
         """Return whether a map is no more than tensors rounded in one direction.

@@ -154,9 +154,9 @@ def _seen(
                 stopped.append(node)
                 return
         for value in node.outputs:
-            if value in held:
-                is_float = held[value].dtype == np.float64
-                yield value.name or "", (held[value].shape, is_float)
+            found = held.get(value)
+            if isinstance(found, np.ndarray):  # no sequence, nothing absent
+                yield value.name or "", (found.shape, found.dtype == np.float64)
         for value in dying:
             held.pop(value, None)
 

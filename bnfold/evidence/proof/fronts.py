@@ -15,6 +15,7 @@ import onnx_ir as ir
 from bnfold.evidence.proof.comparer import Comparer, Pair
 from bnfold.evidence.proof.sides import Segment, Side
 from bnfold.model.attributes import int_attr
+from bnfold.model.continuity import nature_of
 
 # fmt: off
 _STEPS: Final = {
@@ -28,6 +29,10 @@ _STEPS: Final = {
 
 _ABSOLUTE: Final = frozenset({"QuantizeLinear", "Round", "Floor", "Ceil", "Cast"})
 """What goes into these may be no map of its counterpart, unless their own numbers changed."""
+
+
+_HANDS_ON: Final = frozenset({"Resize", "Upsample", "Shape", "Size", "Range"})
+"""Operators that take steps of sizes, scales and indices, but not of values."""
 
 
 class Front(NamedTuple):
@@ -64,6 +69,16 @@ def fronts(pair: Pair, comparer: Comparer) -> Iterator[Front]:
     for one, other in twins:
         if one is not None and one.op_type == other.op_type:
             yield from _between(one, other, pair, comparer)
+
+
+def is_steady(segment: Segment, side: Side) -> bool:
+    """Return whether nothing in a segment turns a small change of a value into a step."""
+    return all(
+        nature_of(node.op_type).continuous
+        or node.op_type in _HANDS_ON
+        or (node.op_type in _STEPS and not _takes_steps(node, side))
+        for node in segment.nodes
+    )
 
 
 def _between(one: ir.Node, other: ir.Node, pair: Pair, comparer: Comparer) -> Iterator[Front]:

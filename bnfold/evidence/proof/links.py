@@ -32,10 +32,13 @@ class Gap:
         size: Largest difference relative to the slice it lies in; infinite where they cannot
             be compared.
         channel: The slice along axis 1 where it is; None if there is no such axis.
+        is_clear: Whether it is so far above a noise that more trials of that noise would not
+            change what it means.
     """
 
     size: float
     channel: int | None = None
+    is_clear: bool = False
 
 
 @dataclass(frozen=True, slots=True)

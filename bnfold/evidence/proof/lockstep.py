@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -27,11 +27,12 @@ from bnfold.evidence.proof.comparer import TOO_LATE, Comparer, Pair
 from bnfold.evidence.proof.dimensions import dimensions, discrete_values
 from bnfold.evidence.proof.draws import BATCH, Style
 from bnfold.evidence.proof.extents import Sizes
-from bnfold.evidence.proof.fronts import fronts
+from bnfold.evidence.proof.fronts import fronts, is_steady
 from bnfold.evidence.proof.impulses import probe
 from bnfold.evidence.proof.links import EXACT, Gap, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_at, targets_of
 from bnfold.evidence.proof.others import other_inputs
+from bnfold.evidence.proof.reach import reads_elements
 from bnfold.evidence.proof.selftest import Coverage, SelfTest
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.evidence.proof.storage import MORE_NUDGES, Trial
@@ -62,6 +63,11 @@ _OPEN_SIZES: Final = (64, 320, 2048, 16384)
 _LEAST_S: Final = 0.25
 _TIMES: Final = 3.0
 """What a self-test may take, at the least, and in times of the comparison that it tests."""
+
+_SMALL_NODES: Final = 800
+_SMALL_ELEMENTS: Final = 1 << 22
+"""Nodes of both models, and constants of each, up to which whole models are compared as soon
+as a value has no relation."""
 
 _TOO_FAR: Final = "it hangs on too many nodes without a relation"
 _UNMOVED: Final = "the result is the same for all numbers drawn: nothing was compared"
@@ -110,6 +116,8 @@ class Lockstep:
         mapped: What those of comparisons that ended in a map showed, by the value mapped. It
             counts for what follows from that value alone: whoever goes back behind it
             compares anew, and has to see for himself.
+        refuted: Outputs that clearly differ as the models stand; None while nobody has looked.
+            If there are any, the walk goes on only to find out where they part.
     """
 
     comparer: Comparer
@@ -123,6 +131,7 @@ class Lockstep:
     same_nodes: int = 0
     coverage: dict[Key, Coverage] = field(default_factory=dict)
     mapped: dict[str, dict[Key, Coverage]] = field(default_factory=dict)
+    refuted: dict[str, Lost] | None = None
     _stops: set[str] = field(default_factory=set)
     _solid: set[str] = field(default_factory=set)
     _discrete: frozenset[str] = frozenset()
@@ -204,8 +213,30 @@ class Lockstep:
         outcome = self._from_further_back(other, value, self._stops, _LONGEST, _DEEPER)
         if isinstance(outcome, Lost):
             self.lost[name] = outcome
+            if self.refuted is None and outcome.gap is not None and outcome.gap.is_clear:
+                self.refuted = self._refuted()
         else:
             self._relate(name, outcome)
+
+    def _refuted(self) -> dict[str, Lost]:
+        """Return the outputs that clearly differ where whole models run on drawn inputs.
+
+        A value that has no relation may be one on the way of a right fold. For small models it
+        is cheaper to ask for the outputs than to look for what follows from it everywhere.
+        """
+        names = {value.name or "" for value in self.folded.model.graph.outputs}
+        sides = (self.original, self.folded)
+        if sum(len(side.position) for side in sides) > _SMALL_NODES or any(
+            side.size > _SMALL_ELEMENTS for side in sides
+        ):
+            return {}
+        found = {}
+        for name in names:
+            pair = (self.original.values[name], self.folded.values[name])
+            outcome = self.compare(*pair, set(), _SMALL_NODES, whole=True)
+            if isinstance(outcome, Lost) and outcome.gap is not None and outcome.gap.is_clear:
+                found[name] = outcome
+        return found
 
     def settle(self, output: str) -> Link | Lost | None:
         """Return the relation of a graph output, looking back as far as it takes.
@@ -223,6 +254,8 @@ class Lockstep:
         everything = len(self.folded.position) + len(self.original.position)
         firm = {name for name in self._stops if self.relations[name] is SAME} - {output}
         first: Lost | None = self.lost.get(output)
+        if self.refuted and output in self.refuted:
+            return first or self.refuted[output]
         for stops, deeper in ((firm, everything), (set[str](), 0)):
             outcome = self._from_further_back(other, value, stops, everything, deeper)
             if outcome is SAME and (stops or first is None or first.gap is None):
@@ -244,7 +277,7 @@ class Lockstep:
         whole = not stops
         outcome = self.compare(original, folded, stops, limit, whole=whole)
         first = outcome
-        for _ in range(turns):
+        for _ in range(0 if self.refuted else turns):
             if not isinstance(outcome, Lost) or outcome.gap is None or self.is_late:
                 break
             pair = self._pair(original, folded, stops, limit)
@@ -300,7 +333,9 @@ class Lockstep:
                 return Lost(folded.name or "", found.gap, *_ways(pair, self.relations))
             if attempt is SAME and is_whole and (sizes is Sizes.REAL or not _differs(found)):
                 return SAME
-            if is_whole and _is_one_map(found, attempt):
+            if (is_whole and _is_one_map(found, attempt)) or (
+                self.refuted and _differs(attempt)  # to say where they part, these sizes do
+            ):
                 return attempt
             if not _is_unknown(attempt) or (_is_unknown(found) and not _is_too_far(attempt)):
                 found = attempt  # longer axes know better
@@ -334,12 +369,8 @@ class Lockstep:
     def _verdict(self, pair: Pair, sizes: Sizes) -> Link | Gap | None:
         """Compare one pair of segments, and test the comparison if it finds no difference."""
         begun = time.monotonic()
-        trials = self.comparer.trials(pair, sizes)
         self.windows += 1
-        verdict = self.comparer.weigh(trials)
-        if verdict is not SAME and trials[0].nudged:
-            trials = self.comparer.trials(pair, sizes, MORE_NUDGES)
-            verdict = self.comparer.weigh(trials)
+        trials, verdict = self._weighed(pair, sizes)
         if verdict is SAME and self.with_impulses:
             found = probe(self.comparer, pair, sizes)
             self.probed += found is not None
@@ -351,16 +382,34 @@ class Lockstep:
         self.elements += sum(trial.original.size for trial in trials)
         took_s = time.monotonic() - begun
         self._test(pair, trials, verdict, took_s)
+        if verdict is SAME:
+            self._see_maps(pair, trials)
         return self._look_elsewhere(pair, verdict, took_s) if sizes is Sizes.REAL else verdict
+
+    def _weighed(
+        self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()
+    ) -> tuple[list[Trial], Link | Gap | None]:
+        """Evaluate a pair of segments, with more nudges where few leave a doubt.
+
+        Steps make noise that few nudges may not meet at all: there nothing is clear.
+        """
+        trials = self.comparer.trials(pair, sizes, styles=styles)
+        verdict = self.comparer.weigh(trials)
+        if verdict is SAME or not trials[0].nudged:
+            return trials, verdict
+        steady = is_steady(pair.folded, self.folded)
+        is_clear = steady and isinstance(verdict, Gap) and verdict.is_clear
+        if not is_clear and not (self.refuted and isinstance(verdict, Gap)):
+            trials = self.comparer.trials(pair, sizes, MORE_NUDGES, styles)
+            verdict = self.comparer.weigh(trials)
+        if isinstance(verdict, Gap):
+            verdict = replace(verdict, is_clear=steady and verdict.is_clear)
+        return trials, verdict
 
     def _in_front(self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()) -> Gap | None:
         """Return how far apart the segments are in front of the steps that they take."""
         for front in fronts(pair, self.comparer):
-            trials = self.comparer.trials(front.pair, sizes, styles=styles)
-            found = self.comparer.weigh(trials)
-            if found is not SAME and trials[0].nudged:
-                trials = self.comparer.trials(front.pair, sizes, MORE_NUDGES, styles)
-                found = self.comparer.weigh(trials)
+            trials, found = self._weighed(front.pair, sizes, styles)
             if isinstance(found, Link) and front.is_absolute:
                 found = self.comparer.differs(trials)
             if isinstance(found, Gap):
@@ -384,6 +433,20 @@ class Lockstep:
             known = held.setdefault(one.target.key, one)
             if known is not one:
                 known.join(one)
+
+    def _see_maps(self, pair: Pair, trials: list[Trial]) -> None:
+        """Make sure that the numbers drawn let every map matter from which the result comes.
+
+        Raises:
+            CannotEvaluateError: Naming the value that none of them lets through.
+        """
+        test = SelfTest(self.comparer, pair, trials, SAME, self.deadline)
+        for name in pair.folded.inputs:
+            if self.relations.get(name) is SAME or not reads_elements(pair.folded, name):
+                continue
+            if not test.sees(name):
+                message = f"no number drawn for {name!r}, which is a map, reaches the result"
+                raise CannotEvaluateError(message)
 
     def _look_elsewhere(
         self, pair: Pair, verdict: Link | None, took_s: float

@@ -119,6 +119,24 @@ class SelfTest:
         result = self.comparer.folded.evaluate(self.pair.folded, feeds)
         return bool(self._seen(first, result).any())
 
+    def sees(self, name: str) -> bool:
+        """Return whether the result hangs on an input of the segment, in what was drawn.
+
+        A value that is known to be a map of its counterpart, and lies in the branch of a Where
+        that no draw takes, says nothing of what is computed from it.
+        """
+        rng = np.random.default_rng((self.comparer.seed, _OTHER_SEED))
+        for trial in self.trials:
+            feeds = self.comparer.mapped(self.pair, trial.feeds)
+            x: Array | list[Array] = feeds[name]
+            if isinstance(x, list):  # a sequence is handed on, never computed from
+                return True
+            moved = x * rng.uniform(0.5, 2.0, x.shape)
+            result = self.comparer.folded.evaluate(self.pair.folded, {**feeds, name: moved})
+            if self._seen(trial, result).any():
+                return True
+        return False
+
     @property
     def _is_late(self) -> bool:
         return time.monotonic() > self.deadline

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from bnfold.evidence.proof.contents import stored_values
 from bnfold.evidence.proof.rounding import nudged, roundoff_of
 from bnfold.evidence.reference import Evaluator
-from bnfold.evidence.reference.arrays import read_tensor
+from bnfold.evidence.reference.arrays import read_tensor, widen
 from bnfold.evidence.reference.typed import Known
 from bnfold.model.attributes import float_attr
 from bnfold.model.graphs import graphs_of, subgraphs_of
+from bnfold.model.shapes import ShapeTable
 
 Array = NDArray[Any]
 
@@ -84,8 +85,15 @@ class Side:
         self._recent: dict[ir.Value, Array] = {}
         self._exchanged: dict[ir.Value, Array] = {}
         self._stand_ins: dict[ir.Node, ir.Node] = {}
+        self._types: ShapeTable | None = None
         self.constant_inputs = constant_inputs
         self._survey()
+
+    @property
+    def size(self) -> int:
+        """How many elements all initializers of the main graph have."""
+        held = (value.const_value for value in self.model.graph.initializers.values())
+        return sum(one.size for one in held if one is not None)
 
     def _survey(self) -> None:
         graph = self.model.graph
@@ -124,9 +132,29 @@ class Side:
                             yield value
 
     def reads(self, node: ir.Node) -> list[ir.Value]:
-        """Return every value that a node depends on, once each."""
-        direct = [value for value in node.inputs if value is not None]
+        """Return every value that a node depends on, once each.
+
+        Of the second input of CastLike (CastLike-15) that is its type: what no node of the
+        other model changes, and what makes a number of ``CastLike(0, x)``.
+        """
+        inputs = node.inputs[:1] if self._type_read(node) else node.inputs
+        direct = [value for value in inputs if value is not None]
         return list(dict.fromkeys((*direct, *self.captured(node))))
+
+    def _type_read(self, node: ir.Node) -> ir.DataType | None:
+        """Return the type that is all a node reads of its second input; None for no such node.
+
+        Inference is asked only for a CastLike whose model does not tell the type.
+        """
+        if node.op_type != "CastLike" or node.domain not in _STANDARD or len(node.inputs) < 2:
+            return None
+        like = node.inputs[1]
+        if like is None:
+            return None
+        if like.dtype is None and like.producer() is not None and self._types is None:
+            self._types = ShapeTable(self.model)
+        known = like.dtype if self._types is None else self._types.dtype(like)
+        return None if known is ir.DataType.STRING else known
 
     def constant(self, value: ir.Value) -> Array:
         """Return a constant, floats in float64.
@@ -283,7 +311,7 @@ class Side:
         for node in segment.nodes:
             if node.outputs and all(value in scope for value in node.outputs):
                 continue
-            given = [self._given(value, scope, feeds) for value in node.inputs]
+            given = self._given_to(node, scope, feeds)
             captured = {
                 value: held
                 for value in self.captured(node)
@@ -299,6 +327,16 @@ class Side:
             message = f"{segment.result.name!r} was not computed"
             raise CannotEvaluateError(message)
         return given_one
+
+    def _given_to(
+        self, node: ir.Node, scope: Mapping[ir.Value, Array], feeds: Mapping[str, Array]
+    ) -> list[Array | None]:
+        """Return the inputs of a node; an empty array where its type is all that is read."""
+        like = self._type_read(node)
+        if like is not None:
+            empty = widen(np.zeros(0, like.numpy()))
+            return [self._given(node.inputs[0], scope, feeds), empty]
+        return [self._given(value, scope, feeds) for value in node.inputs]
 
     def _given(
         self,

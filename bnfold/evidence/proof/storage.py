@@ -9,6 +9,7 @@ for by itself: rounding errors of many weights average out, a forgotten factor d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -25,6 +26,11 @@ LIMIT: Final = 5.0
 
 SLOPE_LIMIT: Final = 8.0
 """Common factor of a channel, in units of the factors that noise makes."""
+
+_CLEAR: Final = 20.0
+"""So far above the limit, in a channel that every nudge moved, no more nudges are asked for:
+of four of them the noise is underestimated a hundredfold less than once in 10⁵ times (χ² with
+4 degrees of freedom), and it is blended with that of the other channels besides."""
 
 _SAME_PENALTY: Final = 1e-6
 """Vast numbers, the penalties of masks, are compared to themselves alone."""
@@ -59,12 +65,14 @@ class Trial(NamedTuple):
 def weigh(trials: Sequence[Trial]) -> Gap:
     """Return the largest difference, in units of what may be: up to 1 is rounding."""
     worst = Gap(0.0)
+    is_clear = False
     for trial in trials:
         for part in _samples(trial):
             found = _weigh(part)
+            is_clear = is_clear or found.is_clear
             if found.size > worst.size:
                 worst = found
-    return worst
+    return replace(worst, is_clear=is_clear)
 
 
 def _samples(trial: Trial) -> Iterator[Trial]:
@@ -102,17 +110,20 @@ def _weigh(trial: Trial) -> Gap:
         return Gap(float("inf"))
     reference = _by_channel(np.where(vast, 0.0, original))
     error = _by_channel(np.where(vast, 0.0, folded - original))
-    noises = [_by_channel(np.where(vast, 0.0, one - folded)) for one in nudged]
-    if not noises:
+    if not nudged:
         return Gap(float("inf"))
-    power = np.mean([_power(n) for n in noises], axis=0)
-    slopes = np.mean([_slope(n, reference) ** 2 for n in noises], axis=0)
+    noises = np.stack([_by_channel(np.where(vast, 0.0, one - folded)) for one in nudged])
+    powers = _power(noises)
+    slope = _Slope(reference)
+    slopes = (slope(noises) ** 2).mean(axis=0)
+    sizes = _ratios(_power(error), powers.mean(axis=0), reference, len(noises)) / LIMIT
     ratios = np.maximum(
-        _ratios(_power(error), power, reference, len(noises)) / LIMIT,
-        _ratios(_slope(error, reference) ** 2, slopes, None, len(noises)) / SLOPE_LIMIT,
+        sizes, _ratios(slope(error) ** 2, slopes, None, len(noises)) / SLOPE_LIMIT
     )
     place = int(np.argmax(ratios))
-    return Gap(float(ratios[place]), place if original.ndim > 1 else None)
+    moved = np.min(powers, axis=0) > 0
+    is_clear = bool((moved & (sizes > _CLEAR)).any())
+    return Gap(float(ratios[place]), place if original.ndim > 1 else None, is_clear)
 
 
 def _by_channel(array: Wide) -> Wide:
@@ -122,19 +133,23 @@ def _by_channel(array: Wide) -> Wide:
 
 
 def _power(rows: Wide) -> Wide:
-    return np.asarray((rows * rows).mean(axis=1))
+    return np.asarray((rows * rows).mean(axis=-1))
 
 
-def _slope(error: Wide, reference: Wide) -> Wide:
-    """Return which part of the reference itself an error is, channel by channel.
+class _Slope:
+    """Says which part of a reference an error is, channel by channel.
 
     Means are taken away first, so that the rounding of an addend does not count.
     """
-    centred = reference - reference.mean(axis=1, keepdims=True)
-    spread = (centred * centred).sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slope = (error * centred).sum(axis=1) / spread
-    return np.where(spread > 0, slope, 0.0)
+
+    def __init__(self, reference: Wide) -> None:
+        self._centred = reference - reference.mean(axis=1, keepdims=True)
+        self._spread = (self._centred * self._centred).sum(axis=1)
+
+    def __call__(self, error: Wide) -> Wide:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            slope = (error * self._centred).sum(axis=-1) / self._spread
+        return np.where(self._spread > 0, slope, 0.0)
 
 
 def _ratios(found: Wide, noise: Wide, reference: Wide | None, count: int) -> Wide:
