@@ -20,6 +20,7 @@ from bnfold.folding.inference import read_as_inference
 from bnfold.folding.selection import Selection
 from bnfold.model.io import Openable, opened
 from bnfold.records import INFERENCE, Charge, ProofReport, Verdict, VerifyReport
+from bnfold.refolded import with_names
 from bnfold.runtime import Level, available, provider_named
 
 if TYPE_CHECKING:
@@ -230,14 +231,21 @@ def _that_counts(proof: ProofReport, before: ir.Model, after: ir.Model) -> Proof
 def _localised(
     report: VerifyReport, before: ir.Model, after: ir.Model, wishes: Wishes
 ) -> VerifyReport:
-    """Add where the graphs part; a certificate that is wrong itself says nothing of that."""
+    """Add where the graphs part; a certificate that is wrong itself says nothing of that.
+
+    Two models alone do not always tell; what bnfold would have made of the original does.
+    """
     proof = report.proof
-    if proof is None or report.verdict is not Verdict.FAILED or not proof.certified:
+    if proof is None or {report.verdict, proof.verdict} != {Verdict.FAILED}:
         return report
-    if proof.verdict is not Verdict.FAILED or any(one.node for one in proof.findings):
-        return report
-    free = _prove(before, after, None, wishes, 1.0)
-    return replace(report, proof=replace(proof, findings=(*proof.findings, *free.findings)))
+    charges = {one.charge for one in proof.findings}
+    if proof.certified and not any(one.node for one in proof.findings):
+        free = _prove(before, after, None, wishes, 1.0)
+        proof = replace(proof, findings=(*proof.findings, *free.findings))
+        charges = {one.charge for one in free.findings}
+    if charges & {Charge.VALUE, Charge.OUTPUT}:
+        proof = with_names(proof, before, after)
+    return replace(report, proof=proof)
 
 
 def _share_in_common(before: ir.Model, after: ir.Model) -> float:

@@ -16,6 +16,7 @@ from bnfold.evidence.proof.prove import certify, prove
 from bnfold.folding.api import FoldResult, fold_unchecked, opened
 from bnfold.folding.recipes import recipes_of
 from bnfold.records import Finding, ProofReport, Verdict
+from bnfold.refolded import with_names
 from tests.mutants.mutants import Nursery
 from tests.mutants.originals import original_of
 from tests.mutants.subject import Mutant, Subject, floats_of
@@ -93,8 +94,9 @@ def by_certificate(fold: Fold, accused: onnx.ModelProto, _: tuple[str, ...]) -> 
 
 
 def by_models_alone(fold: Fold, accused: onnx.ModelProto, _: tuple[str, ...]) -> ProofReport:
-    """Judge without a certificate."""
-    return prove(fold.original, opened(accused))
+    """Judge without a certificate, and name the node as `bnfold.verify` does."""
+    model = opened(accused)
+    return with_names(prove(fold.original, model), fold.original, model)
 
 
 def by_forgery(fold: Fold, accused: onnx.ModelProto, wrong: tuple[str, ...]) -> ProofReport:

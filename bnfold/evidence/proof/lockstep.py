@@ -32,7 +32,7 @@ from bnfold.evidence.proof.impulses import probe
 from bnfold.evidence.proof.links import EXACT, Gap, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_at, targets_of
 from bnfold.evidence.proof.others import other_inputs
-from bnfold.evidence.proof.reach import reads_elements
+from bnfold.evidence.proof.reach import reads_any_elements, reads_elements
 from bnfold.evidence.proof.selftest import Coverage, SelfTest
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.evidence.proof.storage import MORE_NUDGES, Trial
@@ -425,7 +425,8 @@ class Lockstep:
         rng = np.random.default_rng((self.comparer.seed, self.windows))
         until = min(self.deadline, time.monotonic() + max(_LEAST_S, _TIMES * took_s))
         test = SelfTest(self.comparer, pair, trials, link, until, rng)
-        if not targets and self.comparer.lacks(pair.original) and not test.reacts():
+        lacks = self.comparer.lacks(pair.original) and any(map(reads_any_elements, pair))
+        if not targets and lacks and not test.reacts():
             raise CannotEvaluateError(_UNMOVED)
         name = pair.folded.result.name or ""
         held = self.coverage if link is None else self.mapped.setdefault(name, {})

@@ -28,3 +28,8 @@ def reads_elements(segment: Segment, name: str) -> bool:
             last = 1 if node.op_type == "Dropout" else len(node.outputs)
             reached |= {value.name or "" for value in node.outputs[:last]}
     return (segment.result.name or "") in reached
+
+
+def reads_any_elements(segment: Segment) -> bool:
+    """Return whether the result of a segment hangs on elements of any of its inputs."""
+    return any(reads_elements(segment, name) for name in segment.inputs)

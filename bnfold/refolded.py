@@ -1,0 +1,126 @@
+"""Name the node at which a wrong fold parts from the fold that bnfold itself makes.
+
+Two models alone do not always tell where one is wrong: a weight that is off by a factor and a
+layer behind it that does not undo the factor look like a right weight and a wrong layer.
+Whoever holds the original can fold it again and look where the candidate is another. That
+names a node; it never decides anything: a candidate that was folded by other means, or with
+other options, is no worse for being another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.errors import BnfoldError
+from bnfold.evidence.proof.contents import Contents, contents_of
+from bnfold.evidence.proof.rounding import furthest
+from bnfold.folding.api import fold_unchecked
+from bnfold.records import Finding, ProofReport
+
+_LARGEST_BYTES: Final = 1 << 29
+"""Models beyond are not folded again to name a node: it takes as long as all the rest."""
+
+_FEW: Final = 8
+"""Where more nodes differ, the candidate was folded in another way, and that says nothing."""
+
+_HALF_ULPS: Final = 2.0
+"""Two roundings of one number to its neighbours may be so far apart."""
+
+
+def with_names(proof: ProofReport, before: ir.Model, after: ir.Model) -> ProofReport:
+    """Return a report whose findings name nodes at which ``after`` is no fold of bnfold's.
+
+    Args:
+        proof: What a comparison of the two models found.
+        before: The original.
+        after: The candidate that was found to be wrong.
+    """
+    if not proof.findings or _bytes_of(after) > _LARGEST_BYTES:
+        return proof
+    suspects = _suspects(before, after)
+    if not suspects or any(one.node in suspects for one in proof.findings):
+        return proof
+    first, *others = proof.findings
+    return replace(proof, findings=(_moved(first, suspects, after), *others))
+
+
+def _moved(finding: Finding, suspects: dict[str, ir.Node], after: ir.Model) -> Finding:
+    """Name the first suspect on the way to what was found; the first of all if none is."""
+    behind = _behind(after, finding.where) or set(suspects.values())
+    name, node = next(
+        ((name, node) for name, node in suspects.items() if node in behind),
+        next(iter(suspects.items())),
+    )
+    where = next((value.name for value in node.outputs if value.name), finding.where)
+    why = f"{finding.why}; seen at {finding.where!r}, the fold bnfold makes parts here"
+    return replace(finding, node=name, where=where, why=why, channel=None)
+
+
+def _suspects(before: ir.Model, after: ir.Model) -> dict[str, ir.Node]:
+    """Return the candidate's nodes that are not as bnfold makes them, by key; few or none."""
+    found = contents_of(after)
+    best: dict[str, ir.Node] = {}
+    for norms in (False, True):
+        try:
+            own = fold_unchecked(before, norms=norms).model
+        except BnfoldError:
+            continue
+        suspects = dict(_different(contents_of(own), found, after))
+        if suspects and (not best or len(suspects) < len(best)):
+            best = suspects
+    return best if len(best) <= _FEW else {}
+
+
+def _different(
+    own: Contents, found: Contents, after: ir.Model
+) -> Iterator[tuple[str, ir.Node]]:
+    values = {
+        value
+        for name, value in found.stored.items()
+        if own.tensors.get(name) != found.tensors[name]
+        and _is_another(own.stored.get(name), value)
+    }
+    for node in after.graph:
+        key = found.keys.get(node, "")
+        reads = values.intersection(value for value in node.inputs if value is not None)
+        if key and (reads or own.nodes.get(key) != found.nodes[key]):
+            yield key, node
+        if reads and all(_is_stored(value) for value in node.inputs if value is not None):
+            values.update(node.outputs)  # whoever reads what is computed from it reads it too
+
+
+def _is_stored(value: ir.Value) -> bool:
+    return value.const_value is not None and not value.is_graph_input()
+
+
+def _is_another(own: ir.Value | None, found: ir.Value) -> bool:
+    """Return whether a tensor has other numbers than rounding of the same ones gives."""
+    one, other = (None if own is None else own.const_value), found.const_value
+    if one is None or other is None or one.dtype != other.dtype or one.shape != other.shape:
+        return True
+    if not one.dtype.is_floating_point():
+        return True
+    far = furthest(np.asarray(other.numpy()), np.asarray(one.numpy()).astype(np.float64))
+    return far is not None and far[1] > _HALF_ULPS
+
+
+def _behind(model: ir.Model, where: str) -> set[ir.Node]:
+    """Return the nodes from which a value is computed."""
+    pending = [value for node in model.graph for value in node.outputs if value.name == where]
+    found: set[ir.Node] = set()
+    while pending:
+        node = pending.pop().producer()
+        if node is not None and node not in found:
+            found.add(node)
+            pending.extend(value for value in node.inputs if value is not None)
+    return found
+
+
+def _bytes_of(model: ir.Model) -> int:
+    held = (value.const_value for value in model.graph.initializers.values())
+    return sum(one.nbytes for one in held if one is not None)

@@ -1,0 +1,81 @@
+"""What no number that is drawn lets through proves nothing of what lies behind it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+import bnfold
+from bnfold.records import Verdict
+from tests.battery.cases import ALL
+from tests.evidence.proof.models import FLOAT, N, model
+
+SHAPE = (1, 4, 6)
+
+
+def chosen(slope: float, bound: str) -> onnx.ModelProto:
+    """``x`` where it is at least ``bound``, else a part of it; a scale in front of it all."""
+    nodes = [
+        N("Mul", ["x_in", "scale"], ["x"]),
+        N("CastLike", ["slope", "x"], ["alpha"]),
+        N("CastLike", [bound, "x"], ["limit"]),
+        N("Less", ["x", "limit"], ["below"]),
+        N("Mul", ["x", "alpha"], ["part"]),
+        N("Where", ["below", "part", "x"], ["y"]),
+        N("Mul", ["y", "one"], ["out"]),
+    ]
+    stored = {
+        "scale": np.linspace(0.5, 2.0, 4).reshape(1, 4, 1),
+        "slope": np.array(slope),
+        "zero": np.array(0.0),
+        "far": np.array(-1e30),
+        "one": np.full((1, 1, 1), 1.5),
+    }
+    stored = {name: a for name, a in stored.items() if name not in {"zero", "far"} - {bound}}
+    return model(nodes, stored, [("x_in", SHAPE)], [("out", SHAPE)])
+
+
+def test_a_slope_behind_less_and_where_is_compared() -> None:
+    """The zero is ``CastLike(0, x)``: drawn as a number, it once left one branch untaken."""
+    right, wrong = chosen(0.01, "zero"), chosen(0.0101, "zero")
+    assert bnfold.verify(right, chosen(0.01, "zero"), run=False).verdict is Verdict.PASSED
+    report = bnfold.verify(right, wrong, run=False)
+    assert report.verdict is Verdict.FAILED
+    assert report.proof is not None
+    assert report.proof.findings[0].where in ("alpha", "part")
+
+
+@pytest.mark.parametrize("factor", [1.01, -3.0])
+def test_a_map_in_a_branch_that_is_never_taken_is_not_passed(factor: float) -> None:
+    wrong = chosen(0.01 * factor, "far")
+    report = bnfold.verify(chosen(0.01, "far"), wrong, run=False)
+    assert report.verdict is Verdict.NOT_JUDGED
+    assert "reaches the result" in report.why or "could be seen" in report.why
+
+
+def test_a_mask_that_hangs_on_a_shape_alone_needs_no_map() -> None:
+    """The mask of a Dropout is all ones at inference, whatever goes in."""
+    nodes = [
+        N("Mul", ["x", "scale"], ["m"]),
+        N("Dropout", ["m"], ["d", "mask"]),
+        N("Conv", ["d", "w"], ["y"]),
+    ]
+    stored = {
+        "scale": np.linspace(0.5, 2.0, 4).reshape(1, 4, 1),
+        "w": np.random.default_rng(0).standard_normal((3, 4, 2)),
+    }
+    outputs = [("y", (1, 3, 5)), ("mask", SHAPE, onnx.TensorProto.BOOL)]
+    before = model(nodes, stored, [("x", SHAPE, FLOAT)], outputs)
+    after = bnfold.fold(before, verify=False)
+    assert after.report.steps
+    assert bnfold.verify(before, after, run=False).verdict is Verdict.PASSED
+
+
+@pytest.mark.parametrize("name", ["q", "scores"])
+def test_sequences_among_the_values_are_no_hindrance(name: str) -> None:
+    """They have no shape that could be looked up: that ended `certificate=True` once."""
+    case = next(one for one in ALL if one.name == f"paths/qkv/Sequence/{name}")
+    result = bnfold.fold(case.build(), certificate=True, verify=False)
+    report = bnfold.verify(case.build(), result, certificate=result.certificate, run=False)
+    assert report.verdict is Verdict.PASSED
