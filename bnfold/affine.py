@@ -52,6 +52,8 @@ class Affine:
             ValueError: If the vectors differ in length, or the axis is missing or negative.
         """
         scale, shift = np.broadcast_arrays(_vector(scale), _vector(shift))
+        if not scale.size:
+            return cls.uniform()  # of no elements: every map is the same
         if _is_constant(scale) and _is_constant(shift):
             return cls(_vector(scale[0]), _vector(shift[0]), None)
         if axis is None or axis < 0:

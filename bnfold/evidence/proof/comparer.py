@@ -79,21 +79,34 @@ class Comparer:
     others: Mapping[str, Array] = field(default_factory=dict)
     twins: Mapping[str, ir.Node] = field(init=False)
     _nudged: list[NudgedSide] = field(default_factory=list)
+    _computed: dict[ir.Value, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Note the original's nodes by name."""
         self.twins = {node.name: node for node in self.original.position if node.name}
 
     def trials(
-        self, pair: Pair, sizes: Sizes, nudges: int = NUDGES, styles: Sequence[Style] = ()
+        self,
+        pair: Pair,
+        sizes: Sizes,
+        nudges: int = NUDGES,
+        styles: Sequence[Style] = (),
+        again: int = 0,
     ) -> list[Trial]:
         """Evaluate both segments on draws of every kind; positive ones if others give none.
+
+        Args:
+            pair: The segments.
+            sizes: How long axes are cut.
+            nudges: How often tensors known only as stored are nudged.
+            styles: What is drawn; what suits the shapes if that is not said.
+            again: Another number gives other draws.
 
         Raises:
             CannotEvaluateError: If an operator cannot be evaluated, or gives nothing.
         """
         shapes = self.shapes(pair, sizes)
-        turn = list(Sizes).index(sizes)  # longer axes bring other numbers too
+        turn = list(Sizes).index(sizes) + again * len(Sizes)  # longer axes: other numbers
         wanted = tuple(styles) or styles_for(shapes.values())
         noisy = self.is_noisy(pair.folded)
         large = noisy and self._is_large(pair.folded)
@@ -255,9 +268,24 @@ class Comparer:
         """Return whether a constant of the folded model is one of the original's too."""
         producer = value.producer()
         if producer is None:
-            return self.folded.key_of(value) in self.same_tensors
+            return self.folded.key_of(value) in self.same_tensors or self._is_computed(value)
         reads = self.folded.reads(producer)
         return self.is_same(producer) and all(map(self.is_same_constant, reads))
+
+    def _is_computed(self, value: ir.Value) -> bool:
+        """Return whether an initializer is what the original computes by its name: every bit.
+
+        A fold of constants stores it; what it is used for is no other than before.
+        """
+        if value not in self._computed:
+            other = self.original.values.get(value.name or "")
+            self._computed[value] = (
+                other is not None
+                and other.producer() is not None
+                and self.original.is_constant(other)
+                and _are_equal(self.original.constant(other), self.folded.constant(value))
+            )
+        return self._computed[value]
 
     def is_noisy(self, segment: Segment) -> bool:
         """Return whether something in a segment is known no better than it is stored."""
@@ -333,6 +361,10 @@ class Comparer:
             message = f"{name!r} is mapped along an axis that was cut short"
             raise CannotEvaluateError(message)
         return relation(drawn)
+
+
+def _are_equal(one: Array, other: Array) -> bool:
+    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def _is_void(array: Array) -> bool:

@@ -134,8 +134,13 @@ def is_vast(values: Wide) -> NDArray[np.bool_]:
     Such as the penalties of a mask: held against these, no difference of a score would count.
     """
     size = np.where(np.isfinite(values), np.abs(values), 0.0)
-    some = size[size > 0]
-    return np.asarray(size > _VAST * (float(np.median(some)) if some.size else np.inf))
+    some = size > 0
+    # A median takes long; that it is large enough can be counted.
+    large = size > float(size.max(initial=0.0)) / _VAST
+    if 2 * np.count_nonzero(large) > np.count_nonzero(some):
+        return np.zeros(size.shape, bool)
+    middle = float(np.median(size[some])) if some.any() else np.inf
+    return np.asarray(size > _VAST * middle)
 
 
 def _channel_axis(rank: int) -> int | None:

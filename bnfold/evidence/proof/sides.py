@@ -86,6 +86,8 @@ class Side:
         self._exchanged: dict[ir.Value, Array] = {}
         self._stand_ins: dict[ir.Node, ir.Node] = {}
         self._types: ShapeTable | None = None
+        self._reads: dict[ir.Node, list[ir.Value]] = {}
+        self._captured: dict[ir.Node, list[ir.Value]] = {}
         self.constant_inputs = constant_inputs
         self._survey()
 
@@ -121,15 +123,11 @@ class Side:
             value.const_value is not None and not value.is_graph_input()
         )
 
-    def captured(self, node: ir.Node) -> Iterable[ir.Value]:
-        """Yield the outer values that the subgraphs of a node read."""
-        for subgraph in subgraphs_of(node):
-            inside = set(graphs_of(subgraph))
-            for graph in inside:
-                for inner in graph:
-                    for value in inner.inputs:
-                        if value is not None and value.graph not in inside:
-                            yield value
+    def captured(self, node: ir.Node) -> Sequence[ir.Value]:
+        """Return the outer values that the subgraphs of a node read."""
+        if node not in self._captured:
+            self._captured[node] = list(_captured_by(node))
+        return self._captured[node]
 
     def reads(self, node: ir.Node) -> list[ir.Value]:
         """Return every value that a node depends on, once each.
@@ -137,9 +135,11 @@ class Side:
         Of the second input of CastLike (CastLike-15) that is its type: what no node of the
         other model changes, and what makes a number of ``CastLike(0, x)``.
         """
-        inputs = node.inputs[:1] if self._type_read(node) else node.inputs
-        direct = [value for value in inputs if value is not None]
-        return list(dict.fromkeys((*direct, *self.captured(node))))
+        if node not in self._reads:  # asked for again and again: no graph changes here
+            inputs = node.inputs[:1] if self._type_read(node) else node.inputs
+            direct = [value for value in inputs if value is not None]
+            self._reads[node] = list(dict.fromkeys((*direct, *self.captured(node))))
+        return self._reads[node]
 
     def _type_read(self, node: ir.Node) -> ir.DataType | None:
         """Return the type that is all a node reads of its second input; None for no such node.
@@ -364,6 +364,16 @@ class Side:
         except Exception as error:
             message = f"{node.op_type} {node.name!r}: {type(error).__name__}: {error}"
             raise CannotEvaluateError(message) from error
+
+
+def _captured_by(node: ir.Node) -> Iterator[ir.Value]:
+    for subgraph in subgraphs_of(node):
+        inside = set(graphs_of(subgraph))
+        for graph in inside:
+            for inner in graph:
+                for value in inner.inputs:
+                    if value is not None and value.graph not in inside:
+                        yield value
 
 
 class _Weighted(Evaluator):

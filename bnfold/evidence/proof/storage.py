@@ -108,11 +108,14 @@ def _weigh(trial: Trial) -> Gap:
         folded[vast], original[vast], rtol=_SAME_PENALTY, atol=0
     ):
         return Gap(float("inf"))
-    reference = _by_channel(np.where(vast, 0.0, original))
-    error = _by_channel(np.where(vast, 0.0, folded - original))
+
+    def rows(array: Wide) -> Wide:
+        return _by_channel(np.where(vast, 0.0, array) if vast.any() else array)
+
+    reference, error = rows(original), rows(folded - original)
     if not nudged:
         return Gap(float("inf"))
-    noises = np.stack([_by_channel(np.where(vast, 0.0, one - folded)) for one in nudged])
+    noises = np.stack([rows(one - folded) for one in nudged])
     powers = _power(noises)
     slope = _Slope(reference)
     slopes = (slope(noises) ** 2).mean(axis=0)
