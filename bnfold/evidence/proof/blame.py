@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.evidence.proof.links import Link
-from bnfold.evidence.proof.lockstep import Lockstep, Lost
+from bnfold.evidence.proof.lockstep import Lockstep
 from bnfold.evidence.proof.mutations import targets_at
+from bnfold.evidence.proof.outcomes import Lost
 from bnfold.evidence.proof.sides import Side
 
 _AS_GOOD = 1e-6

@@ -14,7 +14,8 @@ import onnx_ir as ir
 from bnfold.evidence.proof.draws import Dims, Style, draw, styles_for
 from bnfold.evidence.proof.extents import Extents, Sizes, extents_of
 from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
-from bnfold.evidence.proof.sides import CannotEvaluateError, NudgedSide, Segment, Side
+from bnfold.evidence.proof.nudged import NudgedSide
+from bnfold.evidence.proof.sides import CannotEvaluateError, Segment, Side
 from bnfold.evidence.proof.storage import NUDGES, Trial, weigh
 from bnfold.evidence.proof.tables import sweeps
 from bnfold.model.graphs import graphs_of, subgraphs_of

@@ -21,9 +21,11 @@ from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
 from bnfold.evidence.proof.comparer import TOO_LATE, Comparer
 from bnfold.evidence.proof.contents import Contents, contents_of
 from bnfold.evidence.proof.links import Gap, Link
-from bnfold.evidence.proof.lockstep import SAME, Lockstep, Lost
+from bnfold.evidence.proof.lockstep import Lockstep
+from bnfold.evidence.proof.outcomes import SAME, Lost
 from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import furthest, half_ulp
+from bnfold.evidence.proof.segments import SegmentJudge
 from bnfold.evidence.proof.shares import Share, share_of
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side
 from bnfold.inputs.signature import differences
@@ -226,7 +228,7 @@ def _walk(
         _unforeseeable(seed, before, after),
         deadline,
     )
-    walk = Lockstep(comparer, deadline, impulses, shapes)
+    walk = Lockstep(comparer, SegmentJudge(comparer, deadline, impulses), shapes)
     walk.run()
     return walk
 
@@ -276,7 +278,7 @@ def _report(
         wrong = len(unknown) < len(open_ones) or any(
             finding.charge is Charge.VALUE for finding in findings
         )
-        verdict = Verdict.FAILED if wrong and not walk.is_late else Verdict.NOT_JUDGED
+        verdict = Verdict.FAILED if wrong and not walk.judge.is_late else Verdict.NOT_JUDGED
     elif share.unshown:
         verdict = Verdict.NOT_JUDGED
         unknown = [_unshown(share)]
@@ -285,15 +287,15 @@ def _report(
         findings if verdict is Verdict.FAILED else (),
         tensors=account.derived,
         same_nodes=walk.same_nodes,
-        windows=walk.windows,
-        impulses=walk.probed,
+        windows=walk.judge.windows,
+        impulses=walk.judge.probed,
         certified=certificate is not None,
         untold=tuple(sorted(account.rounded)) if certificate is not None else (),
         assumptions=() if certificate is None else certificate.assumptions,
         why=_why(walk, unknown) if verdict is Verdict.NOT_JUDGED else "",
         channels=share.channels,
         shown=share.shown,
-        elements=walk.elements,
+        elements=walk.judge.elements,
         unshown=share.unshown,
     )
 
@@ -306,7 +308,7 @@ def _unshown(share: Share) -> str:
 
 def _why(walk: Lockstep, unknown: Sequence[str]) -> str:
     """Why nothing was shown; what was given up late says nothing of the models."""
-    return TOO_LATE if walk.is_late else "; ".join(dict.fromkeys(unknown))
+    return TOO_LATE if walk.judge.is_late else "; ".join(dict.fromkeys(unknown))
 
 
 def _findings(

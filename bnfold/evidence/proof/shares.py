@@ -8,8 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from bnfold.evidence.proof.lockstep import Key, Lockstep
+from bnfold.evidence.proof.lockstep import Lockstep
 from bnfold.evidence.proof.mutations import Target
+from bnfold.evidence.proof.segments import Key
 from bnfold.evidence.proof.selftest import Coverage
 
 _NAMED: Final = 3
@@ -36,7 +37,7 @@ def share_of(walk: Lockstep) -> Share:
     targets = {
         target.key: target for target in walk.novelties(list(walk.folded.model.graph.outputs))
     }
-    found = {key: walk.shown_of(key) for key in targets}
+    found = {key: walk.judge.shown_of(key) for key in targets}
     known = [one for one in found.values() if one is not None]
     unseen = sum(one is None for one in found.values())
     return Share(

@@ -1,0 +1,214 @@
+"""Compare what computes one value in both models, and test the comparison itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.evidence.proof.comparer import Comparer, Pair
+from bnfold.evidence.proof.draws import Style
+from bnfold.evidence.proof.extents import Sizes
+from bnfold.evidence.proof.fronts import fronts, is_steady
+from bnfold.evidence.proof.impulses import probe
+from bnfold.evidence.proof.links import EXACT, Gap, Link
+from bnfold.evidence.proof.mutations import Target, targets_of
+from bnfold.evidence.proof.outcomes import SAME
+from bnfold.evidence.proof.reach import reads_any_elements, reads_elements
+from bnfold.evidence.proof.selftest import Coverage, SelfTest
+from bnfold.evidence.proof.sides import CannotEvaluateError
+from bnfold.evidence.proof.storage import MORE_NUDGES, Trial
+
+Key = tuple[ir.Node, ir.Value | str]
+"""What tells a constant that is new, see `Target.key`."""
+
+_LEAST_S: Final = 2.0
+_TIMES: Final = 3.0
+"""What a self-test may take, at the least, and in times of the comparison that it tests: a
+machine that is busy with other work must not make an inconclusive one of it."""
+
+_ELSEWHERE: Final = (
+    (Style.NEAR, 0),
+    (Style.NORMAL, 0),
+    (Style.FAR, 0),
+    *((style, turn) for turn in range(1, 9) for style in (Style.NORMAL, Style.SPREAD)),
+)
+"""What is drawn where something was not seen, and in which turn."""
+
+_UNMOVED: Final = "the result is the same for all numbers drawn: nothing was compared"
+
+
+@dataclass(slots=True)
+class SegmentJudge:
+    """Compares pairs of segments, and keeps what its self-tests showed.
+
+    Attributes:
+        comparer: Both models, and how a value is compared.
+        deadline: By the monotonic clock.
+        with_impulses: Whether affine segments are probed by every impulse too.
+        is_brief: Whether the models are known to differ: then few nudges have to do.
+        probed: How many segments were probed by impulses.
+        windows: How many segments were evaluated.
+        elements: How many elements of results were found to agree.
+        coverage: What self-tests of comparisons that ended in "the same" showed, for each
+            constant that is new.
+        mapped: What those of comparisons that ended in a map showed, by the value mapped. It
+            counts for what follows from that value alone: whoever goes back behind it
+            compares anew, and has to see for himself.
+    """
+
+    comparer: Comparer
+    deadline: float = math.inf
+    with_impulses: bool = False
+    is_brief: bool = False
+    probed: int = 0
+    windows: int = 0
+    elements: int = 0
+    coverage: dict[Key, Coverage] = field(default_factory=dict)
+    mapped: dict[str, dict[Key, Coverage]] = field(default_factory=dict)
+
+    def verdict(self, pair: Pair, sizes: Sizes) -> Link | Gap | None:
+        """Compare one pair of segments, and test the comparison if it finds no difference."""
+        begun = time.monotonic()
+        self.windows += 1
+        trials, verdict = self._weighed(pair, sizes)
+        if verdict is SAME and self.with_impulses:
+            found = probe(self.comparer, pair, sizes)
+            self.probed += found is not None
+            verdict = found if found is not None and found.size > EXACT else SAME
+        if not isinstance(verdict, Gap):
+            verdict = self._in_front(pair, sizes) or verdict
+        if isinstance(verdict, Gap):
+            return verdict
+        self.elements += sum(trial.original.size for trial in trials)
+        took_s = time.monotonic() - begun
+        self._test(pair, trials, verdict, took_s)
+        if verdict is SAME:
+            self._see_maps(pair, trials)
+        return self._look_elsewhere(pair, verdict, took_s) if sizes is Sizes.REAL else verdict
+
+    def _weighed(
+        self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()
+    ) -> tuple[list[Trial], Link | Gap | None]:
+        """Evaluate a pair of segments, with more nudges where few leave a doubt.
+
+        Steps make noise that few nudges may not meet at all: there nothing is clear.
+        """
+        trials = self.comparer.trials(pair, sizes, styles=styles)
+        verdict = self.comparer.weigh(trials)
+        if verdict is SAME or not trials[0].nudged:
+            return trials, verdict
+        steady = is_steady(pair.folded, self.comparer.folded)
+        is_clear = steady and isinstance(verdict, Gap) and verdict.is_clear
+        if not is_clear and not (self.is_brief and isinstance(verdict, Gap)):
+            trials = self.comparer.trials(pair, sizes, MORE_NUDGES, styles)
+            verdict = self.comparer.weigh(trials)
+        if isinstance(verdict, Gap):
+            verdict = replace(verdict, is_clear=steady and verdict.is_clear)
+        return trials, verdict
+
+    def _in_front(self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()) -> Gap | None:
+        """Return how far apart the segments are in front of the steps that they take."""
+        for front in fronts(pair, self.comparer):
+            trials, found = self._weighed(front.pair, sizes, styles)
+            if isinstance(found, Link) and front.is_absolute:
+                found = self.comparer.differs(trials)
+            if isinstance(found, Gap):
+                return found
+        return None
+
+    def _test(self, pair: Pair, trials: list[Trial], link: Link | None, took_s: float) -> None:
+        """Change what is new in the folded segment, and note what the comparison notices.
+
+        To tell channels apart one by one may take a few times as long as the comparison did.
+        """
+        targets = list(self.blind(pair))
+        rng = np.random.default_rng((self.comparer.seed, self.windows))
+        until = min(self.deadline, time.monotonic() + max(_LEAST_S, _TIMES * took_s))
+        test = SelfTest(self.comparer, pair, trials, link, until, rng)
+        lacks = self.comparer.lacks(pair.original) and any(map(reads_any_elements, pair))
+        if not targets and lacks and not test.reacts():
+            raise CannotEvaluateError(_UNMOVED)
+        name = pair.folded.result.name or ""
+        held = self.coverage if link is None else self.mapped.setdefault(name, {})
+        for one in test.run(targets):
+            known = held.setdefault(one.target.key, one)
+            if known is not one:
+                known.join(one)
+
+    def _see_maps(self, pair: Pair, trials: list[Trial]) -> None:
+        """Make sure that the numbers drawn let every map matter from which the result comes.
+
+        Raises:
+            CannotEvaluateError: Naming the value that none of them lets through.
+        """
+        test = SelfTest(self.comparer, pair, trials, SAME, self.deadline)
+        for name in pair.folded.inputs:
+            if self.comparer.relations.get(name) is SAME or not reads_elements(
+                pair.folded, name
+            ):
+                continue
+            if not test.sees(name):
+                message = f"no number drawn for {name!r}, which is a map, reaches the result"
+                raise CannotEvaluateError(message)
+
+    def _look_elsewhere(
+        self, pair: Pair, verdict: Link | None, took_s: float
+    ) -> Link | Gap | None:
+        """Compare on small and on large numbers what is not seen beside the usual ones.
+
+        A bias is not seen beside the rounding of large numbers, a bound not before it is met.
+        And of a sample of few numbers half of the channels are shut behind a Relu: all are
+        open once in so many draws.
+        """
+        for style, again in _ELSEWHERE:
+            if not any(self.blind(pair)) or self.is_late:
+                break
+            trials = self.comparer.trials(pair, Sizes.REAL, styles=(style,), again=again)
+            found = self.comparer.differs(_mapped(trials, verdict))
+            if found is None:  # a step may hide it
+                found = self._in_front(pair, Sizes.REAL, (style,))
+            if found is None:
+                self._test(pair, trials, verdict, took_s)
+            elif not trials[0].nudged:
+                return found
+        return verdict
+
+    def blind(self, pair: Pair) -> Iterator[Target]:
+        """Yield what is new in a segment and was not shown to be compared so far."""
+        mapped = self.mapped.get(pair.folded.result.name or "", {})
+        for target in targets_of(pair.folded, self.comparer.folded, self.comparer):
+            if not (is_whole(self.coverage, target) or is_whole(mapped, target)):
+                yield target
+
+    def shown_of(self, key: Key) -> Coverage | None:
+        """Return what was shown of a constant: where it was compared last, or least.
+
+        What is the same although a value on its way is mapped was compared behind that value.
+        """
+        if key in self.coverage:
+            return self.coverage[key]
+        found = [held[key] for held in self.mapped.values() if key in held]
+        return next((one for one in found if not one.is_whole), found[0] if found else None)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self.deadline
+
+
+def is_whole(held: Mapping[Key, Coverage], target: Target) -> bool:
+    """Return whether all of a constant was shown to be compared."""
+    known = held.get(target.key)
+    return known is not None and known.is_whole
+
+
+def _mapped(trials: list[Trial], link: Link | None) -> list[Trial]:
+    if link is None:
+        return trials
+    return [trial._replace(original=link(trial.original)) for trial in trials]
