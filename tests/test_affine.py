@@ -109,3 +109,9 @@ def test_values_cannot_be_changed_from_outside():
     affine = Affine.per_channel(1, [1.0, 2.0])
     with pytest.raises(ValueError, match="read-only"):
         affine.scale[0] = 5.0
+
+
+def test_a_map_of_no_elements_is_the_identity():
+    """A Gather of no index takes no entry of a map: that ended in an IndexError once."""
+    taken = Affine.per_channel(1, [2.0, 3.0], [1.0, 0.0]).take(np.array([], np.int64))
+    assert taken.is_identity

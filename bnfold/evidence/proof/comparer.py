@@ -194,14 +194,17 @@ class Comparer:
         """Return what the folded model reads where the original reads ``feeds``."""
         return {name: self._mapped(name, feeds[name]) for name in pair.folded.inputs}
 
-    def weigh(self, trials: Sequence[Trial]) -> Link | Gap | None:
+    def weigh(self, trials: Sequence[Trial]) -> tuple[Link | Gap | None, bool]:
         """Return how the two results are related; how far they are apart if they are not.
 
-        Apart they are clearly if they are so as they are, and by every map that was tried.
+        Returns:
+            The relation, and whether it is clear: whether more nudges could not change it. A
+            map is, if the results clearly are not the same; results are apart clearly if they
+            are so as they are, and by every map that was tried.
         """
         worst = self.differs(trials)
         if worst is None:
-            return None
+            return None, True
         is_clear = worst.is_clear
         first, *others = [trial for trial in trials if not trial.is_small] or trials
         for link in fits(first.original, first.folded):
@@ -211,14 +214,14 @@ class Comparer:
             fitted.append(first._replace(original=link(first.original)))
             if all(gap(trial.folded, trial.original).size <= EXACT for trial in fitted):
                 small = first.nudged and self._is_rounding(link, first.original)
-                return None if small else link
+                return (None if small else link), worst.is_clear
             if not first.nudged:
                 continue
             found = weigh(fitted)
             if found.size <= 1.0:
-                return replace(link, hazy=True)
+                return replace(link, hazy=True), worst.is_clear
             is_clear = is_clear and found.is_clear
-        return replace(worst, is_clear=is_clear)
+        return worst, is_clear
 
     def _is_rounding(self, link: Link, original: Array) -> bool:
         """Return whether a map is no more than tensors rounded in one direction.

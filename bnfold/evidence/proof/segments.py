@@ -100,16 +100,16 @@ class SegmentJudge:
         Steps make noise that few nudges may not meet at all: there nothing is clear.
         """
         trials = self.comparer.trials(pair, sizes, styles=styles)
-        verdict = self.comparer.weigh(trials)
+        verdict, is_clear = self.comparer.weigh(trials)
         if verdict is SAME or not trials[0].nudged:
             return trials, verdict
         steady = is_steady(pair.folded, self.comparer.folded)
-        is_clear = steady and isinstance(verdict, Gap) and verdict.is_clear
-        if not is_clear and not (self.is_brief and isinstance(verdict, Gap)):
+        is_enough = self.is_brief and isinstance(verdict, Gap)
+        if not is_enough and not (steady and is_clear):
             trials = self.comparer.trials(pair, sizes, MORE_NUDGES, styles)
-            verdict = self.comparer.weigh(trials)
+            verdict, is_clear = self.comparer.weigh(trials)
         if isinstance(verdict, Gap):
-            verdict = replace(verdict, is_clear=steady and verdict.is_clear)
+            verdict = replace(verdict, is_clear=steady and is_clear)
         return trials, verdict
 
     def _in_front(self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()) -> Gap | None:

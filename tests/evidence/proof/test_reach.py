@@ -79,3 +79,45 @@ def test_sequences_among_the_values_are_no_hindrance(name: str) -> None:
     result = bnfold.fold(case.build(), certificate=True, verify=False)
     report = bnfold.verify(case.build(), result, certificate=result.certificate, run=False)
     assert report.verdict is Verdict.PASSED
+
+
+def test_an_output_of_constants_alone_is_compared_with_the_noise_of_its_storage() -> None:
+    """Half an ulp of a stored sum is no other function; a tenth of it is."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        N("Constant", [], ["c"], value=onnx.numpy_helper.from_array(np.float32(1 / 3))),
+        N("Add", ["c", "t"], ["sum"]),
+        N("Gemm", ["sum", "w"], ["y"]),
+        N("Relu", ["x"], ["z"]),
+    ]
+    stored = {"t": rng.standard_normal((2, 4)), "w": rng.standard_normal((4, 3))}
+    outputs = [("y", (2, 3)), ("z", (1,))]
+    before = model(nodes, stored, [("x", (1,))], outputs)
+    total = onnx.numpy_helper.to_array(before.graph.initializer[0]) + np.float32(1 / 3)
+    for factor, verdict in ((1.0, Verdict.PASSED), (1.1, Verdict.FAILED)):
+        held = {"sum": (total * np.float32(factor)).astype(np.float64), "w": stored["w"]}
+        after = model(nodes[2:], held, [("x", (1,))], outputs)
+        assert bnfold.verify(before, after, run=False).verdict is verdict
+
+
+@pytest.mark.parametrize("features", [5, 12, 33])
+def test_channels_that_few_numbers_leave_shut_are_drawn_again(features: int) -> None:
+    """Of one sample half of the channels are shut behind a Relu, in each of a few draws."""
+    rng = np.random.default_rng(features)
+    nodes = [
+        N("MatMul", ["x", "w"], ["m"]),
+        N("Add", ["m", "t"], ["a"]),
+        N("Relu", ["a"], ["r"]),
+        N("MatMul", ["r", "v"], ["y"]),
+    ]
+    stored = {
+        "w": rng.standard_normal((features, features)),
+        "t": -2.0 * np.abs(rng.standard_normal(features)),
+        "v": rng.standard_normal((features, 2)),
+    }
+    before = model(nodes, stored, [("x", (1, features))], [("y", (1, 2))])
+    result = bnfold.fold(before, certificate=True, verify=False)
+    assert result.report.steps
+    for certificate in (result.certificate, None):
+        report = bnfold.verify(before, result, certificate=certificate, run=False)
+        assert report.verdict is Verdict.PASSED, report.why
