@@ -98,26 +98,3 @@ def test_an_output_of_constants_alone_is_compared_with_the_noise_of_its_storage(
         held = {"sum": (total * np.float32(factor)).astype(np.float64), "w": stored["w"]}
         after = model(nodes[2:], held, [("x", (1,))], outputs)
         assert bnfold.verify(before, after, run=False).verdict is verdict
-
-
-@pytest.mark.parametrize("features", [5, 12, 33])
-def test_channels_that_few_numbers_leave_shut_are_drawn_again(features: int) -> None:
-    """Of one sample half of the channels are shut behind a Relu, in each of a few draws."""
-    rng = np.random.default_rng(features)
-    nodes = [
-        N("MatMul", ["x", "w"], ["m"]),
-        N("Add", ["m", "t"], ["a"]),
-        N("Relu", ["a"], ["r"]),
-        N("MatMul", ["r", "v"], ["y"]),
-    ]
-    stored = {
-        "w": rng.standard_normal((features, features)),
-        "t": -2.0 * np.abs(rng.standard_normal(features)),
-        "v": rng.standard_normal((features, 2)),
-    }
-    before = model(nodes, stored, [("x", (1, features))], [("y", (1, 2))])
-    result = bnfold.fold(before, certificate=True, verify=False)
-    assert result.report.steps
-    for certificate in (result.certificate, None):
-        report = bnfold.verify(before, result, certificate=certificate, run=False)
-        assert report.verdict is Verdict.PASSED, report.why
