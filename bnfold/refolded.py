@@ -20,7 +20,7 @@ from bnfold.errors import BnfoldError
 from bnfold.evidence.proof.contents import Contents, contents_of
 from bnfold.evidence.proof.rounding import furthest
 from bnfold.folding.api import fold_unchecked
-from bnfold.records import Finding, ProofReport
+from bnfold.records import Charge, Finding, ProofReport
 
 _LARGEST_BYTES: Final = 1 << 29
 """Models beyond are not folded again to name a node: it takes as long as all the rest."""
@@ -32,6 +32,10 @@ _HALF_ULPS: Final = 2.0
 """Two roundings of one number to its neighbours may be so far apart."""
 
 
+_OF_GRAPHS: Final = frozenset({Charge.VALUE, Charge.OUTPUT})
+"""What is found by comparing the graphs; all else is about a certificate, and says where."""
+
+
 def with_names(proof: ProofReport, before: ir.Model, after: ir.Model) -> ProofReport:
     """Return a report whose findings name nodes at which ``after`` is no fold of bnfold's.
 
@@ -40,13 +44,16 @@ def with_names(proof: ProofReport, before: ir.Model, after: ir.Model) -> ProofRe
         before: The original.
         after: The candidate that was found to be wrong.
     """
-    if not proof.findings or _bytes_of(after) > _LARGEST_BYTES:
+    findings = list(proof.findings)
+    graphs_part = [one for one in findings if one.charge in _OF_GRAPHS]
+    if not graphs_part or _bytes_of(after) > _LARGEST_BYTES:
         return proof
     suspects = _suspects(before, after)
-    if not suspects or any(one.node in suspects for one in proof.findings):
+    if not suspects or any(one.node in suspects for one in findings):
         return proof
-    first, *others = proof.findings
-    return replace(proof, findings=(_moved(first, suspects, after), *others))
+    place = findings.index(graphs_part[0])
+    findings[place] = _moved(findings[place], suspects, after)
+    return replace(proof, findings=tuple(findings))
 
 
 def _moved(finding: Finding, suspects: dict[str, ir.Node], after: ir.Model) -> Finding:

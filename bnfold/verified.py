@@ -238,14 +238,10 @@ def _localised(
     proof = report.proof
     if proof is None or {report.verdict, proof.verdict} != {Verdict.FAILED}:
         return report
-    charges = {one.charge for one in proof.findings}
     if proof.certified and not any(one.node for one in proof.findings):
         free = _prove(before, after, None, wishes, 1.0)
         proof = replace(proof, findings=(*proof.findings, *free.findings))
-        charges = {one.charge for one in free.findings}
-    if charges & {Charge.VALUE, Charge.OUTPUT}:
-        proof = with_names(proof, before, after)
-    return replace(report, proof=proof)
+    return replace(report, proof=with_names(proof, before, after))
 
 
 def _share_in_common(before: ir.Model, after: ir.Model) -> float:
