@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from bnfold.evidence.proof.comparer import Comparer, Pair
 from bnfold.evidence.proof.sides import Segment, Side
+from bnfold.evidence.reference.smooth import is_smooth
 from bnfold.model.attributes import int_attr
-from bnfold.model.continuity import nature_of
 
 # fmt: off
 _STEPS: Final = {
@@ -74,7 +74,7 @@ def fronts(pair: Pair, comparer: Comparer) -> Iterator[Front]:
 def is_steady(segment: Segment, side: Side) -> bool:
     """Return whether nothing in a segment turns a small change of a value into a step."""
     return all(
-        nature_of(node.op_type).continuous
+        is_smooth(node)
         or node.op_type in _HANDS_ON
         or (node.op_type in _STEPS and not _takes_steps(node, side))
         for node in segment.nodes
