@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bnfold.benchmarked.inputs import Asked, draw_cases
 from bnfold.benchmarked.models import Models, gather_models
 from bnfold.errors import ModelError, UsageError
+from bnfold.files.scratch import scratch_folder
 from bnfold.measurement.arms import BASE, DEFAULT_ARMS, How, plan_arms
 from bnfold.measurement.lab import ArmPlan, Lab
 from bnfold.measurement.machine import Watch
@@ -114,8 +113,7 @@ def benchmark(
     )
     watch = Watch(on_gpu=how.provider != CPU)
     tell = progress or _silent
-    with tempfile.TemporaryDirectory(prefix="bnfold-bench-") as made:
-        folder = Path(made)
+    with scratch_folder("bench") as folder:
         tell(Stage("reading", 0.0))
         models = gather_models(model, folded, more, arms, folder)
         as_given = models.original

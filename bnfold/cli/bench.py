@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bnfold.cli.options import markdown_option, percent, report_option
 from bnfold.records import BenchReport, Case, Ending, Speed
+
+if TYPE_CHECKING:
+    from bnfold.files.apart import Read
 
 _SLOWER = 1
 _INTERRUPTED = 130
@@ -149,18 +150,19 @@ def command(
     of the original that must show no difference. Ends when the answer is precise enough.
     """
     from bnfold.benchmarked import benchmark
-    from bnfold.cli.outputs import check_outputs, write_outputs
+    from bnfold.cli.outputs import Outputs
     from bnfold.report.bench_text import bench_to_text
     from bnfold.report.progress import bar
     from bnfold.report.to_json import bench_document
 
-    check_outputs(page, markdown)
+    outputs = Outputs(page, markdown, as_json)
+    outputs.check(_reads(model, folded, more, choices["inputs"]))
     if fail_if_slower is not None:
         if _JUDGED not in choices["arms"]:
             message = f"--fail-if-slower judges the arm {_JUDGED!r}: name it in --arms"
             raise click.UsageError(message)
         choices["precision"] = min(choices["precision"], max(fail_if_slower / 2, 0.001))
-    with _ended_like_ctrl_c(), bar() as show:
+    with bar() as show:
         report = benchmark(
             model,
             folded,
@@ -170,18 +172,21 @@ def command(
             **choices,
         )
     click.echo(bench_to_text(report), err=True)
-    write_outputs(bench_document(report, _command_line()), page, markdown, as_json=as_json)
+    outputs.write(bench_document(report, _command_line()))
     return _exit_code(report, fail_if_slower)
 
 
-@contextmanager
-def _ended_like_ctrl_c() -> Iterator[None]:
-    """Whoever ends us with SIGTERM gets what there is, and no process or folder is left."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _reads(
+    model: Path, folded: Path | None, more: tuple[Path, ...], inputs: str | None
+) -> Iterator[Read]:
+    """Every file that is read."""
+    from bnfold.inputs.reads import reads_of_inputs
+    from bnfold.model.reads import reads_of_file
+
+    yield from reads_of_file(model, "MODEL")
+    for other in (*(() if folded is None else (folded,)), *more):
+        yield from reads_of_file(other, "FOLDED")
+    yield from reads_of_inputs(() if inputs is None else (inputs,), "--inputs")
 
 
 def _command_line() -> str:

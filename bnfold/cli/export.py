@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -13,6 +14,7 @@ from bnfold.cli.options import markdown_option, report_option
 
 if TYPE_CHECKING:
     from bnfold.exporting.result import ExportResult
+    from bnfold.files.apart import Read
 
 
 class _Choices(TypedDict):
@@ -128,17 +130,18 @@ def command(
     The callable returns a torch.nn.Module in eval mode, or (module, args), or (module, args,
     kwargs). Modules beside the current folder are found.
     """
-    from bnfold.cli.outputs import check_outputs, write_outputs
+    from bnfold.cli.outputs import Outputs
     from bnfold.exporting.presence import require_torch
-    from bnfold.model.save import check_writable, write_text
+    from bnfold.files.replacing import write_text
     from bnfold.report.export_text import export_to_text
     from bnfold.report.to_json import export_document
 
     require_torch(choices["exporter"])
     if certificate is not None:
         _check_certificate(choices)
-        check_writable(certificate)
-    check_outputs(page, markdown)
+    models = {"-o": output, "--unfolded": choices["unfolded"]}
+    outputs = Outputs(page, markdown, as_json, models, {"--certificate": certificate})
+    outputs.check(_reads(target, weights))
     # What modules and exporters print is for people; stdout is for data.
     with contextlib.redirect_stdout(sys.stderr):
         result = _exported(
@@ -147,7 +150,7 @@ def command(
     if certificate is not None and result.certificate is not None:
         write_text(certificate, result.certificate.to_json())
     document = export_document(result.report, result.pictures, target, str(output))
-    write_outputs(document, page, markdown, as_json=as_json)
+    outputs.write(document)
     click.echo(export_to_text(result.report, target, output), err=True)
 
 
@@ -187,6 +190,16 @@ def _exported(
             progress=tell,
             **choices,
         )
+
+
+def _reads(target: str, weights: Path | None) -> Iterator[Read]:
+    """Every file that is read, as far as it is known before the module runs."""
+    from bnfold.files.apart import Read
+    from bnfold.inputs.reads import reads_of_code
+
+    yield from reads_of_code(target, target)
+    if weights is not None:
+        yield Read(weights, "--weights")
 
 
 def _check_certificate(choices: _Choices) -> None:

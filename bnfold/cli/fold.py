@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -19,6 +20,7 @@ from bnfold.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from bnfold.files.pairs import Saved
     from bnfold.folding.api import FoldResult
 
 _REMEDY: Final = "pip install 'bnfold[cpu]', or prove it by --certificate C.json"
@@ -31,6 +33,12 @@ _REMEDY: Final = "pip install 'bnfold[cpu]', or prove it by --certificate C.json
     "--output",
     type=click.Path(path_type=Path),
     help="Where to write the folded model.",
+)
+@click.option(
+    "--in-place",
+    is_flag=True,
+    help="Replace MODEL and its data by the folded model instead: at every moment the file is"
+    " the old one or the new one.",
 )
 @click.option(
     "--verify/--no-verify",
@@ -61,6 +69,7 @@ _REMEDY: Final = "pip install 'bnfold[cpu]', or prove it by --certificate C.json
 def command(
     model: Path,
     output: Path | None,
+    in_place: bool,
     verify: bool | None,
     shapes: tuple[str, ...],
     max_time: float | None,
@@ -79,49 +88,65 @@ def command(
     another function is never written.
     """
     from bnfold.checked import fold
-    from bnfold.cli.outputs import check_outputs, write_outputs
+    from bnfold.cli.outputs import Outputs
+    from bnfold.files.replacing import write_text
     from bnfold.folding.requirements import check_met, check_words
-    from bnfold.model.save import write_text
+    from bnfold.model.reads import reads_of_file
 
-    if output is None and not dry_run:
-        message = "give -o OUT, or --dry-run to see what would be folded"
-        raise click.UsageError(message)
+    _check_one_place(output, in_place=in_place, dry_run=dry_run)
     check_words(require)
-    _check_written(model, output, certificate)
-    check_outputs(page, markdown)
+    replaced = model if in_place else None
+    texts = {"--certificate": certificate}
+    outputs = Outputs(page, markdown, as_json, {"-o": output}, texts, replaced)
+    outputs.check(reads_of_file(model, "MODEL"))
     if shapes:
         _check_fit(model, shapes)
     wanted = certificate is not None and not dry_run
     asked = False if dry_run else verify
     extra = given(shapes=shapes, max_time=max_time)
     result = fold(model, verify=asked, certificate=wanted, seed=seed, **choices, **extra)
-    if page is not None or markdown is not None or as_json:
-        write_outputs(_document(result, model), page, markdown, as_json=as_json)
+    if outputs.wants_document:
+        outputs.write(_document(result, model))
     check_met(require, result.report, result.check)
-    if output is not None and not dry_run:
-        result.save(output)
     if certificate is not None and result.certificate is not None:
+        # Before the model: where that replaces its original, no second try could make one.
         write_text(certificate, result.certificate.to_json())
-    _tell(result, model, None if dry_run else output, asked)
+    saved = None if dry_run else _saved(result, output)
+    _tell(result, model, saved, asked)
 
 
-def _tell(result: FoldResult, model: Path, written: Path | None, asked: bool | None) -> None:
+def _saved(result: FoldResult, output: Path | None) -> Saved:
+    return result.save_in_place() if output is None else result.save(output)
+
+
+def _tell(result: FoldResult, model: Path, saved: Saved | None, asked: bool | None) -> None:
     """Say what was done; first of all that it was not checked, if nobody wanted that."""
     from bnfold.report.to_text import fold_to_text
 
     if asked is None and result.check is None and result.report.steps:
         click.echo(f"{model}: NOT CHECKED: no ONNX Runtime is installed; {_REMEDY}", err=True)
+    written = None if saved is None else saved.model
     click.echo(fold_to_text(result.report, result.check, str(model), written), err=True)
+    if saved is not None:
+        for line in _beside(saved):
+            click.echo(f"  {line}", err=True)
 
 
-def _check_written(model: Path, *paths: Path | None) -> None:
-    """Find out before the work whether its results could be written."""
-    from bnfold.model.save import check_writable
+def _beside(saved: Saved) -> Iterator[str]:
+    """Say what lies beside the model now, and what lies there still."""
+    if saved.data is not None:
+        yield f"its data: {saved.data}"
+    for path in saved.left:
+        yield f"left: {path}; the model before read it, remove it if nothing else does"
 
-    for path in paths:
-        if path is not None:
-            _refuse_same_file(model, path)
-            check_writable(path)
+
+def _check_one_place(output: Path | None, *, in_place: bool, dry_run: bool) -> None:
+    if output is not None and in_place:
+        message = "give -o OUT or --in-place, not both"
+        raise click.UsageError(message)
+    if output is None and not in_place and not dry_run:
+        message = "give -o OUT, or --in-place, or --dry-run to see what would be folded"
+        raise click.UsageError(message)
 
 
 def _document(result: FoldResult, model: Path) -> dict[str, Any]:
@@ -140,9 +165,3 @@ def _check_fit(model: Path, shapes: tuple[str, ...]) -> None:
     from bnfold.model.io import opened
 
     check_sizes(opened(model), shapes)
-
-
-def _refuse_same_file(model: Path, output: Path) -> None:
-    if model.resolve() == output.resolve():
-        message = f"{output} is the input itself; write to another path"
-        raise click.UsageError(message)

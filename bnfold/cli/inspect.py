@@ -24,11 +24,14 @@ def command(
 
     Nothing is written. Says, too, at which sizes a fold would be checked.
     """
+    from bnfold.cli.outputs import Outputs
     from bnfold.folding.api import fold_unchecked
     from bnfold.inputs.checking import check_sizes
     from bnfold.model.io import opened
+    from bnfold.model.reads import reads_of_file
     from bnfold.report.to_json import fold_to_json
 
+    Outputs(as_json=True).check(reads_of_file(model, "MODEL"))
     sizes = check_sizes(opened(model, "inspect"), shapes)
     result = fold_unchecked(model, **choices)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -11,6 +12,7 @@ from typing import Final
 import click
 
 from bnfold import __version__
+from bnfold.cli.signals import Ending
 from bnfold.errors import BnfoldError, refused_by_disk
 
 _COMMANDS: Final = {
@@ -21,7 +23,6 @@ _COMMANDS: Final = {
     "export": "Write a torch module as ONNX, folded, and verified against torch.",
 }
 _UNUSABLE: Final = 3
-_INTERRUPTED: Final = 130
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -56,12 +57,15 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    ending = Ending()
     try:
-        code = cli.main(standalone_mode=False)
+        with ending.like_ctrl_c():
+            code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
-        sys.exit(_INTERRUPTED)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            click.echo("interrupted", err=True)
+        sys.exit(ending.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

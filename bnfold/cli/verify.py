@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,9 @@ from bnfold.cli.options import (
     report_option,
     shape_option,
 )
+
+if TYPE_CHECKING:
+    from bnfold.files.apart import Read
 
 _LEVELS = click.Choice(["disabled", "basic", "all"])
 _FAILED = 1
@@ -96,17 +100,32 @@ def command(
     both run: for accuracy where that proved them, else the difference is weighed against the
     original's own rounding noise and a float64 reference.
     """
-    from bnfold.cli.outputs import check_outputs, write_outputs
+    from bnfold.cli.outputs import Outputs
     from bnfold.report.progress import progress
     from bnfold.report.to_json import verify_document
     from bnfold.report.verify_text import verify_to_text
     from bnfold.verified import verify
 
-    check_outputs(page, markdown)
+    outputs = Outputs(page, markdown, as_json)
+    outputs.check(_reads(original, folded, choices))
     with progress() as tell:
         extra = given(max_time=max_time)
         report = verify(original, folded, progress=tell, **choices, **extra)
     click.echo(verify_to_text(report, str(original), str(folded)), err=True)
     document = verify_document(report, str(original), str(folded))
-    write_outputs(document, page, markdown, as_json=as_json)
+    outputs.write(document)
     return 0 if report.passed else _FAILED
+
+
+def _reads(original: Path, folded: Path, choices: Mapping[str, Any]) -> Iterator[Read]:
+    """Every file that is read."""
+    from bnfold.files.apart import Read
+    from bnfold.inputs.reads import reads_of_inputs
+    from bnfold.model.reads import reads_of_file
+
+    yield from reads_of_file(original, "ORIGINAL")
+    yield from reads_of_file(folded, "FOLDED")
+    yield from reads_of_inputs(choices["inputs"], "--inputs")
+    for option in ("certificate", "labels"):
+        if choices[option] is not None:
+            yield Read(choices[option], f"--{option}")

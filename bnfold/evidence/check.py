@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import onnx_ir as ir
@@ -18,6 +16,7 @@ from bnfold.evidence.ground import NoGround, Stage, find_ground
 from bnfold.evidence.limits import ALPHA
 from bnfold.evidence.readings import Readings
 from bnfold.evidence.weigh import Weighed, sees, trials_of, weigh, weigh_proved
+from bnfold.files.scratch import scratch_folder
 from bnfold.inputs.drawing import shapes as shapes_of
 from bnfold.inputs.hints import with_hints
 from bnfold.inputs.signature import differences, inputs_of
@@ -63,8 +62,8 @@ def check_fold(
         return VerifyReport(Verdict.FAILED, why="the interface differs: " + "; ".join(unlike))
     budget = Budget(_DEFAULT_S if max_time is None else max_time)
     stage = Stage(sized(with_hints(inputs_of(original), original), shapes), seed=seed)
-    with tempfile.TemporaryDirectory(prefix="bnfold-check-") as folder:
-        ground = find_ground(original, folded, Path(folder), stage, budget)
+    with scratch_folder("check") as folder:
+        ground = find_ground(original, folded, folder, stage, budget)
         if isinstance(ground, NoGround):
             return VerifyReport(Verdict.NOT_JUDGED, why=ground.why)
         court = Court(ground, original, folded, (), seed, budget, referenced=_REFERENCED)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.errors import UsageError, refused_by_disk
+from bnfold.errors import refused_by_disk
 from bnfold.exporting.presence import require_torch
-from bnfold.model.save import check_writable
+from bnfold.files.apart import Write, check_apart
+from bnfold.files.pairs import data_path
+from bnfold.files.scratch import scratch_folder
+from bnfold.files.targets import check_writable, target_of
 from bnfold.runtime import require
 
 if TYPE_CHECKING:
@@ -75,10 +77,9 @@ def export(
     if verify:
         require("verify the export (verify=False and --no-verify go without)")
     places = [Path(path), *([] if unfolded is None else [Path(unfolded)])]
-    if len({place.resolve() for place in places}) < len(places):
-        raise UsageError("two models would be written to one file", where=str(path))
     for place in places:
         check_writable(place)
+    check_apart(list(_writes(*places)), ())
     from bnfold.exporting.working import Wishes, carried_out
 
     wishes = Wishes(
@@ -98,10 +99,19 @@ def export(
         tell=progress or _silent,
     )
     try:
-        with tempfile.TemporaryDirectory(prefix="bnfold-export-") as folder:
-            return carried_out(model, args, kwargs, wishes, Path(folder))
+        with scratch_folder("export") as folder:
+            return carried_out(model, args, kwargs, wishes, folder)
     except OSError as error:
         raise refused_by_disk(error) from error
+
+
+def _writes(*places: Path) -> Iterator[Write]:
+    """Both models, and the data files that they may have."""
+    for place, what in zip(places, ("the model", "the unfolded model"), strict=False):
+        yield Write(place, what)
+        target = target_of(place)
+        if not target.is_stream:
+            yield Write(data_path(target.path), f"the data of {what}")
 
 
 def _silent(_: str) -> None:

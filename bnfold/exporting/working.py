@@ -28,6 +28,7 @@ from bnfold.exporting.modules import (
 )
 from bnfold.exporting.result import ExportResult
 from bnfold.exporting.tensors import sizes
+from bnfold.files.targets import target_of
 from bnfold.folding.api import FoldResult
 from bnfold.folding.pictures import pictures_of
 from bnfold.inputs.signature import Slot, inputs_of, outputs_of
@@ -121,7 +122,8 @@ def carried_out(
         save(original, wishes.unfolded)
     save(load(final), wishes.path)
     certificate = None if result is None else result.certificate
-    return ExportResult(load(wishes.path), wishes.path, report, certificate, pictures)
+    there = final if target_of(wishes.path).is_stream else wishes.path
+    return ExportResult(load(there), wishes.path, report, certificate, pictures)
 
 
 def _subject(

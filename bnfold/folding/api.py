@@ -10,11 +10,11 @@ from typing import Protocol
 import onnx
 import onnx_ir as ir
 
-from bnfold.errors import UsageError
+from bnfold.files.pairs import Saved
 from bnfold.folding.fold import fold_in_place
 from bnfold.folding.selection import Selection
-from bnfold.model.io import SOURCE, UNSORTED, Openable, opened, to_proto
-from bnfold.model.save import save
+from bnfold.model.io import UNSORTED, Openable, opened, to_proto
+from bnfold.model.save import save, save_over_source
 from bnfold.records import FoldReport, Permissions, VerifyReport
 
 
@@ -48,22 +48,28 @@ class FoldResult:
         """Return the folded model as a protobuf message."""
         return to_proto(self.model)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path) -> Saved:
         """Write the folded model; the file appears whole or not at all.
 
+        Large weights go to a file beside it if the original's did: see `Saved`.
+
         Raises:
-            UsageError: If ``path`` is the file the model was read from.
+            UsageError: If that would overwrite a file that the model was read from.
             OutputError: If it cannot be written.
         """
-        source = self.model.graph.meta.get(SOURCE)
-        if source is not None and Path(path).resolve() == source:
-            raise UsageError(
-                "the output would overwrite the input",
-                where=str(path),
-                why="an original that is gone cannot be compared with any more",
-                remedy="write to another path",
-            )
-        save(self.model, path)
+        return save(self.model, path)
+
+    def save_in_place(self) -> Saved:
+        """Replace the file that the model was read from, and its data.
+
+        At every moment the file is the old model or the new one, with its own weights. The
+        original is gone then: nothing can be compared with it any more.
+
+        Raises:
+            UsageError: If it was not read from a file, or that has changed since.
+            OutputError: If it cannot be written; the original is as it was then.
+        """
+        return save_over_source(self.model)
 
 
 def fold_unchecked(

@@ -51,17 +51,21 @@ def read_samples(sources: Sequence[Inputs], slots: Sequence[Slot]) -> tuple[Arra
     return tuple(found)
 
 
+def is_code(source: str | Path) -> bool:
+    """Whether a source is ``module:callable``: a file that is called so comes first."""
+    return _CODE.fullmatch(str(source)) is not None and not Path(source).exists()
+
+
 def _word(source: Inputs) -> str:
     return str(source) if isinstance(source, str | Path) else type(source).__name__
 
 
 def _read(source: Inputs, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]]:
     if isinstance(source, str | Path):
-        path = Path(source)
-        if not path.exists() and _CODE.fullmatch(str(source)):
+        if is_code(source):
             yield from _called(_imported(str(source)), str(source), slots)
         else:
-            yield from _from_path(path, slots)
+            yield from _from_path(Path(source), slots)
     elif callable(source):
         yield from _called(source, getattr(source, "__name__", "callable"), slots)
     else:

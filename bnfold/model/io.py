@@ -15,10 +15,10 @@ from bnfold.errors import ModelError, UsageError
 from bnfold.model.external import bind_external_data, check_external_data
 from bnfold.model.graphs import sort_graphs
 from bnfold.model.presence import paired, put_back, remember
+from bnfold.model.reads import READS, SOURCE, Source, reads_of_model, reads_of_proto
 from bnfold.model.structure import check_structure
 
 UNSORTED: Final = "bnfold.unsorted"
-SOURCE: Final = "bnfold.source_path"
 
 Openable = str | Path | onnx.ModelProto | ir.Model
 """What stands for a model: a path, a protobuf model or an onnx_ir model."""
@@ -53,10 +53,13 @@ def opened(model: Openable, verb: str = "fold") -> ir.Model:
 
 def _copied(model: ir.Model) -> ir.Model:
     """Clone a model; one that onnx_ir cannot clone (unsorted, say) goes through protobuf."""
+    reads = tuple(reads_of_model(model))
     try:
-        return model.clone()
+        copy = model.clone()
     except (RuntimeError, ValueError):
-        return from_proto(ir.to_proto(model), where="onnx_ir.Model")
+        copy = from_proto(ir.to_proto(model), where="onnx_ir.Model")
+    copy.graph.meta[READS] = reads
+    return copy
 
 
 def load(path: str | Path) -> ir.Model:
@@ -66,9 +69,18 @@ def load(path: str | Path) -> ir.Model:
         ModelError: If the file is missing, no ONNX model, or one whose graph makes no sense.
     """
     path = Path(path)
+    source = _seen(path)
     model = from_proto(_read_proto(path), where=str(path), base_dir=path.parent)
-    model.graph.meta[SOURCE] = path.resolve()
+    model.graph.meta[SOURCE] = source
     return model
+
+
+def _seen(path: Path) -> Source | None:
+    """Look at the file before it is read: what changes from then on will be noticed."""
+    try:
+        return Source.of(path)
+    except OSError:
+        return None  # reading it says why
 
 
 def _read_proto(path: Path) -> onnx.ModelProto:
@@ -114,7 +126,8 @@ def from_proto(
             remedy="run onnx.checker.check_model on it, or export it again",
         ) from error
     if base_dir is not None:
-        bind_external_data(model, base_dir)
+        bind_external_data(model, base_dir.absolute())  # the current folder may change
+    model.graph.meta[READS] = tuple(reads_of_proto(proto, base_dir or Path(), "the model"))
     remember(model, proto)
     for graph, graph_proto in paired(model, proto):
         _adopt_sparse(graph, graph_proto)

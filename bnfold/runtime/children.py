@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from bnfold.files.scratch import scratch_folder
+
 _TOLD_CHARACTERS: Final = 600
+_TEMPORARY: Final = ("TMPDIR", "TEMP", "TMP")
+"""Where a process looks for the folder for temporary files, on all systems."""
+
+_NO_NOTES: Final = "ORT_DISABLE_TELEMETRY"
+_LIFELINE: Final = Path(__file__).with_name("lifeline.py")
 
 
 class Fate(StrEnum):
@@ -41,24 +49,27 @@ def run_child(
 ) -> End:
     """Run Python with these arguments, quietly, and describe its end.
 
+    The child ends when this process does, however it does: see `bnfold.runtime.lifeline`.
+
     Args:
-        arguments: What follows the name of the interpreter.
+        arguments: What follows the name of the interpreter: ``-m`` or ``-c``, and the rest.
         timeout_s: The child is ended after so many seconds.
         variables: Added to the environment.
         own_group: Keep the terminal's Ctrl-C from the child; the caller's ends it all the
             same.
     """
-    command = [sys.executable, "-P", *arguments]
+    command = [sys.executable, "-P", str(_LIFELINE), *arguments]
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env={**_environment(), **(variables or {})},
-            start_new_session=own_group,
-        )
+        with scratch_folder("child") as temporary, _lifeline() as stdin:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                timeout=timeout_s,
+                check=False,
+                stdin=stdin,
+                env={**_environment(temporary), **(variables or {})},
+                start_new_session=own_group,
+            )
     except subprocess.TimeoutExpired:
         return End(Fate.TIMED_OUT, f"no answer after {timeout_s:g} s")
     if done.returncode < 0:
@@ -68,11 +79,29 @@ def run_child(
     return End(fate, said[-_TOLD_CHARACTERS:] or f"exit code {done.returncode}")
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with this copy of bnfold in front: the child must not find another one."""
+@contextlib.contextmanager
+def _lifeline() -> Iterator[int]:
+    """Give the end of a pipe that a child reads from; the other one is closed with us."""
+    reading, writing = os.pipe()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def _environment(temporary: Path) -> dict[str, str]:
+    """Ours, with this copy of bnfold in front: the child must not find another one.
+
+    What it puts among temporary files goes with it. Unless the user says otherwise, ONNX
+    Runtime (from 1.32 on) does not note for its makers what it ran, in files that stay in the
+    home of the user.
+    """
     here = str(Path(__file__).parents[2])
     others = os.environ.get("PYTHONPATH", "")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (here, others)))}
+    path = os.pathsep.join(filter(None, (here, others)))
+    own = {"PYTHONPATH": path, **dict.fromkeys(_TEMPORARY, str(temporary))}
+    return {_NO_NOTES: "1", **os.environ, **own}
 
 
 def _signal_name(number: int) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bnfold.errors import MissingDependencyError
+from bnfold.files.scratch import scratch_folder
 from bnfold.runtime.arrays import Arrays, read_arrays
 from bnfold.runtime.children import Fate, run_child
 
@@ -157,9 +157,9 @@ def no_provider(provider: str, why: str) -> MissingDependencyError:
 
 def _run_together(jobs: Sequence[Job]) -> list[tuple[Run, ...]]:
     """Answers up to the job that ended the child: all of them if nothing went wrong."""
-    with tempfile.TemporaryDirectory(prefix="bnfold-job-") as name:
-        journals = [Path(name) / f"journal{index}.jsonl" for index in range(len(jobs))]
-        request = Path(name) / "jobs.json"
+    with scratch_folder("job") as folder:
+        journals = [folder / f"journal{index}.jsonl" for index in range(len(jobs))]
+        request = folder / "jobs.json"
         asked = [_request(*pair) for pair in zip(jobs, journals, strict=True)]
         request.write_text(json.dumps(asked), encoding="utf-8")
         end = _run_child(request, sum(job.timeout_s for job in jobs))

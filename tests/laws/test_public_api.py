@@ -172,6 +172,13 @@ def test_a_result_is_checked_when_a_runtime_is_there():
     assert result.check.passed
 
 
+def test_signatures_of_saving():
+    for method, names in (("save", ["self", "path"]), ("save_in_place", ["self"])):
+        signature = inspect.signature(getattr(bnfold.FoldResult, method))
+        assert list(signature.parameters) == names
+        assert signature.return_annotation == "Saved"
+
+
 def test_saving_over_the_source_is_refused(tmp_path):
     path = tmp_path / "m.onnx"
     onnx.save(conv_bn(), path)

@@ -73,7 +73,7 @@ def test_external_weights_beside_the_original_are_not_overwritten(tmp_path):
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
     model = load(external(tmp_path / "a"))
     (tmp_path / "b").mkdir()
-    monkeypatch.setattr(Path, "write_bytes", _disk_full)
+    monkeypatch.setattr("bnfold.files.pairs.write_through", _disk_full)
     with pytest.raises(OutputError, match="cannot write"):
         save(model, tmp_path / "b" / "out.onnx")
     assert list((tmp_path / "b").iterdir()) == []

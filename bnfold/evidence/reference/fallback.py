@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +11,7 @@ import onnx_ir as ir
 from bnfold.evidence.reference.arrays import Array, NoKernelError, widen_result
 from bnfold.evidence.reference.call import name_of
 from bnfold.evidence.reference.evaluator import Fallback
+from bnfold.files.scratch import scratch_folder
 from bnfold.runtime import Job, run, write_arrays
 
 _DEFAULT: Final = ("", "ai.onnx")
@@ -49,8 +48,7 @@ def _run_node(
         for x, v in zip(inputs, node.inputs, strict=True)
     ]
     single, feeds = _model_of(model, node, narrow, opset)
-    with tempfile.TemporaryDirectory(prefix="bnfold-node-") as name:
-        folder = Path(name)
+    with scratch_folder("node") as folder:
         (folder / "node.onnx").write_bytes(ir.to_proto(single).SerializeToString())
         write_arrays(folder / "inputs.npz", feeds)
         job = Job(folder / "node.onnx", (folder / "inputs.npz",), folder, timeout_s=timeout_s)

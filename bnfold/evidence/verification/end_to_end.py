@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from bnfold.evidence.verification.labels import Labels, compare_labels, read_lab
 from bnfold.evidence.verification.metrics import metrics_of
 from bnfold.evidence.verification.search import Hunt, search
 from bnfold.evidence.verification.stage import given_stage, levels_tried
+from bnfold.files.scratch import scratch_folder
 from bnfold.inputs.drawing import Style
 from bnfold.inputs.hints import with_hints
 from bnfold.inputs.samples import Inputs, read_samples
@@ -115,8 +115,8 @@ def judge_end_to_end(
         )
     labels = None if wishes.labels is None else read_labels(wishes.labels)
     budget = Budget(wishes.max_time_s)
-    with tempfile.TemporaryDirectory(prefix="bnfold-verify-") as folder:
-        ground = _ground((original, folded), Path(folder), wishes, progress, budget)
+    with scratch_folder("verify") as folder:
+        ground = _ground((original, folded), folder, wishes, progress, budget)
         if isinstance(ground, NoGround):
             return VerifyReport(Verdict.NOT_JUDGED, why=ground.why)
         progress(f"running both models on up to {len(ground.sets)} inputs")
