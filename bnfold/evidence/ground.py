@@ -134,6 +134,8 @@ def find_ground(
     except TypeError as error:
         return NoGround(str(error))
     for bench in benches(original, folder, stage.provider, stage.level):
+        if first_reason and budget.left <= 0:
+            break  # writing the model out once more would take time that is not there
         for models in ways_to_look(original, folded):
             start = time.monotonic()
             found: list[tuple[tuple[Slot, ...], Fit]] = []
