@@ -17,6 +17,7 @@ from bnfold.cli.options import (
     selection_options,
     shape_option,
 )
+from bnfold.cli.terminal import say
 
 if TYPE_CHECKING:
     from bnfold.folding.api import FoldResult
@@ -110,8 +111,8 @@ def _tell(result: FoldResult, model: Path, written: Path | None, asked: bool | N
     from bnfold.report.to_text import fold_to_text
 
     if asked is None and result.check is None and result.report.steps:
-        click.echo(f"{model}: NOT CHECKED: no ONNX Runtime is installed; {_REMEDY}", err=True)
-    click.echo(fold_to_text(result.report, result.check, str(model), written), err=True)
+        say(f"{model}: NOT CHECKED: no ONNX Runtime is installed; {_REMEDY}")
+    say(fold_to_text(result.report, result.check, str(model), written))
 
 
 def _check_written(model: Path, *paths: Path | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
+from bnfold.cli.terminal import print_json, print_text
 
 
 def check_outputs(page: Path | None, markdown: str | None) -> None:
@@ -41,9 +41,9 @@ def write_outputs(
     from bnfold.report.to_markdown import to_markdown
 
     if as_json:
-        click.echo(to_json(document))
+        print_json(to_json(document))
     if markdown == "-":
-        click.echo(to_markdown(document))
+        print_text(to_markdown(document))
     elif markdown is not None:
         write_text(markdown, to_markdown(document))
     if page is not None:

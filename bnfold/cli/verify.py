@@ -14,6 +14,7 @@ from bnfold.cli.options import (
     report_option,
     shape_option,
 )
+from bnfold.cli.terminal import say
 
 _LEVELS = click.Choice(["disabled", "basic", "all"])
 _FAILED = 1
@@ -106,7 +107,7 @@ def command(
     with progress() as tell:
         extra = given(max_time=max_time)
         report = verify(original, folded, progress=tell, **choices, **extra)
-    click.echo(verify_to_text(report, str(original), str(folded)), err=True)
+    say(verify_to_text(report, str(original), str(folded)))
     document = verify_document(report, str(original), str(folded))
     write_outputs(document, page, markdown, as_json=as_json)
     return 0 if report.passed else _FAILED

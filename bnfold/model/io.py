@@ -16,6 +16,7 @@ from bnfold.model.external import bind_external_data, check_external_data
 from bnfold.model.graphs import sort_graphs
 from bnfold.model.presence import paired, put_back, remember
 from bnfold.model.structure import check_structure
+from bnfold.model.text import check_text
 
 UNSORTED: Final = "bnfold.unsorted"
 SOURCE: Final = "bnfold.source_path"
@@ -102,6 +103,7 @@ def from_proto(
     Raises:
         ModelError: If the graph makes no sense, or external data is missing.
     """
+    check_text(proto, where)
     check_structure(proto, where)
     check_external_data(proto, base_dir or Path(), where)
     try:
