@@ -41,9 +41,10 @@ _BEGINS_A_BLOCK: Final = re.compile(
 """Bullets, rules, underlines of headings and numbered lists; the others begin with markup."""
 
 _LINKS: Final = re.compile(
-    r"(?<=:)(?=//)|(?<![a-z0-9])www(?=\.)|@|\bgh-(?=\d)|\\#(?=\d)", re.IGNORECASE
+    r"(?<=:)(?=//)|:(?=[\w+-]+:)|(?<![a-z0-9])www(?=\.)|@|\bgh-(?=\d)|\\#(?=\d)",
+    re.IGNORECASE,
 )
-"""Where GitHub begins to see an address, a mention of somebody, or an issue."""
+"""Where GitHub begins to see an address, an emoji's name, a mention of somebody, an issue."""
 
 _JOINER: Final = "&#8288;"
 """A word joiner: nothing is seen of it, but what it parts is no link."""

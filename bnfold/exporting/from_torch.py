@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bnfold.errors import UsageError, refused_by_disk
 from bnfold.exporting.presence import require_torch
 from bnfold.model.save import check_writable
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from bnfold.exporting.result import ExportResult
 
 
+@np.errstate(all="ignore")  # what overflows is found and named, not warned of
 def export(
     model: nn.Module,
     args: object,
