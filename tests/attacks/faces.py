@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import pytest
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from bnfold.cli.main import main
 
@@ -130,11 +131,22 @@ def blocks(markdown: str) -> list[str]:
 
 
 def shown_by_markdown(markdown: str) -> str:
-    """What a reader of one paragraph sees."""
+    """What a reader of one paragraph sees, who does not see a word joiner."""
     (_, inline, _) = _MARKDOWN.parse(markdown)
-    kinds = {one.type for one in inline.children}
+    return _plain(inline)
+
+
+def cells(markdown: str) -> list[str]:
+    """What a reader of one table sees in its cells."""
+    found = _MARKDOWN.parse(markdown)
+    assert {one.tag for one in found} <= {"table", "thead", "tbody", "tr", "th", "td", ""}
+    return [_plain(one) for one in found if one.type == "inline"]
+
+
+def _plain(inline: Token) -> str:
+    kinds = {one.type for one in inline.children or ()}
     assert kinds <= {"text", "text_special"}, kinds
-    return "".join(one.content for one in inline.children)
+    return "".join(one.content for one in inline.children or ()).replace("\u2060", "")
 
 
 def all_texts(document: object) -> set[str]:
