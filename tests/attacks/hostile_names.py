@@ -25,7 +25,8 @@ FRAGMENTS = (
     "# ", "1. ", "- ", "---", "> ", "    ", "@everyone", "#12", "https://evil.example/x",
     "www.evil.example", "a@b.example", "GH-1", "[bold red]", "[/]",
     "[link=https://evil.example]x[/link]", ":warning:", "%s%n", "{0}", "日本語", "👩\u200d💻",
-    "é", "Ω", "/../../x", "C:\\x", " ", "x" * 5000, " y" * 3000,
+    "x^2^",
+    "x^2^", "é", "Ω", "/../../x", "C:\\x", " ", "x" * 5000, " y" * 3000,
 )  # fmt: skip
 
 names = st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=4).map("".join)
