@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.errors import BnfoldError, CheckFailedError
@@ -39,6 +40,7 @@ _PROOF_SHARE: Final = 0.85
 _NO_RUNTIME: Final = "judged by the proof alone: no ONNX Runtime is installed"
 
 
+@np.errstate(all="ignore")  # what overflows is found and named, not warned of
 def fold(
     model: Openable,
     *,

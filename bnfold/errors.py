@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from bnfold.safe_text import Shown, shown_lines
+
 
 class BnfoldError(Exception):
     """Base of every error raised on purpose; its text is meant for the user.
+
+    The text is safe to print, though it names what a model holds; the attributes are exact.
 
     Args:
         what: What could not be done, in one clause.
@@ -23,14 +27,18 @@ class BnfoldError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        parts = [self.what]
+        return self.shown()
+
+    def shown(self, before: str = "") -> Shown:
+        """Return the text in lines, none of them made by a name; ``before`` begins it."""
+        parts = [f"{before}{self.what}"]
         if self.where:
             parts.append(f"  where: {self.where}")
         if self.why:
             parts.append(f"  why:   {self.why}")
         if self.remedy:
             parts.append(f"  next:  {self.remedy}")
-        return "\n".join(parts)
+        return shown_lines(parts)
 
 
 class ModelError(BnfoldError):

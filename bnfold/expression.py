@@ -127,6 +127,9 @@ class Expression:
         origin = Made("map", {"scale": scale, "shift": shift}, (self,))
         return Expression.of(np.asarray(elements), origin)
 
+    @np.errstate(
+        all="ignore"
+    )  # weights are read late, and any may overflow: see `range_fault`
     def evaluate(self) -> Wide:
         """Return the elements in float64: a new array unless ``base`` holds float64."""
         base = np.asarray(self.base.numpy())
@@ -137,20 +140,20 @@ class Expression:
             wide *= factor
         return wide
 
+    @np.errstate(all="ignore")
     def rounded(self, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
         """Return the elements in ``dtype``, rounded once from float64."""
         if len(self.factors) != 1 or dtype not in _NATIVE:
             return round_once(self.evaluate(), dtype)
         # One pass in blocks: numpy multiplies in float64 and rounds as it stores.
         out = np.empty(self.shape, dtype)
-        with np.errstate(over="ignore", under="ignore"):
-            np.multiply(
-                np.asarray(self.base.numpy()),
-                self.factors[0],
-                out=out,
-                dtype=np.float64,
-                casting="same_kind",
-            )
+        np.multiply(
+            np.asarray(self.base.numpy()),
+            self.factors[0],
+            out=out,
+            dtype=np.float64,
+            casting="same_kind",
+        )
         return out
 
     def peaks(self, axis: int | None) -> Wide:

@@ -39,6 +39,7 @@ _ONE_GRAPH = 0.5
 """Share of value names in common from which two graphs count as one graph before and after."""
 
 
+@np.errstate(all="ignore")  # what overflows is found and named, not warned of
 def verify(
     original: Openable | FoldResult,
     folded: Openable | FoldResult,

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from bnfold.benchmarked.inputs import Asked, draw_cases
 from bnfold.benchmarked.models import Models, gather_models
 from bnfold.errors import ModelError, UsageError
@@ -37,6 +39,7 @@ _SENSIBLE: Final = {
 }
 
 
+@np.errstate(all="ignore")  # what overflows is found and named, not warned of
 def benchmark(
     model: Openable,
     folded: Openable | None = None,

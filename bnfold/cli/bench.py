@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnfold.cli.options import markdown_option, percent, report_option
+from bnfold.cli.terminal import say
 from bnfold.records import BenchReport, Case, Ending, Speed
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def command(
             progress=lambda stage: show(stage.doing, stage.done),
             **choices,
         )
-    click.echo(bench_to_text(report), err=True)
+    say(bench_to_text(report))
     outputs.write(bench_document(report, _command_line()))
     return _exit_code(report, fail_if_slower)
 
@@ -207,13 +208,13 @@ def _judge(case: Case, limit: float) -> int:
     found = [one for one in case.comparisons if one.arm == _JUDGED]
     if not found or found[0].verdict is Speed.NOT_MEASURED:
         why = case.failures.get(_JUDGED) or "give more --max-time"
-        click.echo(f"{where}whether it is slower was not measured: {why}", err=True)
+        say(f"{where}whether it is slower was not measured: {why}")
         return _SLOWER
     one = found[0]
     if one.verdict is Speed.SLOWER and one.ratio > 1 + limit:
-        click.echo(f"{where}slower by more than {limit:.1%} ({one.ratio - 1:.1%})", err=True)
+        say(f"{where}slower by more than {limit:.1%} ({one.ratio - 1:.1%})")
         return _SLOWER
     if one.high > 1 + limit:
         up_to = f"up to {one.high - 1:.1%} cannot be ruled out"
-        click.echo(f"{where}not shown slower than that; {up_to}", err=True)
+        say(f"{where}not shown slower than that; {up_to}")
     return 0

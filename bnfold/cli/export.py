@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import click
 
 from bnfold.cli.options import markdown_option, report_option
+from bnfold.cli.terminal import say
 
 if TYPE_CHECKING:
     from bnfold.exporting.result import ExportResult
@@ -151,7 +152,7 @@ def command(
         write_text(certificate, result.certificate.to_json())
     document = export_document(result.report, result.pictures, target, str(output))
     outputs.write(document)
-    click.echo(export_to_text(result.report, target, output), err=True)
+    say(export_to_text(result.report, target, output))
 
 
 def _exported(

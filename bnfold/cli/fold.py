@@ -18,6 +18,7 @@ from bnfold.cli.options import (
     selection_options,
     shape_option,
 )
+from bnfold.cli.terminal import say
 
 if TYPE_CHECKING:
     from bnfold.files.pairs import Saved
@@ -124,12 +125,12 @@ def _tell(result: FoldResult, model: Path, saved: Saved | None, asked: bool | No
     from bnfold.report.to_text import fold_to_text
 
     if asked is None and result.check is None and result.report.steps:
-        click.echo(f"{model}: NOT CHECKED: no ONNX Runtime is installed; {_REMEDY}", err=True)
+        say(f"{model}: NOT CHECKED: no ONNX Runtime is installed; {_REMEDY}")
     written = None if saved is None else saved.model
-    click.echo(fold_to_text(result.report, result.check, str(model), written), err=True)
+    say(fold_to_text(result.report, result.check, str(model), written))
     if saved is not None:
         for line in _beside(saved):
-            click.echo(f"  {line}", err=True)
+            say(f"  {line}")
 
 
 def _beside(saved: Saved) -> Iterator[str]:

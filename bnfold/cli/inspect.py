@@ -8,6 +8,7 @@ from typing import Unpack
 import click
 
 from bnfold.cli.options import FoldChoices, model_argument, selection_options, shape_option
+from bnfold.cli.terminal import print_json
 
 
 @click.command("inspect")
@@ -35,7 +36,7 @@ def command(
     sizes = check_sizes(opened(model, "inspect"), shapes)
     result = fold_unchecked(model, **choices)
     if as_json:
-        click.echo(fold_to_json(result.report, None, sizes=sizes))
+        print_json(fold_to_json(result.report, None, sizes=sizes))
         return
     from bnfold.report.to_terminal import print_sites
 

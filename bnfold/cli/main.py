@@ -7,13 +7,16 @@ import errno
 import importlib
 import os
 import sys
+import traceback
 from typing import Final
 
 import click
 
 from bnfold import __version__
 from bnfold.cli.signals import Ending
+from bnfold.cli.terminal import prepare, say, say_misuse
 from bnfold.errors import BnfoldError, refused_by_disk
+from bnfold.safe_text import one_line, shown_lines
 
 _COMMANDS: Final = {
     "fold": "Fold affine maps into neighbouring weights and check the result.",
@@ -58,27 +61,28 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit with its code."""
     ending = Ending()
+    prepare()
     try:
         with ending.like_ctrl_c():
             code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         with contextlib.suppress(OSError):  # the terminal may be gone
-            click.echo("interrupted", err=True)
+            say("interrupted")
         sys.exit(ending.exit_code)
     except click.ClickException as error:
-        error.show()
+        say_misuse(error)
         sys.exit(error.exit_code)
     except BnfoldError as error:
-        click.echo(f"error: {error}", err=True)
+        say(error.shown("error: "))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (whatever it is, the user is told in words)
         if os.environ.get("BNFOLD_DEBUG"):
-            raise
-        click.echo(f"error: {_unexpected(error)}", err=True)
+            say(shown_lines(traceback.format_exc().split("\n")))
+        say(_unexpected(error).shown("error: "))
         sys.exit(_UNUSABLE)
 
 
@@ -88,6 +92,6 @@ def _unexpected(error: Exception) -> BnfoldError:
     return BnfoldError(
         "bnfold met something it does not know how to handle; nothing was written",
         where=" ".join(sys.argv[1:]),
-        why=f"{type(error).__name__}: {error}".splitlines()[0],
+        why=one_line(f"{type(error).__name__}: {error}"),
         remedy="please report it with the model; BNFOLD_DEBUG=1 shows the traceback",
     )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from bnfold.cli.terminal import print_json, print_text
+
 if TYPE_CHECKING:
     from bnfold.files.apart import Read, Write
 
@@ -81,9 +83,9 @@ class Outputs:
         from bnfold.report.to_markdown import to_markdown
 
         if self.as_json:
-            click.echo(to_json(document))
+            print_json(to_json(document))
         if self.markdown == _STDOUT:
-            click.echo(to_markdown(document))
+            print_text(to_markdown(document))
         elif self.markdown is not None:
             write_text(self.markdown, to_markdown(document))
         if self.page is not None:

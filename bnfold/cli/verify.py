@@ -15,6 +15,7 @@ from bnfold.cli.options import (
     report_option,
     shape_option,
 )
+from bnfold.cli.terminal import say
 
 if TYPE_CHECKING:
     from bnfold.files.apart import Read
@@ -111,7 +112,7 @@ def command(
     with progress() as tell:
         extra = given(max_time=max_time)
         report = verify(original, folded, progress=tell, **choices, **extra)
-    click.echo(verify_to_text(report, str(original), str(folded)), err=True)
+    say(verify_to_text(report, str(original), str(folded)))
     document = verify_document(report, str(original), str(folded))
     outputs.write(document)
     return 0 if report.passed else _FAILED

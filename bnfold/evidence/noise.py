@@ -156,7 +156,7 @@ def widen_inputs(arrays: Arrays, narrow: frozenset[ir.DataType]) -> Arrays:
     """The same numbers as float32 where their type is one of those."""
     kinds = {kind.numpy() for kind in narrow}
     return {
-        name: array.astype(np.float32) if array.dtype in kinds else array
+        name: _as_float32(array) if array.dtype in kinds else array
         for name, array in arrays.items()
     }
 
@@ -263,7 +263,14 @@ def _moved(
 
 
 def _as_float(tensor: ir.TensorProtocol) -> NDArray[Any]:
-    return tensor.numpy().astype(np.float32)
+    return _as_float32(tensor.numpy())
+
+
+def _as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    # A double beyond float32 becomes infinite, as it does where a runtime computes in float32:
+    # that is what the noise is to show, and nothing to warn of.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return array.astype(np.float32)
 
 
 def _lazily(

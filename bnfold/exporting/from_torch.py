@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bnfold.errors import refused_by_disk
 from bnfold.exporting.presence import require_torch
 from bnfold.files.apart import Write, check_apart
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from bnfold.exporting.result import ExportResult
 
 
+@np.errstate(all="ignore")  # what overflows is found and named, not warned of
 def export(
     model: nn.Module,
     args: object,

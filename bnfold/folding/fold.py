@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.folding.activations import write_activations
@@ -34,6 +35,7 @@ from bnfold.model.parameters import check_parameters
 from bnfold.records import Code, FoldReport, Permissions, Refusal, Stay, Step
 
 
+@np.errstate(all="ignore")  # what overflows is found and named, not warned of
 def fold_in_place(
     model: ir.Model,
     selection: Selection | None = None,

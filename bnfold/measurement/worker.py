@@ -28,6 +28,7 @@ from bnfold.runtime.arrays import Arrays, read_arrays
 from bnfold.runtime.binding import BoundRun
 from bnfold.runtime.opening import NoProviderError, open_session
 from bnfold.runtime.plans import SessionPlan
+from bnfold.safe_text import one_line
 
 _PROFILED_S: Final = 2.0
 _MOST_PROFILED: Final = 20
@@ -142,7 +143,7 @@ def _bound(
 
 def _said(error: Exception, plan: SessionPlan) -> str:
     """The runtime's own words; the path of a temporary file would say nothing."""
-    return str(error).replace(plan.model, Path(plan.model).name)
+    return one_line(str(error)).replace(plan.model, Path(plan.model).name)
 
 
 def _warmed(

@@ -17,6 +17,7 @@ from bnfold.model.graphs import sort_graphs
 from bnfold.model.presence import paired, put_back, remember
 from bnfold.model.reads import READS, SOURCE, Source, reads_of_model, reads_of_proto
 from bnfold.model.structure import check_structure
+from bnfold.model.text import check_text
 
 UNSORTED: Final = "bnfold.unsorted"
 
@@ -114,6 +115,7 @@ def from_proto(
     Raises:
         ModelError: If the graph makes no sense, or external data is missing.
     """
+    check_text(proto, where)
     check_structure(proto, where)
     check_external_data(proto, base_dir or Path(), where)
     try:

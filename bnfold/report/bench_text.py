@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from bnfold.records import BenchReport, Case
 from bnfold.report import bench_tables, words
 from bnfold.report.blocks import Table, column_title, is_number_column, text_of
+from bnfold.safe_text import Shown, shown_lines, visible
 
 
-def bench_to_text(report: BenchReport) -> str:
+def bench_to_text(report: BenchReport) -> Shown:
     """Return the answer, the figures of every arm, what explains them, and warnings."""
     models = " and ".join(dict.fromkeys(arm.model for arm in report.arms))
     lines = [f"{models}: {words.bench_verdict(report)[0]}"]
@@ -19,7 +20,7 @@ def bench_to_text(report: BenchReport) -> str:
     took = words.seconds(report.elapsed_s)
     cut = "" if report.complete else "; cut short"
     lines.append(f"  measured in {took} on {report.machine.processor}{_device(report)}{cut}")
-    return "\n".join(lines)
+    return shown_lines(lines)
 
 
 def _device(report: BenchReport) -> str:
@@ -43,7 +44,7 @@ def _case(report: BenchReport, case: Case) -> Iterator[str]:
 def aligned(table: Table) -> list[str]:
     """Return the rows of a table in columns, numbers to the right, without its title."""
     head = [column_title(name) for name in table.head]
-    rows = [head, *([text_of(entry) for entry in row] for row in table.rows)]
+    rows = [head, *([visible(text_of(entry)) for entry in row] for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(_cells(table.head, row, widths)).rstrip() for row in rows]
 

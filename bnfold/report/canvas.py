@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 import io
 import math
-import re
-from collections.abc import Callable
-from html import escape
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from bnfold.errors import MissingDependencyError
+from bnfold.report.svg import for_a_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,11 +42,6 @@ WIDTH: Final = 4.6
 """In inches: at 72 units an inch it fits a telephone, with letters that can still be read."""
 _FONT: Final = 9.5
 _FINE: Final = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
-_NO_USE: Final = (
-    r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>"
-    r"| font-family: [^;\"]*;"
-)
-"""What a page has of its own, or must not have: a style here would hold for all of it."""
 _SETTINGS: Final[dict[str, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bnfold",
@@ -91,15 +87,30 @@ def drawn(height: float, label: str, key: str, draw: Callable[[Figure], None]) -
     Raises:
         MissingDependencyError: If matplotlib is not installed.
     """
-    matplotlib = require("matplotlib")
     figures = require("matplotlib.figure")
     out = io.StringIO()
-    with matplotlib.rc_context(_SETTINGS):
+    with _settings():
         figure = figures.Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(out, format="svg", metadata=nothing)
-    return _for_a_page(out.getvalue(), label, key)
+    return for_a_page(out.getvalue(), label, key, _VARIABLES)
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Draw with our own settings and matplotlib's defaults, whatever the user's file says.
+
+    One that says ``text.usetex`` would run names as programs of TeX.
+    """
+    matplotlib = require("matplotlib")
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        # The reader's own letters show the page. That the font by which widths are estimated
+        # lacks one (Chinese, emoji) is nothing that the user could do anything about.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
 
 
 def require(module: str) -> Any:
@@ -132,31 +143,3 @@ def round_ticks(axis: Axis, ends: tuple[float, float]) -> None:
     kept = kept[:: math.ceil(len(kept) / 6)] if kept else [math.sqrt(ends[0] * ends[1])]
     axis.set_ticks(kept, [f"{tick:.3g}".replace("e-0", "e-") for tick in kept])
     axis.set_ticks([], minor=True)
-
-
-def _for_a_page(svg: str, label: str, key: str) -> str:
-    """Keep the drawing alone, its colours as variables and its ids its own."""
-    body = svg[svg.index("<svg") :]
-    view = re.search(r'viewBox="[^"]*"', body)
-    inner = body[body.index(">") + 1 :]
-    inner = re.sub(_NO_USE, "", inner, flags=re.DOTALL)
-    inner = inner.replace("xlink:href", "href")
-    inner = _own_ids(inner, key)
-    for colour, variable in _VARIABLES.items():
-        inner = inner.replace(colour, f"var({variable})")
-    inner = re.sub(r"\s*\n\s*", " ", inner).strip()
-    seen = view.group() if view else ""
-    return f'<svg class="plot" {seen} role="img" aria-label="{escape(label)}">\n{inner}'
-
-
-def _own_ids(svg: str, key: str) -> str:
-    """Drop ids that nothing refers to, and put a word of this figure before the others."""
-    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg))
-    names = {one for pair in used for one in pair if one}
-
-    def kept(found: re.Match[str]) -> str:
-        return f' id="{key}-{found.group(1)}"' if found.group(1) in names else ""
-
-    svg = re.sub(r' id="([^"]+)"', kept, svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#{key}-\1"', svg)
-    return re.sub(r"url\(#([^)]+)\)", rf"url(#{key}-\1)", svg)

@@ -12,7 +12,8 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from bnfold.records import Role
-from bnfold.report.patch_canvas import STAYS, WORDS, Canvas, escaped, number
+from bnfold.report.patch_canvas import STAYS, WORDS, Canvas, number
+from bnfold.safe_text import for_html
 
 DRAWING_CSS: Final = """
 .fold-pair { display: flex; flex-wrap: wrap; gap: 0.75rem 1.5rem; align-items: flex-start; }
@@ -79,7 +80,7 @@ def draw(
     size = f'width="{number(width)}" height="{number(height)}"'
     frame = " ".join(number(n) for n in (x, y, width, height))
     shape = "fold-graph wide" if width > _WIDEST else "fold-graph"
-    said = escaped(label or _in_words(patch))
+    said = for_html(label or _in_words(patch))
     return Markup(
         f'<svg xmlns="http://www.w3.org/2000/svg" class="{shape}" role="img"'
         f' aria-label="{said}" {size} viewBox="{frame}">{"".join(parts)}</svg>'

@@ -7,9 +7,10 @@ from pathlib import Path
 from bnfold.records import ExportReport, Port
 from bnfold.report.export_tables import verification_said
 from bnfold.report.to_text import fold_lines
+from bnfold.safe_text import Shown, shown_lines
 
 
-def export_to_text(report: ExportReport, source: str, written: Path) -> str:
+def export_to_text(report: ExportReport, source: str, written: Path) -> Shown:
     """Return how it was made, what folded and what stayed, and how far it is from torch."""
     lines = [
         f"{source}: {report.module} → ONNX opset {report.opset}"
@@ -27,7 +28,7 @@ def export_to_text(report: ExportReport, source: str, written: Path) -> str:
     found = report.verification
     warnings = (*report.warnings, *(() if found is None else found.warnings))
     lines += [f"  warning: {warning}" for warning in warnings]
-    return "\n".join([*lines, f"  written: {written}"])
+    return shown_lines([*lines, f"  written: {written}"])
 
 
 def _told(port: Port) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import itertools
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +10,7 @@ from typing import Any, Final
 from bnfold.records import Role
 from bnfold.report.layout import Layout, Point, Vertex, lay_out
 from bnfold.report.moves import ROOM_FOR_TIP, Line, lines_of_moves
+from bnfold.safe_text import for_html
 
 _GAP: Final = 38.0
 _MARGIN: Final = 4.0
@@ -26,7 +25,6 @@ _LINE: Final = 14.0
 _STUB: Final = 24.0
 _ROUND: Final = 14.0
 _WIDTHS: Final = {**dict.fromkeys("fijlrtI.,:/| ", 4.2), **dict.fromkeys("mwMW×…⋮", 10.0)}
-_NOT_IN_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 WORDS: Final = {
     Role.SITE: "leaves",
@@ -306,7 +304,7 @@ def _box(box: Mapping[str, Any], vertex: Vertex, extra: str) -> str:
     name = _shortened(box["name"], _LONGEST_NAME)
     css = " ".join(filter(None, ("box", role.value, extra)))
     return (
-        f'<g class="{css}"><title>{escaped(title)}</title>{rects}'
+        f'<g class="{css}"><title>{for_html(title)}</title>{rects}'
         f"{_text(kind, vertex.x, vertex.y + 18, 'kind')}"
         f"{_text(name, vertex.x, vertex.y + 33, 'name')}</g>"
     )
@@ -321,7 +319,7 @@ def _texts(lines: Sequence[str], vertex: Vertex, css: str) -> str:
 
 def _text(text: str, x: float, y: float, css: str) -> str:
     place = f'x="{number(x)}" y="{number(y)}"'
-    return f'<text class="{css}" {place}>{escaped(text)}</text>'
+    return f'<text class="{css}" {place}>{for_html(text)}</text>'
 
 
 def _tip(point: Point, way: Point, css: str) -> str:
@@ -353,8 +351,3 @@ def _text_width(text: str) -> float:
 def number(length: float) -> str:
     """Write a length for SVG, to a tenth of a unit."""
     return f"{length:.1f}".removesuffix(".0")
-
-
-def escaped(text: str) -> str:
-    """Make a text safe in HTML and XML, quotes and control characters included."""
-    return html.escape(_NOT_IN_XML.sub("\ufffd", text))

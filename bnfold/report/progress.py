@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from bnfold.safe_text import visible
+
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
@@ -13,11 +15,10 @@ def progress() -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console
-    from rich.text import Text
+    from bnfold.report.console import console_on_stderr, styled
 
-    with Console(stderr=True).status(Text("reading")) as status:
-        yield lambda said: status.update(Text(said))
+    with console_on_stderr().status(styled("reading")) as status:
+        yield lambda said: status.update(styled(said))
 
 
 @contextmanager
@@ -29,11 +30,12 @@ def bar() -> Iterator[Callable[[str, float], None]]:
     if not sys.stderr.isatty():
         yield lambda _, __: None
         return
-    from rich.console import Console
-    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (BarColumn(24), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    from bnfold.report.console import console_on_stderr
+
+    said_last = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(24), TimeRemainingColumn(), said_last)
+    with Progress(*columns, console=console_on_stderr(), transient=True) as shown:
         task = shown.add_task("reading", total=1.0)
-        yield lambda said, done: shown.update(task, description=escape(said), completed=done)
+        yield lambda said, done: shown.update(task, description=visible(said), completed=done)

@@ -32,6 +32,7 @@ from bnfold.report.documents import (
     VerifyDocument,
 )
 from bnfold.report.encoding import encode
+from bnfold.safe_text import for_json
 
 _NUMBERS: Final = re.compile(r"\[\s+(?:[-+.eE\d]+,\s+)*[-+.eE\d]+\s+\]")
 """A list of numbers over several lines: no text is like it, for none holds a newline."""
@@ -132,8 +133,12 @@ def bench_to_json(
 
 
 def to_json(document: Mapping[str, Any]) -> str:
-    """Return a document as indented text, a list of numbers in one line."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    """Return a document as indented text, a list of numbers in one line.
+
+    What cannot be seen is spelled as JSON allows, so that the text may go to a terminal; read
+    back, every name is exactly what it was.
+    """
+    text = for_json(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
     return _NUMBERS.sub(lambda found: " ".join(found.group().split()), text)
 
 

@@ -1,11 +1,10 @@
 """Reports as Markdown for pull requests and logs: the verdict first, one table, the reasons.
 
-Whatever comes from a model or a user is escaped: names can hold pipes, tags and backticks.
+All text is made visible first, and escaped where it is put in: names can hold anything.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -20,11 +19,12 @@ from bnfold.report.documents import (
     kind_of,
 )
 from bnfold.report.encoding import decode
+from bnfold.safe_text import Shown, for_markdown, visible_document
 
 _MARKS: Final = {"good": "✅", "bad": "❌", "warn": "⚠️", "quiet": "➖"}
 
 
-def to_markdown(document: Mapping[str, Any]) -> str:
+def to_markdown(document: Mapping[str, Any]) -> Shown:
     """Return a report in short, whatever its kind.
 
     Args:
@@ -41,13 +41,13 @@ def to_markdown(document: Mapping[str, Any]) -> str:
     return fold_to_markdown(document) if kind is FoldDocument else verify_to_markdown(document)
 
 
-def bench_to_markdown(document: Mapping[str, Any]) -> str:
+def bench_to_markdown(document: Mapping[str, Any]) -> Shown:
     """Return a benchmark in short.
 
     Args:
         document: As `bench_document` makes it.
     """
-    read = decode(BenchDocument, document)
+    read = decode(BenchDocument, visible_document(document))
     report = read.report
     answer, tone = words.bench_verdict(report)
     said = [
@@ -72,13 +72,13 @@ def bench_to_markdown(document: Mapping[str, Any]) -> str:
     return _joined(lines)
 
 
-def fold_to_markdown(document: Mapping[str, Any]) -> str:
+def fold_to_markdown(document: Mapping[str, Any]) -> Shown:
     """Return a fold in short.
 
     Args:
         document: As `fold_document` makes it.
     """
-    read = decode(FoldDocument, document)
+    read = decode(FoldDocument, visible_document(document))
     report, check = read.report, read.check
     tone = "quiet" if check is None else words.VERDICT_TONE[check.verdict]
     lines = [
@@ -94,13 +94,13 @@ def fold_to_markdown(document: Mapping[str, Any]) -> str:
     return _joined(lines)
 
 
-def export_to_markdown(document: Mapping[str, Any]) -> str:
+def export_to_markdown(document: Mapping[str, Any]) -> Shown:
     """Return an export in short.
 
     Args:
         document: As `export_document` makes it.
     """
-    read = decode(ExportDocument, document)
+    read = decode(ExportDocument, visible_document(document))
     report, found = read.report, read.report.verification
     answer, tone = export_tables.export_answer(report)
     said = [words.sentence(one) for one in export_tables.export_said(read)]
@@ -120,13 +120,13 @@ def export_to_markdown(document: Mapping[str, Any]) -> str:
     return _joined(lines)
 
 
-def verify_to_markdown(document: Mapping[str, Any]) -> str:
+def verify_to_markdown(document: Mapping[str, Any]) -> Shown:
     """Return a comparison of two models in short.
 
     Args:
         document: As `verify_document` makes it.
     """
-    read = decode(VerifyDocument, document)
+    read = decode(VerifyDocument, visible_document(document))
     report = read.report
     names = " and ".join(one for one in (read.original, read.folded) if one)
     said = [words.sentence(one) for one in report.why.split("; ") if one]
@@ -157,21 +157,21 @@ def _check_lines(report: VerifyReport) -> list[str]:
 
 
 def _verdict(said: str, tone: str, about: str) -> str:
-    named = f"{escaped(about)}: " if about else ""
-    return f"**{_MARKS[tone]} {named}{escaped(said)}**"
+    named = f"{for_markdown(about)}: " if about else ""
+    return f"**{_MARKS[tone]} {named}{for_markdown(said)}**"
 
 
 def _paragraphs(sentences: Sequence[str]) -> list[str]:
-    return [line for one in sentences for line in ("", escaped(one))]
+    return [line for one in sentences for line in ("", for_markdown(one))]
 
 
 def _bullets(items: Iterable[str]) -> list[str]:
-    told = [f"- {escaped(one)}" for one in items]
+    told = [f"- {for_markdown(one)}" for one in items]
     return ["", *told] if told else []
 
 
 def _warnings(found: Iterable[str]) -> list[str]:
-    told = [f"> {_MARKS['warn']} {escaped(one)}" for one in found]
+    told = [f"> {_MARKS['warn']} {for_markdown(one)}" for one in found]
     return ["", *"\n>\n".join(told).split("\n")] if told else []
 
 
@@ -179,11 +179,12 @@ def _table(table: Table) -> list[str]:
     """Return a table under its title; nothing for one without rows."""
     if not table.rows:
         return []
-    head = " | ".join(escaped(column_title(name)) for name in table.head)
+    head = " | ".join(for_markdown(column_title(name)) for name in table.head)
     rule = " | ".join("---:" if is_number_column(name) else "---" for name in table.head)
-    rows = [f"| {' | '.join(escaped(text_of(e)) for e in row)} |" for row in table.rows]
-    note = ["", escaped(table.note)] if table.note else []
-    return ["", f"**{escaped(table.title)}**", "", f"| {head} |", f"| {rule} |", *rows, *note]
+    rows = [f"| {' | '.join(for_markdown(text_of(e)) for e in row)} |" for row in table.rows]
+    note = ["", for_markdown(table.note)] if table.note else []
+    title = f"**{for_markdown(table.title)}**"
+    return ["", title, "", f"| {head} |", f"| {rule} |", *rows, *note]
 
 
 def _details(summary: str, lines: Sequence[str]) -> list[str]:
@@ -194,12 +195,6 @@ def _details(summary: str, lines: Sequence[str]) -> list[str]:
     return ["", "<details>", f"<summary>{summary}</summary>", *opened, "", "</details>"]
 
 
-def escaped(text: str) -> str:
-    """Return text that Markdown shows as it is, in one line."""
-    line = " ".join(text.split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|$~#])", r"\\\1", line)
-
-
-def _joined(lines: Sequence[str]) -> str:
-    return "\n".join(lines).strip() + "\n"
+def _joined(lines: Sequence[str]) -> Shown:
+    """Put lines together; all text in them is escaped, and a row that is cut is no row."""
+    return Shown("\n".join(lines).strip() + "\n")

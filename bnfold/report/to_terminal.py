@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from bnfold.records import FoldReport, InputSizes, Normalisation, Stay, Step
+from bnfold.report.console import console_on_stdout, styled
 from bnfold.report.sizes_text import sizes_said
-
-_PIPE_WIDTH: Final = 200
+from bnfold.safe_text import Shown, shown_lines
 
 
 def print_sites(report: FoldReport, model: str, sizes: Sequence[InputSizes] = ()) -> None:
@@ -23,26 +20,24 @@ def print_sites(report: FoldReport, model: str, sizes: Sequence[InputSizes] = ()
         model: The model, as the user named it.
         sizes: Which sizes its inputs have in a check.
     """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPE_WIDTH)
-    console.print(Text(model, style="bold"), soft_wrap=True)
+    console = console_on_stdout()
+    console.print(styled(model, "bold"), soft_wrap=True)
     console.print(f"{len(report.steps)} maps would go, {len(report.stays)} would stay")
     table = Table()
     table.add_column("map", overflow="fold")
     table.add_column("answer", no_wrap=True)
     table.add_column("where to, or what stops it", overflow="fold")
     for step in report.steps:
-        table.add_row(Text(_site(step)), Text("goes", style="green"), Text(_goes(step)))
+        table.add_row(_site(step), styled("goes", "green"), _goes(step))
     for stay in report.stays:
-        table.add_row(Text(_site(stay)), Text("stays", style="yellow"), Text(_stays(stay)))
+        table.add_row(_site(stay), styled("stays", "yellow"), _stays(stay))
     console.print(table)
     if report.normalisations:
         console.print(_normalisations(report.normalisations))
     for line in sizes_said(sizes):
-        console.print(Text(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)
     for warning in report.warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"))
+        console.print(styled(f"warning: {warning}", "yellow"))
 
 
 def _normalisations(found: tuple[Normalisation, ...]) -> Table:
@@ -54,9 +49,8 @@ def _normalisations(found: tuple[Normalisation, ...]) -> Table:
     table.add_column("what can and cannot be folded", overflow="fold")
     for norm in found:
         statistics = "constants" if norm.constant_statistics else "computed from the data"
-        folds = f"{norm.can_fold}\n{norm.cannot_fold}".strip()
-        name = f"{norm.kind}: {norm.node}"
-        table.add_row(Text(name), Text(_over(norm)), Text(statistics), Text(folds))
+        folds = shown_lines(filter(None, (norm.can_fold, norm.cannot_fold)))
+        table.add_row(f"{norm.kind}: {norm.node}", _over(norm), statistics, folds)
     return table
 
 
@@ -71,17 +65,17 @@ def _site(entry: Step | Stay) -> str:
     return f"{entry.rule}: {' → '.join(entry.site)}"
 
 
-def _goes(step: Step) -> str:
+def _goes(step: Step) -> Shown:
     left = f" (leaves {', '.join(step.left)})" if step.left else ""
     routes = [" → ".join(route) for route in step.routes]
-    adjusted = f"\nadjusted: {', '.join(step.adjusted)}" if step.adjusted else ""
-    return "\n".join([f"{step.move}{left}", *routes]) + adjusted
+    adjusted = [f"adjusted: {', '.join(step.adjusted)}"] if step.adjusted else []
+    return shown_lines([f"{step.move}{left}", *routes, *adjusted])
 
 
-def _stays(stay: Stay) -> str:
+def _stays(stay: Stay) -> Shown:
     lines = []
     for refusal in stay.refusals:
         remedy = f" — {refusal.remedy}" if refusal.remedy else ""
         route = " → ".join((*refusal.path, f"✗ {refusal.node}"))
         lines.append(f"[{refusal.code}] {route}: {refusal.why}{remedy}")
-    return "\n".join(lines)
+    return shown_lines(lines)

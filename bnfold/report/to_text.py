@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from bnfold.records import FoldReport, Verdict, VerifyReport
+from bnfold.safe_text import Shown, shown_lines
 
 
 def fold_to_text(
     report: FoldReport, check: VerifyReport | None, model: str, written: Path | None
-) -> str:
+) -> Shown:
     """Return what was folded, what stayed and why, and what the check said.
 
     That a fold could not be checked is said first, with what would help.
@@ -24,7 +25,7 @@ def fold_to_text(
         lines = [f"{model}: NOT CHECKED: {check.why}; {option_for(check.why)}", f"  {counts}"]
     lines += [f"  {line}" for line in fold_lines(report, check)]
     lines.append(f"  written: {written}" if written is not None else "  nothing written")
-    return "\n".join(lines)
+    return shown_lines(lines)
 
 
 def fold_lines(report: FoldReport, check: VerifyReport | None) -> list[str]:
@@ -38,6 +39,7 @@ def fold_lines(report: FoldReport, check: VerifyReport | None) -> list[str]:
         )
     nothing = check is None and not report.steps
     lines.append(f"check: {'nothing to check' if nothing else _check(check)}")
+    lines += [f"warning: {one}" for one in (() if check is None else check.warnings)]
     return lines
 
 
@@ -79,10 +81,9 @@ def _reasons(report: FoldReport) -> list[str]:
 def _check(check: VerifyReport | None) -> str:
     if check is None:
         return "not done"
-    notes = "".join(f"\n  warning: {warning}" for warning in check.warnings)
     if check.verdict is Verdict.NOT_JUDGED:
-        return f"could not be judged: {check.why}{notes}"
-    return f"{check.verdict}; {'; '.join(_evidence(check))}{notes}"
+        return f"could not be judged: {check.why}"
+    return f"{check.verdict}; {'; '.join(_evidence(check))}"
 
 
 def _evidence(check: VerifyReport) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnfold.records import OutputCheck, OutputMetrics, ProofReport, Verdict, VerifyReport
+from bnfold.safe_text import Shown, shown_lines
 
 _WORDS = {
     Verdict.PASSED: "the same function",
@@ -13,14 +14,14 @@ _WORDS = {
 }
 
 
-def verify_to_text(report: VerifyReport, original: str, folded: str) -> str:
+def verify_to_text(report: VerifyReport, original: str, folded: str) -> Shown:
     """Return the verdict, its reason and the figures of every output."""
     lines = [f"{original} and {folded}: {_WORDS[report.verdict]} ({report.verdict})"]
     if report.why:
         lines += [f"  because: {reason}" for reason in report.why.split("; ")]
     lines += [f"  {line}" for line in _lines(report)]
     lines += [f"  warning: {warning}" for warning in report.warnings]
-    return "\n".join(lines)
+    return shown_lines(lines)
 
 
 def _lines(report: VerifyReport) -> Iterator[str]:

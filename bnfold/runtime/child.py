@@ -21,6 +21,7 @@ from bnfold.runtime.arrays import Arrays, read_arrays, write_arrays
 from bnfold.runtime.opening import NoProviderError, open_session
 from bnfold.runtime.plans import SessionPlan
 from bnfold.runtime.values import is_dense, to_numpy, to_runtime
+from bnfold.safe_text import one_line
 
 Note = Callable[[dict[str, Any]], None]
 
@@ -84,7 +85,7 @@ def _note(journal: Path, line: dict[str, Any]) -> None:
 
 def _failure(error: Exception, job: dict[str, Any]) -> dict[str, Any]:
     """The runtime's own words; the path of a temporary file would say nothing."""
-    said = str(error).replace(job["model"], Path(job["model"]).name)
+    said = one_line(str(error)).replace(job["model"], Path(job["model"]).name)
     outcome = "unavailable" if isinstance(error, NoProviderError) else "failed"
     return {"outcome": outcome, "message": said, "seconds": 0.0, "file": ""}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bnfold.files.scratch import scratch_folder
+from bnfold.safe_text import one_line
 
 _TOLD_CHARACTERS: Final = 600
 _TEMPORARY: Final = ("TMPDIR", "TEMP", "TMP")
@@ -74,7 +75,7 @@ def run_child(
         return End(Fate.TIMED_OUT, f"no answer after {timeout_s:g} s")
     if done.returncode < 0:
         return End(Fate.DIED, f"the runtime died by {_signal_name(-done.returncode)}")
-    said = done.stderr.decode("utf-8", "replace").strip()
+    said = one_line(done.stderr.decode("utf-8", "replace"))
     fate = Fate.FAILED if done.returncode else Fate.ENDED
     return End(fate, said[-_TOLD_CHARACTERS:] or f"exit code {done.returncode}")
 

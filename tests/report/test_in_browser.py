@@ -67,6 +67,14 @@ def test_print_is_white_and_opens_details(browser, tmp_path):
     assert height > 100
 
 
+def test_what_gets_into_a_page_does_not_run(browser, tmp_path):
+    script = "<script>document.title = 'ran'</script><p id='styled' style='color: red'>x</p>"
+    browser.show(_spoiled(tmp_path, script), 390, 844)
+    assert browser.run("document.title") != "ran"
+    red = "getComputedStyle(document.getElementById('styled')).color"
+    assert browser.run(red) != "rgb(255, 0, 0)"
+
+
 def _spoiled(tmp_path, addition):
     file = tmp_path / "spoiled.html"
     file.write_text(page("verify_passed").replace("</main>", f"{addition}</main>"))
@@ -87,6 +95,6 @@ def test_a_page_that_complains_is_caught(addition, browser, tmp_path):
 
 
 def test_a_page_that_overflows_is_caught(browser, tmp_path):
-    wide = '<div class="wide" style="width: 1000px">wide</div>'
-    assert "DIV.wide" in browser.show(_spoiled(tmp_path, wide), 390, 844).overflowing
+    wide = '<svg class="wide" width="1000" height="9"></svg>'
+    assert "svg.wide" in browser.show(_spoiled(tmp_path, wide), 390, 844).overflowing
     assert browser.show(_spoiled(tmp_path, wide), 1280, 900).overflowing == []

@@ -10,7 +10,6 @@ from bnfold.report.bench_text import bench_to_text
 from bnfold.report.to_json import bench_document, fold_document, verify_document
 from bnfold.report.to_markdown import (
     bench_to_markdown,
-    escaped,
     fold_to_markdown,
     verify_to_markdown,
 )
@@ -73,10 +72,6 @@ def test_a_comparison_in_markdown(check):
     check_tables(text)
     mark = {"passed": "✅", "failed": "❌", "not-judged": "⚠️"}[report.verdict]
     assert text.startswith(f"**{mark} a.onnx and b.onnx: ")
-
-
-def test_text_is_shown_as_it_is():
-    assert escaped("a|b <i> *c* `d`\n# e") == "a\\|b &lt;i&gt; \\*c\\* \\`d\\` \\# e"
 
 
 @pytest.mark.parametrize("report", BENCHES)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -111,7 +115,8 @@ def test_a_page_is_well_formed_and_stands_alone(name):
     assert "script" not in reader.tags
     inside = {f"#{one}" for one in reader.ids} | {"data:,"}
     assert set(reader.links) <= inside
-    assert "http" not in page(name).replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert "://" not in page(name).replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert " style=" not in page(name), "the page's policy would not let it have any effect"
     assert reader.tags.count("h1") == 1
     assert "nan" not in reader.text.lower().split()
 
@@ -165,6 +170,17 @@ def test_names_cannot_break_out_of_a_page():
     html = page("bench_hostile")
     assert "<script" not in html.lower()
     assert '<script>alert("x")</script>' in read(html).text
+
+
+def test_a_page_may_do_nothing_but_show_itself():
+    html = page("bench_cpu")
+    style = html[html.index("<style>") + len("<style>") : html.index("</style>")]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    found = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', html)
+    rules = unescape(found.group(1)).split("; ")
+    assert rules[:2] == ["default-src 'none'", f"style-src 'sha256-{digest}'"]
+    assert rules[2:] == ["img-src data:", "base-uri 'none'", "form-action 'none'"]
+    assert found.start() < html.index("<style>")
 
 
 def test_pages_are_the_same_every_time():

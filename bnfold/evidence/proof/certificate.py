@@ -19,6 +19,7 @@ import numpy as np
 from bnfold.errors import ModelError
 from bnfold.evidence.proof.changes import Change, Kind
 from bnfold.records import ChannelMap, Step
+from bnfold.safe_text import for_json
 
 SCHEMA: Final = "bnfold/certificate/1"
 _FLOATS: Final = "<f8"
@@ -92,7 +93,7 @@ class Certificate:
         }
         body = _packed(body)
         body["sha256"] = _seal(body)
-        return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
+        return for_json(json.dumps(body, indent=1, ensure_ascii=False)) + "\n"
 
 
 def read_certificate(source: str | Path) -> Certificate:
