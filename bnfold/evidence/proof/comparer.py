@@ -63,6 +63,7 @@ class Comparer:
         dims: Dimensions of what can be drawn, by value name.
         inputs: Arrays for the inputs of the model.
         others: Other arrays for them.
+        is_open: Whether the model leaves sizes open, beside that of the batch.
         twins: The original's nodes by name.
     """
 
@@ -78,6 +79,7 @@ class Comparer:
     dims: Mapping[str, Dims] = field(default_factory=dict)
     inputs: Mapping[str, Array] = field(default_factory=dict)
     others: Mapping[str, Array] = field(default_factory=dict)
+    is_open: bool = False
     twins: Mapping[str, ir.Node] = field(init=False)
     _nudged: list[NudgedSide] = field(default_factory=list)
     _computed: dict[ir.Value, bool] = field(default_factory=dict)
@@ -93,6 +95,7 @@ class Comparer:
         nudges: int = NUDGES,
         styles: Sequence[Style] = (),
         again: int = 0,
+        longer: int = 0,
     ) -> list[Trial]:
         """Evaluate both segments on draws of every kind; positive ones if others give none.
 
@@ -102,11 +105,12 @@ class Comparer:
             nudges: How often tensors known only as stored are nudged.
             styles: What is drawn; what suits the shapes if that is not said.
             again: Another number gives other draws.
+            longer: Places more on spatial axes than the real length leaves behind strides.
 
         Raises:
             CannotEvaluateError: If an operator cannot be evaluated, or gives nothing.
         """
-        shapes = self.shapes(pair, sizes)
+        shapes = self.shapes(pair, sizes, longer)
         turn = list(Sizes).index(sizes) + again * len(Sizes)  # longer axes: other numbers
         wanted = tuple(styles) or styles_for(shapes.values())
         noisy = self.is_noisy(pair.folded)
@@ -123,12 +127,12 @@ class Comparer:
             raise CannotEvaluateError(_EMPTY)
         return found
 
-    def shapes(self, pair: Pair, sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    def shapes(self, pair: Pair, sizes: Sizes, longer: int = 0) -> dict[str, tuple[int, ...]]:
         """Return the shapes of what is drawn; free and cut axes hold all windows there are."""
         dims = {name: self.dims[name] for name in pair.reads if name in self.dims}
         sided = ((pair.original, self.original), (pair.folded, self.folded))
         extents: Extents = extents_of(sided, sizes)
-        return extents.shapes(dims, sizes)
+        return extents.shapes(dims, sizes, longer)
 
     def _drawn_trials(
         self,
@@ -267,6 +271,15 @@ class Comparer:
             if name != "momentum"  # of training alone (BatchNormalization-15)
             and (name not in known or known[name].value != attribute.value)
         ]
+
+    def is_restructured(self, segment: Segment) -> bool:
+        """Return whether a node of the folded model has other windows, axes or modes."""
+        floats = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
+        return any(
+            node.attributes[name].type not in floats
+            for node in segment.nodes
+            for name in self.attributes(node)
+        )
 
     def is_same_constant(self, value: ir.Value) -> bool:
         """Return whether a constant of the folded model is one of the original's too."""

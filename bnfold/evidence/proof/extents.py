@@ -80,20 +80,29 @@ class Extents:
     reaches: Mapping[str, Reach | None]
     grain: Lengths
 
-    def shapes(self, dims: Mapping[str, Dims], sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    def shapes(
+        self, dims: Mapping[str, Dims], sizes: Sizes, longer: int = 0
+    ) -> dict[str, tuple[int, ...]]:
         """Return a shape for every input of known rank.
 
         Args:
             dims: Dimensions of the inputs, as the model has them.
             sizes: How long axes should be.
+            longer: Places more on every spatial axis that is followed: windows at a stride
+                then end elsewhere.
         """
         spared = (0,) * _AXES if sizes is Sizes.REAL else self._spared(dims)
         return {
             name: tuple(
-                self._size(name, entry, axis, spared, sizes) for axis in range(len(entry))
+                self._size(name, entry, axis, spared, sizes)
+                + (longer if self._is_spatial(name, entry, axis) else 0)
+                for axis in range(len(entry))
             )
             for name, entry in dims.items()
         }
+
+    def _is_spatial(self, name: str, dims: Dims, axis: int) -> bool:
+        return self.reaches.get(name) is not None and axis > 1 and len(dims) - axis <= _AXES
 
     def _spared(self, dims: Mapping[str, Dims]) -> Lengths:
         """Return how many places of the result are cut off, axis by axis."""
@@ -117,7 +126,7 @@ class Extents:
     def _size(self, name: str, dims: Dims, axis: int, spared: Lengths, sizes: Sizes) -> int:
         """Return the length of one axis; a free one gets a length of its own."""
         reach, dim, back = self.reaches.get(name), dims[axis], len(dims) - 1 - axis
-        spatial = reach is not None and axis > 1 and back < _AXES
+        spatial = self._is_spatial(name, dims, axis)
         if not isinstance(dim, int):
             need = reach.need[back] if reach is not None and spatial else 0
             return BATCH if axis == 0 else max(FREE, need)

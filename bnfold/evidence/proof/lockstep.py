@@ -72,6 +72,7 @@ class Lockstep:
     refuted: dict[str, Lost] | None = None
     _ladder: Ladder = field(init=False)
     _stops: set[str] = field(default_factory=set)
+    _dark: set[str] = field(default_factory=set)
     _discrete: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -102,8 +103,9 @@ class Lockstep:
                 self.same_nodes += same
             elif same and self._reads_the_same(node):
                 self.same_nodes += 1
+                dark = any(value.name in self._dark for value in self.folded.reads(node))
                 for value in node.outputs:
-                    self._relate(value.name or "", SAME)
+                    self._relate(value.name or "", SAME, dark=dark)
             else:
                 for value in node.outputs:
                     self._try(value)
@@ -111,6 +113,11 @@ class Lockstep:
     def _prepare(self) -> None:
         model = self.original.model
         slots = sized(with_hints(inputs_of(model), model), self.shapes)[0]
+        self.comparer.is_open = any(
+            not isinstance(dim, int)
+            for slot in inputs_of(model)
+            for dim in (slot.dims or ())[1:]
+        )
         for size in _OPEN_SIZES:
             case = Case(Binding(batch=BATCH, size=size), InputStyle.NORMAL)
             self.comparer.inputs = draw_inputs(slots, case, self.comparer.seed)
@@ -123,8 +130,17 @@ class Lockstep:
         for slot in slots:
             self._relate(slot.name, SAME)
 
-    def _relate(self, name: str, relation: Link | None) -> None:
+    def _relate(self, name: str, relation: Link | None, *, dark: bool = False) -> None:
+        """Note a relation; what follows is computed from this value, unless it is dark.
+
+        What is the same only because nothing of it is seen must not be drawn: a Conv that
+        reads nothing but padding is the same as its negative, and arbitrary numbers in its
+        place are not.
+        """
         self.relations[name] = relation
+        if dark:
+            self._dark.add(name)
+            return
         dims = None if name in self._discrete else self.comparer.dims.get(name)
         if dims is not None:
             self._stops.add(name)
@@ -154,7 +170,7 @@ class Lockstep:
                 self.refuted = self._refuted()
                 self.judge.is_brief = bool(self.refuted)
         else:
-            self._relate(name, outcome)
+            self._relate(name, outcome, dark=name in self.judge.dark)
 
     def _refuted(self) -> dict[str, Lost]:
         """Return the outputs that clearly differ where whole models run on drawn inputs.

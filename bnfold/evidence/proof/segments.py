@@ -40,6 +40,9 @@ _ELSEWHERE: Final = (
 )
 """What is drawn where something was not seen, and in which turn."""
 
+_RESIDUES: Final = 4
+"""Lengths of open axes that are tried, modulo strides: pools and convolutions have 2 to 4."""
+
 _UNMOVED: Final = "the result is the same for all numbers drawn: nothing was compared"
 
 
@@ -60,6 +63,9 @@ class SegmentJudge:
         mapped: What those of comparisons that ended in a map showed, by the value mapped. It
             counts for what follows from that value alone: whoever goes back behind it
             compares anew, and has to see for himself.
+        dark: Values that were the same while nothing at all was seen of a constant behind
+            them: such a value may be zero for all inputs, and is then both any value and its
+            negative.
     """
 
     comparer: Comparer
@@ -71,6 +77,7 @@ class SegmentJudge:
     elements: int = 0
     coverage: dict[Key, Coverage] = field(default_factory=dict)
     mapped: dict[str, dict[Key, Coverage]] = field(default_factory=dict)
+    dark: set[str] = field(default_factory=set)
 
     def verdict(self, pair: Pair, sizes: Sizes) -> Link | Gap | None:
         """Compare one pair of segments, and test the comparison if it finds no difference."""
@@ -83,6 +90,8 @@ class SegmentJudge:
             verdict = found if found is not None and found.size > EXACT else SAME
         if not isinstance(verdict, Gap):
             verdict = self._in_front(pair, sizes) or verdict
+        if not isinstance(verdict, Gap):
+            verdict = self._at_other_lengths(pair, sizes, verdict) or verdict
         if isinstance(verdict, Gap):
             return verdict
         self.elements += sum(trial.original.size for trial in trials)
@@ -122,6 +131,26 @@ class SegmentJudge:
                 return found
         return None
 
+    def _at_other_lengths(self, pair: Pair, sizes: Sizes, link: Link | None) -> Gap | None:
+        """Return how far results are apart where windows end elsewhere, if sizes are open.
+
+        A window at stride 2 ends alike with ceil_mode and without on every even axis. The axes
+        that are drawn are as long as one size of the input makes them, modulo the strides; an
+        axis that is open is of other lengths too.
+        """
+        if not (self.comparer.is_open and self.comparer.is_restructured(pair.folded)):
+            return None
+        for longer in range(1, _RESIDUES):
+            try:
+                trials = self.comparer.trials(pair, sizes, longer=longer)
+            except CannotEvaluateError:
+                continue  # what is computed from two axes wants them alike
+            found = self.comparer.differs(_mapped(trials, link))
+            unlike = any(one.original.shape != one.folded.shape for one in trials)
+            if found is not None and (found.is_clear or unlike or not trials[0].nudged):
+                return found
+        return None
+
     def _test(self, pair: Pair, trials: list[Trial], link: Link | None, took_s: float) -> None:
         """Change what is new in the folded segment, and note what the comparison notices.
 
@@ -140,6 +169,8 @@ class SegmentJudge:
             known = held.setdefault(one.target.key, one)
             if known is not one:
                 known.join(one)
+        unseen = link is None and any(not held[one.key].shown.any() for one in targets)
+        (self.dark.add if unseen else self.dark.discard)(name)
 
     def _see_maps(self, pair: Pair, trials: list[Trial]) -> None:
         """Make sure that the numbers drawn let every map matter from which the result comes.

@@ -98,3 +98,53 @@ def test_an_output_of_constants_alone_is_compared_with_the_noise_of_its_storage(
         held = {"sum": (total * np.float32(factor)).astype(np.float64), "w": stored["w"]}
         after = model(nodes[2:], held, [("x", (1,))], outputs)
         assert bnfold.verify(before, after, run=False).verdict is verdict
+
+
+@pytest.mark.parametrize("attribute", ["ceil_mode", "pads"])
+@pytest.mark.parametrize("sizes", [("H", "W"), (8, 8)])
+def test_open_axes_are_of_every_length_modulo_strides(attribute: str, sizes: tuple) -> None:
+    """On even axes a window of two at stride two ends alike, however it rounds."""
+
+    def pooled(**attributes: object) -> onnx.ModelProto:
+        nodes = [
+            N("Mul", ["x", "s"], ["m"], name="mul"),
+            N(
+                "AveragePool",
+                ["m"],
+                ["p"],
+                "pool",
+                kernel_shape=[2, 2],
+                strides=[2, 2],
+                **attributes,
+            ),
+            N("Add", ["p", "t"], ["y"], name="add"),
+        ]
+        stored = {"s": np.full((1, 3, 1, 1), 2.0), "t": np.full((1, 3, 1, 1), 0.5)}
+        return model(nodes, stored, [("x", (1, 3, *sizes))], [("y", (1, 3, "h", "w"))], 19)
+
+    changed = {"ceil_mode": 1} if attribute == "ceil_mode" else {"pads": [0, 0, 1, 1]}
+    report = bnfold.verify(pooled(), pooled(**changed), run=False)
+    assert report.verdict is (Verdict.FAILED if "H" in sizes else Verdict.PASSED)
+
+
+def test_a_value_that_is_zero_for_all_inputs_is_not_drawn() -> None:
+    """A Conv that reads nothing but padding is the same as its negative: what is computed of
+    it was compared on numbers that it never has, and a right fold was refused."""
+    nodes = [
+        N("Conv", ["x", "w"], ["c"], pads=[1, 0, 1, 0], kernel_shape=[2, 1], dilations=[2, 1]),
+        N("ReduceMin", ["c"], ["r"], axes=[3], keepdims=1),
+        N("Neg", ["r"], ["n"]),
+        N("MatMul", ["v", "n"], ["m"]),
+        N("Relu", ["m"], ["y"]),
+    ]
+    rng = np.random.default_rng(3)
+    stored = {
+        "w": rng.standard_normal((1, 2, 2, 1)),
+        "v": np.abs(rng.standard_normal((8, 1))),
+    }
+    before = model(nodes, stored, [("x", (2, 2, 1, 1))], [("y", (2, 1, 8, 1))])
+    result = bnfold.fold(before, certificate=True, verify=False)
+    assert result.report.steps
+    report = bnfold.verify(before, result, run=False)
+    assert report.verdict is Verdict.NOT_JUDGED
+    assert "could be seen" in report.why
