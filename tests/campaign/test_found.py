@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.campaign import judges
-from benchmarks.campaign.work import Task, case_of
+from benchmarks.campaign.work import Task, case_of, done
 
 FOUND = {
     "bodies/200012": "a branch of a Where that one sample of six numbers rarely takes",
@@ -24,3 +24,12 @@ def test_a_right_fold_passes_with_and_without_its_certificate(key: str) -> None:
     for certificate in (fold.certificate, None):
         said = judges.verified(case.model, fold.result.to_proto(), certificate)
         assert said.word == judges.PASSED, (FOUND[key], said.why)
+
+
+def test_a_bias_that_is_off_behind_a_large_bound_does_not_pass():
+    """Max with a larger constant hides one channel of a map for most numbers."""
+    said = [one["said"] for one in done(Task("windows", 400011, mutants=1))["mutants"]]
+    assert said
+    for one in said:
+        assert one["certificate"]["word"] == judges.REFUSED
+        assert judges.PASSED not in {one["alone"]["word"], one["rewritten"]["word"]}

@@ -67,6 +67,10 @@ class Link:
         place = int(np.argmax(off))
         return Gap(float(off[place]), None if self.axis is None else place)
 
+    def moves(self, least: float) -> NDArray[np.bool_]:
+        """Return in which channels it is off from the identity by more than ``least``."""
+        return np.maximum(np.abs(self.scale - 1.0), np.abs(self.shift)) > least
+
     def spans(self, shape: tuple[int, ...]) -> bool:
         """Return whether there is a number for every slice of an array of this shape."""
         return self.axis is None or (

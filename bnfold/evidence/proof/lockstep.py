@@ -28,7 +28,7 @@ from bnfold.evidence.proof.ladder import LONGEST, Ladder
 from bnfold.evidence.proof.links import EXACT, Array, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_at
 from bnfold.evidence.proof.others import other_inputs
-from bnfold.evidence.proof.outcomes import SAME, Lost
+from bnfold.evidence.proof.outcomes import SAME, Lost, differs
 from bnfold.evidence.proof.rounding import furthest
 from bnfold.evidence.proof.segments import SegmentJudge, is_whole
 from bnfold.evidence.proof.sides import Side
@@ -209,13 +209,16 @@ class Lockstep:
         first: Lost | None = self.lost.get(output)
         if self.refuted and output in self.refuted:
             return first or self.refuted[output]
+        # A map is a doubt as a difference is: numbers drawn for the inputs may hide either.
+        doubted = differs(first) or isinstance(self.relations.get(output), Link)
         for stops, deeper in ((firm, everything), (set[str](), 0)):
             outcome = self._ladder.from_further_back(other, value, stops, everything, deeper)
-            if outcome is SAME and (stops or first is None or first.gap is None):
+            if outcome is SAME and (stops or not doubted):
                 return SAME
             if outcome is SAME and self.is_shown(value):
                 return SAME  # drawn inputs of the whole model did wake what is new
-            if isinstance(outcome, Lost) and (first is None or first.gap is None):
+            doubted = doubted or differs(outcome) or isinstance(outcome, Link)
+            if isinstance(outcome, Lost) and not differs(first):
                 first = outcome
         return first or self.relations.get(output)
 

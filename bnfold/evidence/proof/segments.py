@@ -40,6 +40,12 @@ _ELSEWHERE: Final = (
 )
 """What is drawn where something was not seen, and in which turn."""
 
+_ROUNDING: Final = 8.0
+"""A map found beside rounding is off from the identity by as many half ulps, if it is one."""
+
+_FAR: Final = 1e4
+"""So far beyond the largest number drawn lies every bound that a network meets."""
+
 _RESIDUES: Final = 4
 """Lengths of open axes that are tried, modulo strides: pools and convolutions have 2 to 4."""
 
@@ -98,8 +104,10 @@ class SegmentJudge:
         took_s = time.monotonic() - begun
         self._test(pair, trials, verdict, took_s)
         if verdict is SAME:
-            self._see_maps(pair, trials)
-        return self._look_elsewhere(pair, verdict, took_s) if sizes is Sizes.REAL else verdict
+            verdict = self._see_maps(pair, trials, sizes)
+        if sizes is not Sizes.REAL or isinstance(verdict, Gap):
+            return verdict
+        return self._look_elsewhere(pair, verdict, took_s)
 
     def _weighed(
         self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()
@@ -172,21 +180,46 @@ class SegmentJudge:
         unseen = link is None and any(not held[one.key].shown.any() for one in targets)
         (self.dark.add if unseen else self.dark.discard)(name)
 
-    def _see_maps(self, pair: Pair, trials: list[Trial]) -> None:
-        """Make sure that the numbers drawn let every map matter from which the result comes.
+    def _see_maps(self, pair: Pair, trials: list[Trial], sizes: Sizes) -> Gap | None:
+        """Make sure that every map matters, on the numbers drawn, that the result comes from.
+
+        A channel that is off, in front of a Max with a larger constant, leaves the result as
+        it is for most numbers. So others are drawn, until each mapped channel was seen.
+        Channels that no number at all brings forth, as what a Slice leaves out, need not be.
+
+        Returns:
+            How far the results are apart on these; None where they are not.
 
         Raises:
             CannotEvaluateError: Naming the value that none of them lets through.
         """
-        test = SelfTest(self.comparer, pair, trials, SAME, self.deadline)
         for name in pair.folded.inputs:
-            if self.comparer.relations.get(name) is SAME or not reads_elements(
-                pair.folded, name
-            ):
+            link = self.comparer.relations.get(name)
+            if link is None or not reads_elements(pair.folded, name):
                 continue
-            if not test.sees(name):
+            mapped = link.moves(_ROUNDING * self.comparer.coarsest if link.hazy else EXACT)
+            unseen, seen = mapped, np.zeros(1, bool)
+            for drawn in (trials, *self._redrawn(pair, sizes)):
+                found = None if drawn is trials else self.comparer.differs(drawn)
+                if found is not None and (found.is_clear or not drawn[0].nudged):
+                    return found
+                test = SelfTest(self.comparer, pair, drawn, SAME, self.deadline)
+                seen = seen | test.sees(name, link.axis)
+                unseen = mapped & ~seen
+                if not unseen.any() or self.is_late:
+                    break
+            if not unseen.any():
+                continue
+            test = SelfTest(self.comparer, pair, trials, SAME, self.deadline)
+            reached = test.sees(name, link.axis, _FAR) | test.sees(name, link.axis, -_FAR)
+            if (unseen & reached).any() or not seen.any():
                 message = f"no number drawn for {name!r}, which is a map, reaches the result"
                 raise CannotEvaluateError(message)
+        return None
+
+    def _redrawn(self, pair: Pair, sizes: Sizes) -> Iterator[list[Trial]]:
+        for style, again in _ELSEWHERE:
+            yield self.comparer.trials(pair, sizes, styles=(style,), again=again)
 
     def _look_elsewhere(
         self, pair: Pair, verdict: Link | None, took_s: float

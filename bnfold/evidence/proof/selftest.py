@@ -119,23 +119,43 @@ class SelfTest:
         result = self.comparer.folded.evaluate(self.pair.folded, feeds)
         return bool(self._seen(first, result).any())
 
-    def sees(self, name: str) -> bool:
-        """Return whether the result hangs on an input of the segment, in what was drawn.
+    def sees(self, name: str, axis: int | None, far: float = 0.0) -> Mask:
+        """Return the channels of an input of the segment on which the result hangs.
 
         A value that is known to be a map of its counterpart, and lies in the branch of a Where
         that no draw takes, says nothing of what is computed from it.
+
+        Args:
+            name: The input.
+            axis: Along which its channels lie; None for all of it as one.
+            far: By how much its numbers are moved, in units of the largest; a little if 0.
         """
         rng = np.random.default_rng((self.comparer.seed, _OTHER_SEED))
+        shown = np.zeros(1, bool)
         for trial in self.trials:
             feeds = self.comparer.mapped(self.pair, trial.feeds)
             x: Array | list[Array] = feeds[name]
             if isinstance(x, list):  # a sequence is handed on, never computed from
-                return True
-            moved = x * rng.uniform(0.5, 2.0, x.shape)
-            result = self.comparer.folded.evaluate(self.pair.folded, {**feeds, name: moved})
-            if self._seen(trial, result).any():
-                return True
-        return False
+                return np.ones(1, bool)
+            moved = x * rng.uniform(0.5, 2.0, x.shape) + far * np.abs(x).max(initial=0.0)
+            shown = shown | self._moved(trial, feeds, name, moved, axis)
+            if shown.all():
+                break
+        return shown
+
+    def _moved(
+        self, trial: Trial, feeds: dict[str, Array], name: str, moved: Array, axis: int | None
+    ) -> Mask:
+        x = feeds[name]
+        count = 1 if axis is None else x.shape[axis]
+        along = [-1 if place == axis else 1 for place in range(x.ndim)]
+
+        def changed(mask: Mask) -> Array:
+            here = {**feeds, name: np.where(mask.reshape(along), moved, x)}
+            result = self.comparer.folded.evaluate(self.pair.folded, here)
+            return self._seen(trial, result)
+
+        return self._told_apart(changed, count)
 
     @property
     def _is_late(self) -> bool:
@@ -186,6 +206,11 @@ class SelfTest:
             return everything  # nothing can be computed with other numbers: that is noticed
         if not self._is_noticed(trial, result):
             return np.zeros(count, bool)
+        return self._told_apart(changed, count)
+
+    def _told_apart(self, changed: Callable[[Mask], Array], count: int) -> Mask:
+        """Return which channels are noticed; ``changed`` says where it is, of some of them."""
+        everything = np.ones(count, bool)
         if count == 1:
             return everything & changed(everything).any()
         half = self._half(count)
