@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,9 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from bnfold import limits
 from bnfold.errors import ModelError, UsageError
+from bnfold.model.amounts import SPARSE
 from bnfold.model.external import (
     bind_external_data,
     check_external_data,
@@ -191,12 +194,13 @@ def _adopt_sparse(graph: ir.Graph, proto: onnx.GraphProto) -> None:
             if value.is_graph_input() or value.is_initializer():
                 continue
             sparse = by_name[value.name]
-            value.const_value = ir.LazyTensor(
+            value.const_value = dense = ir.LazyTensor(
                 _Densify(sparse),
                 dtype=ir.DataType(sparse.values.data_type),
                 shape=ir.Shape(sparse.dims),
                 name=value.name,
             )
+            dense.meta[SPARSE] = True
 
 
 class _Densify:
@@ -206,15 +210,28 @@ class _Densify:
         self._sparse = sparse
 
     def __call__(self) -> ir.TensorProtocol:
-        dims = tuple(self._sparse.dims)
+        dims, most = tuple(self._sparse.dims), limits.current().elements
+        if math.prod(dims) > most:
+            raise self._fault(f"written out, it has {math.prod(dims)} elements, {most} at most")
         values = onnx.numpy_helper.to_array(self._sparse.values)
         indices = onnx.numpy_helper.to_array(self._sparse.indices)
+        ends = np.array(dims if indices.ndim == 2 else [math.prod(dims)])
+        if ((indices < 0) | (indices >= ends)).any():
+            raise self._fault(f"its indices lie outside of its shape {list(dims)}")
         dense = np.zeros(dims, dtype=values.dtype)
         if indices.ndim == 2:
             dense[tuple(indices.T)] = values
         else:
             dense.reshape(-1)[indices] = values
         return ir.tensor(dense, dtype=ir.DataType(self._sparse.values.data_type))
+
+    def _fault(self, why: str) -> ModelError:
+        return ModelError(
+            "a sparse tensor cannot be read",
+            where=f"sparse tensor {self._sparse.values.name!r}",
+            why=why,
+            remedy="export the model again, or allow more elements with --max-elements",
+        )
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
