@@ -7,6 +7,7 @@ from typing import Unpack
 
 import click
 
+from bnfold.cli.bounds import bound_options
 from bnfold.cli.options import FoldChoices, model_argument, selection_options, shape_option
 
 
@@ -14,6 +15,7 @@ from bnfold.cli.options import FoldChoices, model_argument, selection_options, s
 @model_argument
 @shape_option
 @selection_options
+@bound_options
 def command(
     model: Path,
     shapes: tuple[str, ...],

@@ -14,7 +14,7 @@ from bnfold.model.amounts import SPARSE
 from bnfold.model.attributes import int_attr
 from bnfold.model.constants import Constant, constant_node, constant_of
 from bnfold.model.evaluate import COMPUTES, evaluate
-from bnfold.model.growth import Given, Growth, growth_of
+from bnfold.model.growth import Given, Growth, growth_of, in_reference
 from bnfold.model.graphs import graphs_of, subgraphs_of
 from bnfold.model.native import UndecidedError
 from bnfold.model.origins import named
@@ -415,6 +415,7 @@ class Facts:
             return None
         where = node.name or node.outputs[0].name or node.op_type
         growth = growth_of(_given(node, inputs, self.opset()))
+        growth = in_reference(growth, node.op_type)
         if why := self._room.why_not(growth):
             return _too_large(where, node.op_type, why)
         try:

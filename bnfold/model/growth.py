@@ -7,8 +7,8 @@ and the attributes. What is not understood is judged as infinitely large: it cou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -22,10 +22,11 @@ _NS: Final = 50.0
 """What one element takes in numpy, in nanoseconds."""
 _NS_PER_PRODUCT: Final = 0.2
 _NS_PER_TERM: Final = 2.0
+_NS_PER_SUM: Final = 5000.0
 # fmt: off
 _SLOW_NS: Final = {
     "Erf": 1500.0, "Gelu": 500.0, "GatherElements": 1000.0, "GatherND": 5000.0,
-    "ScatterElements": 2500.0, "ScatterND": 5000.0, "ScatterND_": 5000.0, "TopK": 500.0,
+    "ScatterElements": 2500.0, "ScatterND": 5000.0, "TopK": 500.0,
     "Resize": 3000.0, "Upsample": 3000.0, "Col2Im": 5000.0, "RoiAlign": 20000.0,
     "NonMaxSuppression": 5000.0, "StringSplit": 5000.0, "RegexFullMatch": 5000.0,
     "GridSample": 3000.0, "Unique": 500.0, "TfIdfVectorizer": 5000.0, "LRN": 500.0,
@@ -101,7 +102,17 @@ def growth_of(given: Given) -> Growth:
         return Growth(_INFINITE, _INFINITE)
     if not (elements >= 0 and ns >= 0):  # NaN, from sizes that are infinite
         return Growth(_INFINITE, _INFINITE)
-    return Growth(elements, max(ns, elements * _SLOW_NS.get(op_type, _NS)))
+    return Growth(elements, max(ns, elements * _NS))
+
+
+def in_reference(growth: Growth, op_type: str) -> Growth:
+    """Return what a node takes in onnx's reference implementation, which is slow at times."""
+    return replace(growth, ns=max(growth.ns, growth.elements * _SLOW_NS.get(op_type, _NS)))
+
+
+def is_small(op_type: str, sizes: Iterable[int]) -> bool:
+    """Return whether a node need not be looked at: it keeps small things small."""
+    return op_type in _TAME and all(size <= _MOST_SIZES for size in sizes)
 
 
 _Bound = tuple[float, float]
@@ -168,7 +179,10 @@ def _pad(given: Given) -> _Bound:
 
 def _range(given: Given) -> _Bound:
     (start,), (limit,), (delta,) = (given.numbers(place) for place in range(3))
-    return _flat(max((limit - start) / delta, 0.0))
+    count = max((limit - start) / delta, 0.0)
+    # runtimes add floats up one by one, and so does whoever asks what they get
+    is_float = np.asarray(given.element(0)).dtype.kind in "fV"
+    return count, count * _NS_PER_SUM if is_float else 0.0
 
 
 def _one_hot(given: Given) -> _Bound:
@@ -432,6 +446,8 @@ _KEEPING: Final = (
     "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement", "Compress",
     "ReverseSequence", "Constant",
 )  # fmt: skip
+
+_TAME: Final = frozenset(_BROADCASTS) | frozenset(_KEEPING)
 
 _MEASURES: Final[dict[str, Callable[[Given], _Bound]]] = {
     **dict.fromkeys(_BROADCASTS, _broadcast),

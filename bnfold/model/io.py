@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from bnfold import limits
+from bnfold import limits, process
 from bnfold.errors import ModelError, UsageError
 from bnfold.model.amounts import SPARSE
 from bnfold.model.external import (
@@ -139,6 +139,8 @@ def from_proto(
     check_structure(proto, where)
     check_external_data(proto, neighbours, where)
     if neighbours is not None:
+        sizes = {str(file): size_bytes for file, size_bytes in neighbours.sizes()}
+        process.met(sizes, limits.current())
         read_rare_in(proto, neighbours, where)
     model = _understood(proto, where)
     if neighbours is not None:

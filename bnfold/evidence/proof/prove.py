@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.errors import BnfoldError, MissingDependencyError
+from bnfold.errors import MissingDependencyError
+from bnfold.evidence.clock import OutOfTimeError, until
 from bnfold.evidence.proof.accounting import Account, Books, constant_named, fold_of
 from bnfold.evidence.proof.blame import blame, origin
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
@@ -25,7 +26,7 @@ from bnfold.evidence.proof.lockstep import SAME, Lockstep, Lost
 from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import furthest, half_ulp
 from bnfold.evidence.proof.shares import Share, share_of
-from bnfold.evidence.proof.sides import CannotEvaluateError, Side
+from bnfold.evidence.proof.sides import CannotEvaluateError, Side, TooLateError
 from bnfold.inputs.signature import differences
 from bnfold.inputs.sizes import Shapes
 from bnfold.records import CONSTANT_INPUTS, Charge, Finding, ProofReport, Step, Verdict
@@ -67,7 +68,28 @@ def prove(
         PASSED, FAILED with findings, or NOT_JUDGED where an operator cannot be evaluated or
         the time was up.
     """
-    deadline = time.monotonic() + seconds
+    with until(time.monotonic() + seconds) as deadline:
+        return _proof(
+            original,
+            folded,
+            certificate,
+            seed,
+            deadline,
+            impulses=impulses,
+            shapes=shapes,
+        )
+
+
+def _proof(
+    original: ir.Model,
+    folded: ir.Model,
+    certificate: Certificate | None,
+    seed: int,
+    deadline: float,
+    *,
+    impulses: bool,
+    shapes: Shapes,
+) -> ProofReport:
     unlike = differences(original, folded)
     if unlike:
         found = Finding(Charge.INTERFACE, "", "interface", "; ".join(unlike))
@@ -105,7 +127,9 @@ def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofRepor
             return attempt()
     except MissingDependencyError as error:
         return ProofReport(Verdict.NOT_JUDGED, why=error.what, certified=certified)
-    except (BnfoldError, ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
+    except (OutOfTimeError, TooLateError):
+        return ProofReport(Verdict.NOT_JUDGED, why=TOO_LATE, certified=certified)
+    except Exception as error:  # noqa: BLE001  graphs of strangers can be wrong in any way
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         why = f"the graphs cannot be compared: {said}"
         return ProofReport(Verdict.NOT_JUDGED, why=why, certified=certified)
@@ -134,7 +158,22 @@ def certify(
         seconds: How long the proof may take; what was not compared by then is inconclusive.
         shapes: Sizes of inputs that the model leaves open.
     """
-    deadline = time.monotonic() + seconds
+    with until(time.monotonic() + seconds) as deadline:
+        return _certified(
+            original, folded, steps, recipes, assumptions, seed, deadline, shapes
+        )
+
+
+def _certified(
+    original: ir.Model,
+    folded: ir.Model,
+    steps: Sequence[Step],
+    recipes: Mapping[str, Mapping[str, Any]],
+    assumptions: Sequence[str],
+    seed: int,
+    deadline: float,
+    shapes: Shapes,
+) -> tuple[Certificate, ProofReport]:
     free = CONSTANT_INPUTS in assumptions
     side = Side(original, constant_inputs=free)
     before, after = contents_of(original), contents_of(folded)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from bnfold.evidence.clock import OutOfTimeError
 from bnfold.evidence.proof.contents import stored_values
 from bnfold.evidence.proof.rounding import nudged, roundoff_of
 from bnfold.evidence.reference import Evaluator
@@ -42,8 +43,18 @@ _OVERRIDABLE_SINCE: Final = 4
 _FLOAT32: Final = 2.0**-24
 
 
+TOO_LATE: Final = "the time was up"
+
+
 class CannotEvaluateError(Exception):
     """A piece of a graph has no value here; says why."""
+
+
+class TooLateError(CannotEvaluateError):
+    """It may have one, but there was no time: nothing follows from that."""
+
+    def __init__(self) -> None:
+        super().__init__(TOO_LATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +334,8 @@ class Side:
                 )
         except MemoryError:
             raise
+        except OutOfTimeError as error:
+            raise TooLateError from error
         except Exception as error:
             message = f"{node.op_type} {node.name!r}: {type(error).__name__}: {error}"
             raise CannotEvaluateError(message) from error
