@@ -123,7 +123,7 @@ def benchmark(
             tell(Stage("converting to float16", 0.0))
             models = models.mapped(lambda one: in_float16(one, folder))
         plans = plan_arms(models.original, models.folded, models.more, arms, how)
-        asked = Asked(batch, shapes, inputs, seed)
+        asked = Asked(batch, shapes, inputs, seed, max_time_s or _SECONDS_PER_BATCH)
         cases = draw_cases(models.original, as_given, asked, folder)
         seconds = max_time_s if max_time_s is not None else _SECONDS_PER_BATCH * len(cases)
         goal = Goal(precision, seconds, confidence, seed, insist=max_time_s is None)

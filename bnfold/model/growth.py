@@ -74,8 +74,8 @@ class Given:
         return place < len(self.shapes) and self.shapes[place] is not None
 
     def size(self, place: int) -> float:
-        """Return the number of elements of an input."""
-        return float(math.prod(self.shape(place)))
+        """Return the number of elements of an input; axes of size 0 may vanish, and count 1."""
+        return float(math.prod(max(size, 1) for size in self.shape(place)))
 
     def numbers(self, place: int) -> list[float]:
         """Return the elements of an input that says sizes.
@@ -127,8 +127,8 @@ def _sizes(sizes: Sequence[float]) -> float:
 
 
 def _sum(given: Given) -> _Bound:
-    """Results that are parts of the inputs, or have their elements."""
-    return _flat(sum(given.size(place) for place in range(len(given.shapes))))
+    """Results that are parts of the inputs, or have their elements; a flag at the least."""
+    return _flat(1.0 + sum(given.size(place) for place in range(len(given.shapes))))
 
 
 def _any(given: Given) -> _Bound:
@@ -140,7 +140,7 @@ def _broadcast(given: Given) -> _Bound:
     shapes = [shape for shape in given.shapes if shape is not None]
     rank = max((len(shape) for shape in shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
-    return _flat(float(math.prod(max(axis) for axis in zip(*padded, strict=True))))
+    return _flat(float(math.prod(max(*axis, 1) for axis in zip(*padded, strict=True))))
 
 
 def _expand(given: Given) -> _Bound:
@@ -179,7 +179,7 @@ def _pad(given: Given) -> _Bound:
 
 def _range(given: Given) -> _Bound:
     (start,), (limit,), (delta,) = (given.numbers(place) for place in range(3))
-    count = max((limit - start) / delta, 0.0)
+    count = max((limit - start) / delta + 1, 0.0)
     # runtimes add floats up one by one, and so does whoever asks what they get
     is_float = np.asarray(given.element(0)).dtype.kind in "fV"
     return count, count * _NS_PER_SUM if is_float else 0.0
@@ -391,6 +391,32 @@ def _unpooled(given: Given) -> _Bound:
     return _flat(float(math.prod(given.shape(0)[:2])) * _sizes(grown))
 
 
+def _cropped_or_padded(given: Given) -> _Bound:
+    sizes = [float(size) for size in given.shape(0)]
+    axes = ints_attr(given.node, "axes") or tuple(range(len(sizes)))
+    for axis, size in zip(axes, given.numbers(1), strict=True):
+        sizes[axis % len(sizes)] = max(sizes[axis % len(sizes)], size)
+    return _flat(_sizes(sizes))
+
+
+def _pieces(given: Given) -> _Bound:
+    """Every character of the longest text may be a piece of its own."""
+    texts = [str(one) for one in np.asarray(given.element(0)).reshape(-1)]
+    longest = max((len(one) for one in texts), default=0)
+    return _flat(2.0 * max(len(texts), 1) * (longest + 2))
+
+
+def _counts(given: Given) -> _Bound:
+    indices = ints_attr(given.node, "ngram_indexes")
+    rows = given.shape(0)[0] if len(given.shape(0)) > 1 else 1
+    return _flat(float(rows) * (max(indices, default=0) + 1) + given.size(0))
+
+
+def _unknowable(_: Given) -> _Bound:
+    """A picture says its size in bytes that are compressed."""
+    return _INFINITE, _INFINITE
+
+
 def _columns(given: Given) -> _Bound:
     image = _sizes(given.numbers(1))
     return _flat(given.size(0) + image * max(math.prod(given.shape(0)[:2]), 1))
@@ -486,6 +512,11 @@ _MEASURES: Final[dict[str, Callable[[Given], _Bound]]] = {
     "MaxRoiPool": _regions,
     "MaxUnpool": _unpooled,
     "Col2Im": _columns,
+    "CenterCropPad": _cropped_or_padded,
+    "StringSplit": _pieces,
+    "TfIdfVectorizer": _counts,
+    "ImageDecoder": _unknowable,
+    "LinearAttention": _unknowable,
     "NonZero": _non_zero,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
     "Attention": _attention,

@@ -30,6 +30,7 @@ class End:
 
     fate: Fate
     message: str = ""
+    exit_code: int = 0
 
 
 def run_child(
@@ -65,7 +66,8 @@ def run_child(
         return End(Fate.DIED, f"the runtime died by {_signal_name(-done.returncode)}")
     said = done.stderr.decode("utf-8", "replace").strip()
     fate = Fate.FAILED if done.returncode else Fate.ENDED
-    return End(fate, said[-_TOLD_CHARACTERS:] or f"exit code {done.returncode}")
+    said = said[-_TOLD_CHARACTERS:] or f"exit code {done.returncode}"
+    return End(fate, said, done.returncode)
 
 
 def _environment() -> dict[str, str]:
