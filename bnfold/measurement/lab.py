@@ -16,7 +16,7 @@ from bnfold.records import Arm
 from bnfold.runtime import CPU, no_provider
 from bnfold.runtime.children import End, Fate, run_child
 from bnfold.runtime.plans import SessionPlan
-from bnfold.runtime.presence import check_loads
+from bnfold.runtime.loading import check_loads
 from bnfold.runtime.sessions import bound_of
 from bnfold.runtime.telling import NO_SPACE
 

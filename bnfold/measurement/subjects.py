@@ -16,7 +16,7 @@ from bnfold.errors import ModelError
 from bnfold.measurement.arms import Subject
 from bnfold.runtime import CPU
 from bnfold.runtime.children import Fate, run_child
-from bnfold.runtime.presence import check_loads
+from bnfold.runtime.loading import check_loads
 from bnfold.runtime.sessions import bound_of
 
 _CONVERTER: Final = ("-m", "bnfold.runtime.float16")

@@ -8,6 +8,7 @@ into an answer. Models are passed as paths, so that files beyond 2 GB and extern
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ from bnfold import limits, process
 from bnfold.errors import MissingDependencyError, refused_by_disk
 from bnfold.runtime.arrays import Arrays, read_arrays
 from bnfold.runtime.children import Fate, run_child
-from bnfold.runtime.presence import available, check_loads, require
+from bnfold.runtime.loading import check_loads
 from bnfold.runtime.telling import NO_SPACE
 
 CPU: Final = "CPUExecutionProvider"
@@ -107,6 +108,21 @@ class Run:
     def outputs(self) -> Arrays:
         """Read the outputs; empty when it did not run."""
         return {} if self.file is None else read_arrays(self.file)
+
+
+def available() -> bool:
+    """Whether ONNX Runtime is installed; does not import it."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def require(purpose: str) -> None:
+    """Stop with the name of the extra when ONNX Runtime is not installed."""
+    if not available():
+        raise MissingDependencyError(
+            f"cannot {purpose}",
+            why="ONNX Runtime is not installed",
+            remedy="pip install 'bnfold[cpu]', or 'bnfold[gpu]' where CUDA is",
+        )
 
 
 def provider_named(word: str) -> str:

@@ -11,7 +11,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import bnfold.runtime.presence as presence_under_test
 import bnfold.runtime.sessions as under_test
 from bnfold.errors import MissingDependencyError
 from bnfold.runtime import (
@@ -172,7 +171,7 @@ def test_arrays_come_back_as_they_went(tmp_path: Path) -> None:
 def test_without_the_runtime_the_error_names_both_extras(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence_under_test.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(under_test.importlib.util, "find_spec", lambda _: None)
     assert not available()
     with pytest.raises(MissingDependencyError, match=r"bnfold\[cpu\].*bnfold\[gpu\]"):
         run(Job(tmp_path / "m.onnx", (), tmp_path))

@@ -1,8 +1,7 @@
-"""Is ONNX Runtime there, and does it load?"""
+"""Does ONNX Runtime load, where it is installed?"""
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cache
 from typing import Final
 
@@ -19,19 +18,6 @@ try:
 except BaseException as error:
     sys.exit(f"{type(error).__name__}: {error}".splitlines()[0])
 """
-
-
-def available() -> bool:
-    """Whether ONNX Runtime is installed; does not import it."""
-    return importlib.util.find_spec("onnxruntime") is not None
-
-
-def require(purpose: str) -> None:
-    """Stop with the name of the extra when ONNX Runtime is not installed."""
-    if not available():
-        raise MissingDependencyError(
-            f"cannot {purpose}", why="ONNX Runtime is not installed", remedy=_REMEDY
-        )
 
 
 @cache  # an error is not kept
