@@ -1,8 +1,9 @@
 """Bounds on what a model may ask for: elements, memory, nodes, depth.
 
-A file of a few hundred bytes can describe a constant of a terabyte. So what is computed is judged
-by its size before it is made, and what a process may allocate is bounded. The bounds are ambient:
-whoever calls bnfold sets them for a block, ``with limited(elements=1 << 28): bnfold.fold(model)``.
+A file of a few hundred bytes can describe a constant of a terabyte. So what is computed is
+judged by its size before it is made, and what a process may allocate is bounded. The bounds
+are ambient: whoever calls bnfold sets them for a block,
+``with limited(elements=1 << 28): bnfold.fold(model)``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Limits:
         elements: Elements of one computed constant at most, and of one value of the reference.
         nodes: Nodes at most that the calls of functions stand for once they are written out.
         depth: How deep graphs in graphs, and functions in functions, may be nested.
-        memory_bytes: What one process of ours may allocate; None: 1 GiB, 8 bytes for each byte of
-            the model's files, and 16 for each of its inputs.
+        memory_bytes: What one process of ours may allocate; None: 1 GiB, 8 bytes for each byte
+            of the model's files, and 16 for each of its inputs.
     """
 
     elements: int = 1 << 27
@@ -41,8 +42,8 @@ class Limits:
     def constant_elements(self, stored: int) -> int:
         """Return how many elements a constant may have in a model that stores so many.
 
-        A computed constant takes the place of stored ones: it may not be larger than all of them
-        together, nor than `elements`; small ones are free.
+        A computed constant takes the place of stored ones: it may not be larger than all of
+        them together, nor than `elements`; small ones are free.
         """
         return min(self.elements, max(FREE_ELEMENTS, stored))
 

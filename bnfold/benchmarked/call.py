@@ -20,6 +20,7 @@ from bnfold.measurement.measure import Campaign, Goal, Measured, Stage
 from bnfold.measurement.subjects import in_float16
 from bnfold.measurement.why import doubts, explain
 from bnfold.model.io import Openable
+from bnfold.model.validity import models_blamed
 from bnfold.records import BenchReport, BenchSettings, Ending
 from bnfold.runtime import CPU, provider_named, require
 
@@ -117,7 +118,9 @@ def benchmark(
     with tempfile.TemporaryDirectory(prefix="bnfold-bench-") as made:
         folder = Path(made)
         tell(Stage("reading", 0.0))
-        models = gather_models(model, folded, more, arms, folder)
+        given = [model, *([] if folded is None else [folded])]
+        with models_blamed(*given):
+            models = gather_models(model, folded, more, arms, folder)
         as_given = models.original
         if dtype == "float16":
             tell(Stage("converting to float16", 0.0))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import click
 
@@ -25,17 +25,19 @@ _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 _PREFIXES: Final = ("", "k", "m", "g", "t")
 _LEAST_BYTES: Final = 64 << 20
 _SECONDS_PER_MB: Final = 60.0
-_AGAIN_S: Final = 2.0
+_LONGEST_S: Final = 1e8
+"""Years: as good as no limit."""
+_AGAIN_S: Final = 10.0
 """After so long the time is up again, should anything have gone on."""
 _MORE_TIME: Final = ("max_time", "max_time_s", "search_s")
 """Options that ask for time of their own."""
 
 
-class _TimeIsUp(BaseException):  # noqa: N818  no error that any part may take for its own
+class _TimeIsUp(BaseException):
     """Raised between two steps of the interpreter once the time is up."""
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions
     """A number of bytes: 2GB, 512MiB."""
 
     name = "size"
@@ -83,18 +85,19 @@ _OPTIONS: Final = (
 )
 
 
-def bound_options(command: Callable[_P, _R]) -> Callable[..., _R]:
+def bound_options(command: Callable[..., _R]) -> Callable[..., _R]:
     """Add options that bound memory, sizes and time, and keep the command within them."""
 
     @functools.wraps(command)
     def inside(
-        *arguments: _P.args,
         max_memory: int | None,
         max_elements: int | None,
         max_nodes: int | None,
         time_limit: float | None,
-        **options: _P.kwargs,
+        **options: Any,
     ) -> _R:
+        from bnfold.model.validity import models_blamed
+
         files = dict(_files(options.values()))
         asked_s = sum(float(str(options.get(name) or 0)) for name in _MORE_TIME)
         seconds = _seconds(files, asked_s) if time_limit is None else time_limit
@@ -105,13 +108,23 @@ def bound_options(command: Callable[_P, _R]) -> Callable[..., _R]:
             _in_time(seconds),
             process.bounded(files, chosen),
             _memory_said(chosen, files),
+            _kept_running(),
+            models_blamed(*_models(options)),
         ):
-            return command(*arguments, **options)
+            return command(**options)
 
     found: Callable[..., _R] = inside
     for option in reversed(_OPTIONS):
         found = option(found)
     return found
+
+
+def _models(options: Mapping[str, object]) -> Iterator[Path]:
+    """Yield the models that are named on the command line."""
+    for name in ("model", "original", "folded"):
+        found = options.get(name)
+        if isinstance(found, Path):
+            yield found
 
 
 def _files(values: Iterable[object]) -> Iterator[tuple[str, int]]:
@@ -128,6 +141,33 @@ def _files(values: Iterable[object]) -> Iterator[tuple[str, int]]:
 
 def _seconds(files: Mapping[str, int], asked_s: float) -> float:
     return 600.0 + asked_s * 1.5 + _SECONDS_PER_MB * sum(files.values()) / 1e6
+
+
+def kept_running(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let no code of a user's end the program as if all were done."""
+
+    @functools.wraps(command)
+    def inside(*arguments: _P.args, **options: _P.kwargs) -> _R:
+        with _kept_running():
+            return command(*arguments, **options)
+
+    return inside
+
+
+@contextmanager
+def _kept_running() -> Iterator[None]:
+    """Code of a user may end the program: that is an error, whatever its exit code."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, _TimeIsUp):
+        raise
+    except BaseException as error:
+        said = f"{type(error).__name__}: {getattr(error, 'code', error)}"
+        raise BnfoldError(
+            "code that the command ran ended the program; nothing was written",
+            why=said.splitlines()[0],
+            remedy="see that it returns: bnfold goes on behind it",
+        ) from error
 
 
 @contextmanager
@@ -149,7 +189,7 @@ def _memory_said(chosen: limits.Limits, files: Mapping[str, int]) -> Iterator[No
 def _in_time(seconds: float) -> Iterator[None]:
     """End the block after so long; nothing is done where there are no such alarms."""
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or not hasattr(signal, "setitimer"):
+    if not is_main or not hasattr(signal, "setitimer") or not seconds < _LONGEST_S:
         yield
         return
     before = signal.signal(signal.SIGALRM, _ring)
@@ -169,4 +209,3 @@ def _in_time(seconds: float) -> Iterator[None]:
 
 def _ring(_: int, __: FrameType | None) -> None:
     raise _TimeIsUp
-

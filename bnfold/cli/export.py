@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import click
 
+from bnfold.cli.bounds import kept_running
 from bnfold.cli.options import markdown_option, report_option
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class _Choices(TypedDict):
 @report_option
 @markdown_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@kept_running
 def command(
     target: str,
     output: Path,

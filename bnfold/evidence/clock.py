@@ -1,7 +1,7 @@
 """The deadline of whatever is evaluated: looked at in front of every operator.
 
-A segment, a loop or a function can be a single step of a proof and run for ever. So the deadline
-is ambient, and evaluation stops where it is.
+A segment, a loop or a function can be a single step of a proof and run for ever. So the
+deadline is ambient, and evaluation stops where it is.
 """
 
 from __future__ import annotations

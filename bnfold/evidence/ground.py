@@ -11,6 +11,7 @@ from typing import Final
 
 import onnx_ir as ir
 
+from bnfold.errors import ModelError
 from bnfold.evidence.bench import Bench, plain, run_variants
 from bnfold.evidence.budget import Budget
 from bnfold.evidence.fronts import Exposed, bare, expose_fronts
@@ -133,6 +134,8 @@ def find_ground(
             draw_inputs(slots, Case(Binding(), Style.UNIFORM), stage.seed)
     except TypeError as error:
         return NoGround(str(error))
+    except ModelError as error:
+        return NoGround(f"{error.what}: {error.where}, {error.why}")
     for bench in benches(original, folder, stage.provider, stage.level):
         for models in ways_to_look(original, folded):
             start = time.monotonic()

@@ -19,6 +19,7 @@ from bnfold.evidence.readings import Outputs
 from bnfold.evidence.reference import Evaluator, runtime_fallback
 from bnfold.runtime import Arrays
 
+
 @dataclass(frozen=True, slots=True)
 class References:
     """What the original computes in float64.

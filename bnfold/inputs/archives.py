@@ -1,7 +1,7 @@
 """Read arrays from files, once it is known from their headers that they are of use.
 
-An archive of a few kilobytes can unpack to terabytes, and a header can claim anything. So names,
-shapes and types are read first and held against the model; then what they add up to.
+An archive of a few kilobytes can unpack to terabytes, and a header can claim anything. So
+names, shapes and types are read first and held against the model; then what they add up to.
 """
 
 from __future__ import annotations
@@ -133,8 +133,7 @@ def read_pb(path: Path) -> NDArray[Any]:
     proto = onnx.TensorProto()
     try:
         proto.ParseFromString(read_regular(path, _MOST_PROTO_BYTES))
-        if proto.data_location == onnx.TensorProto.EXTERNAL:
-            raise UnreadableError("its data lies in another file")
+        _check_inside(proto)
         check_tensor(Stored(proto, f"tensor {proto.name!r}"), str(path))
         return np.asarray(onnx.numpy_helper.to_array(proto))
     except MemoryError:
@@ -143,6 +142,11 @@ def read_pb(path: Path) -> NDArray[Any]:
         raise unreadable(path, ValueError(f"{error.what}: {error.why}")) from error
     except Exception as error:
         raise unreadable(path, error) from error
+
+
+def _check_inside(proto: onnx.TensorProto) -> None:
+    if proto.data_location == onnx.TensorProto.EXTERNAL:
+        raise UnreadableError("its data lies in another file")
 
 
 def _members(archive: zipfile.ZipFile) -> Iterator[tuple[str, Header]]:

@@ -15,8 +15,8 @@ from bnfold.errors import refused_by_disk
 from bnfold.records import Arm
 from bnfold.runtime import CPU, no_provider
 from bnfold.runtime.children import End, Fate, run_child
-from bnfold.runtime.plans import SessionPlan
 from bnfold.runtime.loading import check_loads
+from bnfold.runtime.plans import SessionPlan
 from bnfold.runtime.sessions import bound_of
 from bnfold.runtime.telling import NO_SPACE
 

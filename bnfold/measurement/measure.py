@@ -16,7 +16,6 @@ from bnfold.measurement.lab import ArmPlan, CasePlan, Lab, Told
 from bnfold.measurement.machine import Watch
 from bnfold.measurement.ran import look
 from bnfold.measurement.stats import FEWEST_PROCESSES, compare, latency_of
-from bnfold.runtime import CPU
 from bnfold.records import (
     Case,
     Comparison,
@@ -27,6 +26,7 @@ from bnfold.records import (
     Start,
     Turn,
 )
+from bnfold.runtime import CPU
 
 _MOST_PROCESSES: Final = 60
 _PARTS: Final = 10
@@ -41,8 +41,8 @@ _UNDECIDED: Final = Ending.OUT_OF_TIME
 _PATIENCE_S: Final = 10.0
 _BYTES_PER_S: Final = 2e7
 _PATIENCE_ON_DEVICES_S: Final = 900.0
-"""A process that has not come to its end after so long, beyond its own time, hangs: on a CPU by
-the time for all and the size of the models; engines for devices are built for minutes."""
+"""A process that has not come to its end after so long, beyond its own time, hangs: on a CPU
+by the time for all and the size of the models; engines for devices are built for minutes."""
 
 
 @dataclass(frozen=True, slots=True)

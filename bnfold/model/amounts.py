@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from bnfold.model.graphs import graphs_of
 
-
 SPARSE: Final = "bnfold.sparse"
 """Marks a tensor that is stored sparse: it is written out when it is read."""
 

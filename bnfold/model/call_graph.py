@@ -98,9 +98,7 @@ def _count(nodes: Iterable[onnx.NodeProto], known: Mapping[Name, int]) -> int:
     return min(sum(known.get(name_of(node), 1) for node in nodes), _COUNTED)
 
 
-def _called_first(
-    functions: Mapping[Name, onnx.FunctionProto], where: str
-) -> list[Name]:
+def _called_first(functions: Mapping[Name, onnx.FunctionProto], where: str) -> list[Name]:
     """Return the functions, each behind those that it calls (depth first, no recursion)."""
     order: dict[Name, None] = {}
     under_way: set[Name] = set()

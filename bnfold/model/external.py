@@ -62,8 +62,8 @@ def check_external_data(
 ) -> None:
     """Check every external tensor: where it lies, and that all of it is there.
 
-    That goes for initializers, attributes, sparse tensors, functions, subgraphs and what is for
-    training, before anything is read.
+    That goes for initializers, attributes, sparse tensors, functions, subgraphs and what is
+    for training, before anything is read.
 
     Args:
         proto: The model, its tensors checked as by `tensors.check_tensor`.

@@ -14,8 +14,8 @@ from bnfold.model.amounts import SPARSE
 from bnfold.model.attributes import int_attr
 from bnfold.model.constants import Constant, constant_node, constant_of
 from bnfold.model.evaluate import COMPUTES, evaluate
-from bnfold.model.growth import Given, Growth, growth_of, in_reference
 from bnfold.model.graphs import graphs_of, subgraphs_of
+from bnfold.model.growth import Given, Growth, growth_of, in_reference
 from bnfold.model.native import UndecidedError
 from bnfold.model.origins import named
 from bnfold.model.room import Room
@@ -465,5 +465,7 @@ def _given(node: ir.Node, inputs: list[Constant | None], opset: int) -> Given:
 
 def _too_large(where: str, op_type: str, why: str) -> Refusal:
     said = f"the constant that {op_type} makes is too large: {why}"
-    remedy = "allow more with --max-elements; computed constants are never larger than all stored"
+    remedy = (
+        "allow more with --max-elements; computed constants are never larger than all stored"
+    )
     return Refusal(Code.TOO_LARGE, where, said, remedy)

@@ -1,7 +1,7 @@
 """How large the results of an operator are, and how long they take: before they are made.
 
-Everything here is an upper bound from the shapes of the inputs, the few integers that are sizes,
-and the attributes. What is not understood is judged as infinitely large: it could not run.
+Everything here is an upper bound from the shapes of the inputs, the few integers that are
+sizes, and the attributes. What is not understood counts as infinitely large.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Given:
         return place < len(self.shapes) and self.shapes[place] is not None
 
     def size(self, place: int) -> float:
-        """Return the number of elements of an input; axes of size 0 may vanish, and count 1."""
+        """Return the elements of an input; axes of size 0 may vanish, and count 1."""
         return float(math.prod(max(size, 1) for size in self.shape(place)))
 
     def numbers(self, place: int) -> list[float]:
@@ -163,18 +163,15 @@ def _filled(given: Given) -> _Bound:
 
 
 def _pad(given: Given) -> _Bound:
-    widths = list(ints_attr(given.node, "pads") or ints_attr(given.node, "paddings"))
-    widths = [float(one) for one in widths] or given.numbers(1)
+    listed = ints_attr(given.node, "pads") or ints_attr(given.node, "paddings")
+    widths = [float(one) for one in listed] or given.numbers(1)
+    shape, rank = given.shape(0), len(given.shape(0))
     most = max((max(one, 0.0) for one in widths), default=0.0)
-    rank = len(given.shape(0))
-    if len(widths) == 2 * rank:
-        sizes = [
-            size + max(widths[axis], 0.0) + max(widths[axis + rank], 0.0)
-            for axis, size in enumerate(given.shape(0))
-        ]
-    else:
-        sizes = [size + 2 * most for size in given.shape(0)]
-    return _flat(_sizes(sizes))
+    if len(widths) != 2 * rank:  # of some axes, by an input that names them
+        return _flat(_sizes([size + 2 * most for size in shape]))
+    pairs = zip(widths[:rank], widths[rank:], strict=True)
+    padded = zip(shape, pairs, strict=True)
+    return _flat(_sizes([s + max(front, 0.0) + max(back, 0.0) for s, (front, back) in padded]))
 
 
 def _range(given: Given) -> _Bound:
@@ -309,7 +306,9 @@ def _transposed_convolution(given: Given) -> _Bound:
     more = ints_attr(node, "output_padding") or (0,) * rank
     asked = ints_attr(node, "output_shape")
     sizes = [
-        abs(strides[a]) * float(shape[a + 2]) + abs(dilations[a]) * weight[a + 2] + abs(more[a])
+        abs(strides[a]) * float(shape[a + 2])
+        + abs(dilations[a]) * weight[a + 2]
+        + abs(more[a])
         for a in range(rank)
     ]
     if asked:
@@ -459,8 +458,8 @@ def _by_offsets(given: Given) -> _Bound:
 
 _BROADCASTS: Final = (
     "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Min", "Max", "Sum", "Mean", "Where", "Equal",
-    "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "PRelu", "BitShift",
-    "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Clip", "StringConcat",
+    "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "PRelu",
+    "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Clip", "StringConcat",
 )  # fmt: skip
 _KEEPING: Final = (
     "Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Concat",

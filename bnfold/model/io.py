@@ -169,12 +169,14 @@ def _understood(proto: onnx.ModelProto, where: str) -> ir.Model:
 
 
 def through_protobuf(model: ir.Model) -> ir.Model:
-    """Copy a model that onnx_ir cannot clone; tensors that lie in files stay where they are."""
+    """Copy a model that onnx_ir cannot clone; tensors in files stay where they are."""
     proto = to_proto(model)
     check_structure(proto, "onnx_ir.Model")
     copy = _understood(proto, "onnx_ir.Model")
     copy.graph.meta.update(
-        (name, value) for name, value in model.graph.meta.items() if name not in copy.graph.meta
+        (name, value)
+        for name, value in model.graph.meta.items()
+        if name not in copy.graph.meta
     )
     pairs = zip(graphs_of(copy.graph), graphs_of(model.graph), strict=True)
     for new, old in pairs:
@@ -214,7 +216,9 @@ class _Densify:
     def __call__(self) -> ir.TensorProtocol:
         dims, most = tuple(self._sparse.dims), limits.current().elements
         if math.prod(dims) > most:
-            raise self._fault(f"written out, it has {math.prod(dims)} elements, {most} at most")
+            raise self._fault(
+                f"written out, it has {math.prod(dims)} elements, {most} at most"
+            )
         values = onnx.numpy_helper.to_array(self._sparse.values)
         indices = onnx.numpy_helper.to_array(self._sparse.indices)
         ends = np.array(dims if indices.ndim == 2 else [math.prod(dims)])

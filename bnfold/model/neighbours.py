@@ -62,7 +62,7 @@ class Neighbours:
         """
         if region.location not in self._files:
             self._files[region.location] = self._found(region.location, where)
-        path, size_bytes = self._files[region.location]
+        _, size_bytes = self._files[region.location]
         end = region.offset + needed_bytes
         if end > size_bytes:
             raise ModelError(
@@ -99,8 +99,7 @@ class Neighbours:
 
     def _check_inside(self, location: str, where: str) -> None:
         is_absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor
-        normal = os.path.normpath(location)
-        if is_absolute or normal.split(os.sep)[0] == os.pardir:
+        if is_absolute or Path(os.path.normpath(location)).parts[:1] == (os.pardir,):
             raise ModelError(
                 "the model reads external data from outside of its folder",
                 where=where,
@@ -112,8 +111,8 @@ class Neighbours:
             raise ModelError(
                 "the external data of the model is a link that leads out of its folder",
                 where=where,
-                why=f"{str(self.folder / location)!r} leads to {str(real)!r}; links are followed"
-                " inside of the model's folder, and to where the model's own file really lies",
+                why=f"{str(self.folder / location)!r} leads to {str(real)!r}; links are"
+                " followed in the model's folder, and to the folder its own file really is in",
                 remedy="put a copy of the file in place of the link, or give the path of the"
                 " model where it really lies, beside its data",
             )

@@ -12,7 +12,7 @@ from bnfold.model.growth import Growth
 
 _HELD_FREE: Final = 2 * limits.FREE_ELEMENTS
 _HELD_TIMES: Final = 4
-"""So many times what is stored may be held in computed constants: casts, transposes, copies."""
+"""So many times what is stored may be held in computed constants: casts, copies."""
 _NS_FREE: Final = 3e9
 _NS_PER_STORED: Final = 1000.0
 

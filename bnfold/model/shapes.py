@@ -109,13 +109,7 @@ def _declared_dims(value: ir.Value) -> Dims | None:
 
 def _infer(model: ir.Model) -> onnx.GraphProto | None:
     """Infer shapes on a copy without the large weights; None when onnx gives up."""
-    proto = onnx.ModelProto(ir_version=max(model.ir_version, 4))
-    for domain, version in model.opset_imports.items():
-        proto.opset_import.add(domain=domain, version=version)
-    if not why_not_written_out(model):
-        for function in model.functions.values():
-            ir.serde.serialize_function_into(proto.functions.add(), function)
-    _write_light_graph(proto.graph, model.graph)
+    proto = light_proto(model)
     if _NO_PROPAGATION not in model.graph.meta:
         try:
             with process.spared(_SPARED_BYTES + _SPARED_TIMES * proto.ByteSize()):
@@ -123,6 +117,18 @@ def _infer(model: ir.Model) -> onnx.GraphProto | None:
         except MemoryError:
             model.graph.meta[_NO_PROPAGATION] = True
     return _inferred(proto, data_prop=False)
+
+
+def light_proto(model: ir.Model) -> onnx.ModelProto:
+    """Return a message with all of a model but its large weights, which are inputs."""
+    proto = onnx.ModelProto(ir_version=max(model.ir_version, 4))
+    for domain, version in model.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    if not why_not_written_out(model):
+        for function in model.functions.values():
+            ir.serde.serialize_function_into(proto.functions.add(), function)
+    _write_light_graph(proto.graph, model.graph)
+    return proto
 
 
 def _inferred(proto: onnx.ModelProto, *, data_prop: bool) -> onnx.GraphProto | None:

@@ -21,7 +21,14 @@ _FIELDS: Final = {
 }
 # fmt: on
 """Where the elements of a type are where they are not raw (onnx.proto); others: int32_data."""
-_LISTS: Final = ("float_data", _INT32, "int64_data", "double_data", "uint64_data", "string_data")
+_LISTS: Final = (
+    "float_data",
+    _INT32,
+    "int64_data",
+    "double_data",
+    "uint64_data",
+    "string_data",
+)
 _MOST_DIM: Final = 1 << 48
 _PAIRS: Final = ("COMPLEX64", "COMPLEX128")
 
@@ -80,7 +87,7 @@ _NUMBERS: Final = frozenset(
     getattr(onnx.AttributeProto, kind)
     for kind in ("FLOAT", "INT", "STRING", "FLOATS", "INTS", "STRINGS")
 )
-"""Attributes without tensors, most of a large graph: what else they hold was refused before."""
+"""Attributes without tensors, most of a large graph: others were refused before."""
 
 
 def _of_attribute(attribute: onnx.AttributeProto, place: str) -> Iterator[Stored]:
@@ -129,7 +136,8 @@ def check_tensor(stored: Stored, where: str) -> None:
 
 def needed_bytes(tensor: onnx.TensorProto) -> int:
     """Return how many bytes the elements of a tensor take, packed as in raw_data."""
-    return (math.prod(tensor.dims) * int(_TYPES[tensor.data_type].bitwidth) + 7) // 8
+    count: int = math.prod(tensor.dims)
+    return (count * int(_TYPES[tensor.data_type].bitwidth) + 7) // 8
 
 
 def _check_held(stored: Stored, kind: ir.DataType, where: str) -> None:
@@ -162,7 +170,7 @@ def _raw_bytes(tensor: onnx.TensorProto, kind: ir.DataType) -> int:
 
 def _entries(tensor: onnx.TensorProto, kind: ir.DataType) -> int:
     """How many numbers the repeated field of a type has: small ones share a byte."""
-    count = math.prod(tensor.dims)
+    count: int = math.prod(tensor.dims)
     if kind.name in _PAIRS:
         return 2 * count
     bits = 8 if kind is ir.DataType.STRING else int(kind.bitwidth)

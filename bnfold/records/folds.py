@@ -51,7 +51,7 @@ class Code(StrEnum):
 
 
 NOT_EVALUATED: Final = frozenset({Code.UNDECIDED_CONSTANT, Code.TOO_LARGE})
-"""Why a constant is not known though it is one: runtimes may differ in it, or it is too large."""
+"""Why a constant is not known though it is one: runtimes may differ, or it is too large."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,8 +222,7 @@ def _operands(node: ir.Node, facts: Facts) -> tuple[int, Constant] | Refusal:
         telling = (
             entry
             for entry in found
-            if isinstance(entry, Refusal)
-            and entry.code in NOT_EVALUATED | {Code.OVERRIDABLE}
+            if isinstance(entry, Refusal) and entry.code in NOT_EVALUATED | {Code.OVERRIDABLE}
         )
         fallback = Refusal(Code.NOT_AFFINE, name_of(node), why)
         held = next(telling, None)

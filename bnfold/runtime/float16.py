@@ -10,8 +10,9 @@ import sys
 import warnings
 
 import onnx
-from bnfold.process import bound_for_good
 from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from bnfold.process import bound_for_good
 
 
 def main(source: str, target: str, bound_bytes: str = "") -> None:

@@ -192,9 +192,7 @@ def _request(job: Job, journal: Path) -> dict[str, Any]:
         "threads": job.threads,
         "provider": job.provider,
         "journal": str(journal),
-        **bound_of(
-            job.provider, _bytes_of(job.model.parent.glob("*")), _bytes_of(job.inputs)
-        ),
+        **bound_of(job.provider, _bytes_of(job.model.parent.glob("*")), _bytes_of(job.inputs)),
     }
 
 

@@ -13,6 +13,7 @@ from onnx import helper
 
 from bnfold.model.growth import Given, growth_of
 
+
 def bound(node: ir.Node, arrays: list[np.ndarray | None], opset: int) -> float:
     shapes = [None if x is None else np.shape(x) for x in arrays]
     return growth_of(Given(node, shapes, lambda place: arrays[place], opset)).elements

@@ -15,7 +15,6 @@ from bnfold.evidence.proof.draws import Dims, Style, draw, styles_for
 from bnfold.evidence.proof.extents import Extents, Sizes, extents_of
 from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
 from bnfold.evidence.proof.sides import (
-    TOO_LATE,
     CannotEvaluateError,
     NudgedSide,
     Segment,

@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.evidence.proof.comparer import TOO_LATE, Comparer, Pair
+from bnfold.evidence.proof.comparer import Comparer, Pair
 from bnfold.evidence.proof.dimensions import dimensions, discrete_values
 from bnfold.evidence.proof.draws import BATCH, Style
 from bnfold.evidence.proof.extents import Sizes
@@ -33,9 +33,9 @@ from bnfold.evidence.proof.links import EXACT, Gap, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_at, targets_of
 from bnfold.evidence.proof.others import other_inputs
 from bnfold.evidence.proof.selftest import Coverage, SelfTest
-from bnfold.evidence.proof.sides import CannotEvaluateError, Side
+from bnfold.evidence.proof.sides import TOO_LATE, CannotEvaluateError, Side
 from bnfold.evidence.proof.storage import MORE_NUDGES, Trial
-from bnfold.inputs.drawing import Binding, Case, draw_inputs
+from bnfold.inputs.drawing import Binding, Case, draw_inputs, is_too_much
 from bnfold.inputs.drawing import Style as InputStyle
 from bnfold.inputs.hints import with_hints
 from bnfold.inputs.signature import inputs_of
@@ -166,7 +166,10 @@ class Lockstep:
         model = self.original.model
         slots = sized(with_hints(inputs_of(model), model), self.shapes)[0]
         for size in _OPEN_SIZES:
-            case = Case(Binding(batch=BATCH, size=size), InputStyle.NORMAL)
+            larger = Case(Binding(batch=BATCH, size=size), InputStyle.NORMAL)
+            if size > _OPEN_SIZES[0] and is_too_much(slots, larger.binding):
+                break
+            case = larger
             self.comparer.inputs = draw_inputs(slots, case, self.comparer.seed)
             found = dimensions(self.original, self.comparer.inputs, self.deadline)
             self.comparer.dims = found.dims

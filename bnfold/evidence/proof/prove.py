@@ -19,14 +19,14 @@ from bnfold.evidence.proof.accounting import Account, Books, constant_named, fol
 from bnfold.evidence.proof.blame import blame, origin
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
-from bnfold.evidence.proof.comparer import TOO_LATE, Comparer
+from bnfold.evidence.proof.comparer import Comparer
 from bnfold.evidence.proof.contents import Contents, contents_of
 from bnfold.evidence.proof.links import Gap, Link
 from bnfold.evidence.proof.lockstep import SAME, Lockstep, Lost
 from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import furthest, half_ulp
 from bnfold.evidence.proof.shares import Share, share_of
-from bnfold.evidence.proof.sides import CannotEvaluateError, Side, TooLateError
+from bnfold.evidence.proof.sides import TOO_LATE, CannotEvaluateError, Side, TooLateError
 from bnfold.inputs.signature import differences
 from bnfold.inputs.sizes import Shapes
 from bnfold.records import CONSTANT_INPUTS, Charge, Finding, ProofReport, Step, Verdict
@@ -213,7 +213,8 @@ def _that_holds(
     if recipe is None or tensor is None:
         return None
     try:
-        wide = np.asarray(derive(recipe, partial(constant_named, side)), np.float64)
+        constants = partial(constant_named, side)
+        wide = np.asarray(derive(recipe, constants, tensor.size), np.float64)
     except (RecipeError, CannotEvaluateError):
         return None
     stored = np.asarray(tensor.numpy())
