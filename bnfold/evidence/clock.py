@@ -18,6 +18,10 @@ _CERTAIN: Final = 8.0
 """So many times what is left, an estimate has to be before nothing is begun."""
 
 
+NO_MEMORY: Final = "it needs more memory than it may have (--max-memory allows more)"
+"""Said of what could not be evaluated for want of it."""
+
+
 class OutOfTimeError(Exception):
     """The time is up."""
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.errors import MissingDependencyError
-from bnfold.evidence.clock import OutOfTimeError, until
+from bnfold.evidence.clock import NO_MEMORY, OutOfTimeError, until
 from bnfold.evidence.compare import Deviation, deviation, is_float
 from bnfold.evidence.readings import Outputs
 from bnfold.evidence.reference import Evaluator, runtime_fallback
@@ -64,6 +64,9 @@ def evaluate(
             break
         except MissingDependencyError:
             raise
+        except MemoryError:
+            stopped = f"the float64 reference stopped: {NO_MEMORY}"
+            break
         except Exception as error:  # noqa: BLE001  a model can be wrong in any way
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             stopped = f"the float64 reference cannot run: {said}"

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.errors import MissingDependencyError
-from bnfold.evidence.clock import OutOfTimeError, until
+from bnfold.evidence.clock import NO_MEMORY, OutOfTimeError, until
 from bnfold.evidence.proof.accounting import Account, Books, constant_named, fold_of
 from bnfold.evidence.proof.blame import blame, origin
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
@@ -129,6 +129,8 @@ def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofRepor
         return ProofReport(Verdict.NOT_JUDGED, why=error.what, certified=certified)
     except (OutOfTimeError, TooLateError):
         return ProofReport(Verdict.NOT_JUDGED, why=TOO_LATE, certified=certified)
+    except MemoryError:
+        return ProofReport(Verdict.NOT_JUDGED, why=NO_MEMORY, certified=certified)
     except Exception as error:  # noqa: BLE001  graphs of strangers can be wrong in any way
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         why = f"the graphs cannot be compared: {said}"
