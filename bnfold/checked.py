@@ -17,6 +17,7 @@ from bnfold.folding.inference import read_as_inference
 from bnfold.folding.recipes import recipes_of
 from bnfold.folding.selection import Selection
 from bnfold.model.io import Openable, opened
+from bnfold.model.validity import models_blamed
 from bnfold.records import (
     CONSTANT_INPUTS,
     INFERENCE,
@@ -102,30 +103,31 @@ def fold(
     wanted = bool(result.report.steps) if verify is None else verify
     if not (wanted or certificate):
         return result
-    original = opened(model)
-    if assume_inference:
-        read_as_inference(original, Selection(tuple(only), tuple(skip)))
     words = {
         CONSTANT_INPUTS: assume_constant_inputs,
         INFERENCE: assume_inference,
         REQUANTIZED: requantize_bias,
     }
-    check = _Check(
-        original,
-        result,
-        tuple(word for word, is_allowed in words.items() if is_allowed),
-        (shapes,) if isinstance(shapes, str) else shapes,
-        max(_TIMES * took_s, _LEAST_S) if max_time is None else max_time,
-        seed,
-    )
-    written, proof = check.proof()
-    if certificate and written is None:
-        raise CheckFailedError("the certificate cannot be written", why=proof.why)
-    if certificate:
-        result = replace(result, certificate=written)
-    if not wanted:
-        return result
-    return replace(result, check=check.judged(proof, run=verify))
+    with models_blamed(model):
+        original = opened(model)
+        if assume_inference:
+            read_as_inference(original, Selection(tuple(only), tuple(skip)))
+        check = _Check(
+            original,
+            result,
+            tuple(word for word, is_allowed in words.items() if is_allowed),
+            (shapes,) if isinstance(shapes, str) else shapes,
+            max(_TIMES * took_s, _LEAST_S) if max_time is None else max_time,
+            seed,
+        )
+        written, proof = check.proof()
+        if certificate and written is None:
+            raise CheckFailedError("the certificate cannot be written", why=proof.why)
+        if certificate:
+            result = replace(result, certificate=written)
+        if not wanted:
+            return result
+        return replace(result, check=check.judged(proof, run=verify))
 
 
 @dataclass(frozen=True, slots=True)

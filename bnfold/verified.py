@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from bnfold.folding.api import Document, FoldResult
 from bnfold.folding.inference import read_as_inference
 from bnfold.folding.selection import Selection
 from bnfold.model.io import Openable, opened
+from bnfold.model.validity import models_blamed
 from bnfold.records import INFERENCE, Charge, ProofReport, Verdict, VerifyReport
 from bnfold.refolded import with_names
 from bnfold.runtime import Level, available, provider_named
@@ -101,12 +102,9 @@ def verify(
         MissingDependencyError: If no runtime is installed, or not the provider, and no
             certificate proves the fold without one.
     """
-    from bnfold.evidence.verification import Wishes, judge_end_to_end
+    from bnfold.evidence.verification import Wishes
 
     begun = time.monotonic()
-    tell = progress or _silent
-    before, after = _model_of(original), _model_of(folded)
-    written = _read(certificate)
     wishes = Wishes(
         inputs=_listed(inputs),
         shapes=(shapes,) if isinstance(shapes, str) else shapes or (),
@@ -119,28 +117,62 @@ def verify(
         max_time_s=max_time,
         seed=seed,
     )
-    if written is not None and INFERENCE in written.assumptions:
-        read_as_inference(before, Selection())
-    tell("comparing the graphs segment by segment")
-    asked = run or (run is None and _asks_for_a_run(wishes))
-    alone = run is False or (written is not None and not asked)
-    share = 1.0 if alone else _PROOF_SHARE
-    proof = _prove(before, after, written, wishes, share, impulses=impulses)
-    decided = written is not None and proof.verdict is not Verdict.NOT_JUDGED
-    if run is False:
-        return _localised(by_proof(proof, _NOT_RUN), before, after, wishes)
-    if decided and (not asked or not available()):
-        note = "judged by the certificate alone: nothing was run (--run does both)"
-        return _localised(by_proof(proof, note), before, after, wishes)
-    left_s = max(max_time - (time.monotonic() - begun), _LEAST_SHARE * max_time)
-    proof = _that_counts(proof, before, after)
-    wishes = replace(wishes, max_time_s=left_s)
-    report = judge_end_to_end(before, after, wishes, tell, proved=proof.passed)
-    return _localised(one_verdict(proof, report), before, after, wishes)
+    pair = [one.model if isinstance(one, FoldResult) else one for one in (original, folded)]
+    with models_blamed(*pair):
+        before, after = (opened(one, "verify") for one in pair)
+        written = _read(certificate)
+        asked = run or (run is None and _asks_for_a_run(wishes))
+        question = _Question(before, after, written, wishes, run, asked, impulses, begun)
+        return question.answer(progress or _silent)
 
 
-def _model_of(source: Openable | FoldResult) -> ir.Model:
-    return opened(source.model if isinstance(source, FoldResult) else source, "verify")
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Two models, and what is to be found out about them.
+
+    Attributes:
+        before: The model that is right.
+        after: The other.
+        written: What the fold says it did.
+        wishes: What the user wants.
+        run: Whether the models are run, as the user says.
+        asked: Whether something was asked for that only a run can answer.
+        impulses: Whether the proof probes affine segments by every impulse too.
+        begun: When it began, by the monotonic clock.
+    """
+
+    before: ir.Model
+    after: ir.Model
+    written: Certificate | None
+    wishes: Wishes
+    run: bool | None
+    asked: bool
+    impulses: bool
+    begun: float
+
+    def answer(self, tell: Callable[[str], None]) -> VerifyReport:
+        """Compare the graphs, then run both where that is needed."""
+        from bnfold.evidence.verification import judge_end_to_end
+
+        before, after, written, wishes = self.before, self.after, self.written, self.wishes
+        if written is not None and INFERENCE in written.assumptions:
+            read_as_inference(before, Selection())
+        tell("comparing the graphs segment by segment")
+        alone = self.run is False or (written is not None and not self.asked)
+        share = 1.0 if alone else _PROOF_SHARE
+        proof = _prove(before, after, written, wishes, share, impulses=self.impulses)
+        decided = written is not None and proof.verdict is not Verdict.NOT_JUDGED
+        if self.run is False:
+            return _localised(by_proof(proof, _NOT_RUN), before, after, wishes)
+        if decided and (not self.asked or not available()):
+            note = "judged by the certificate alone: nothing was run (--run does both)"
+            return _localised(by_proof(proof, note), before, after, wishes)
+        spent_s, most_s = time.monotonic() - self.begun, wishes.max_time_s
+        left_s = max(most_s - spent_s, _LEAST_SHARE * most_s)
+        proof = _that_counts(proof, before, after)
+        wishes = replace(wishes, max_time_s=left_s)
+        report = judge_end_to_end(before, after, wishes, tell, proved=proof.passed)
+        return _localised(one_verdict(proof, report), before, after, wishes)
 
 
 def _read(source: str | Path | Document | None) -> Certificate | None:

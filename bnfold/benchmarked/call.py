@@ -21,6 +21,7 @@ from bnfold.measurement.measure import Campaign, Goal, Measured, Stage
 from bnfold.measurement.subjects import in_float16
 from bnfold.measurement.why import doubts, explain
 from bnfold.model.io import Openable
+from bnfold.model.validity import models_blamed
 from bnfold.records import BenchReport, BenchSettings, Ending
 from bnfold.runtime import CPU, provider_named, require
 
@@ -118,13 +119,15 @@ def benchmark(
     tell = progress or _silent
     with scratch_folder("bench") as folder:
         tell(Stage("reading", 0.0))
-        models = gather_models(model, folded, more, arms, folder)
+        given = [model, *([] if folded is None else [folded])]
+        with models_blamed(*given):
+            models = gather_models(model, folded, more, arms, folder)
         as_given = models.original
         if dtype == "float16":
             tell(Stage("converting to float16", 0.0))
             models = models.mapped(lambda one: in_float16(one, folder))
         plans = plan_arms(models.original, models.folded, models.more, arms, how)
-        asked = Asked(batch, shapes, inputs, seed)
+        asked = Asked(batch, shapes, inputs, seed, max_time_s or _SECONDS_PER_BATCH)
         cases = draw_cases(models.original, as_given, asked, folder)
         seconds = max_time_s if max_time_s is not None else _SECONDS_PER_BATCH * len(cases)
         goal = Goal(precision, seconds, confidence, seed, insist=max_time_s is None)

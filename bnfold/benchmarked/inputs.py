@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnx_ir as ir
 
+from bnfold import limits, process
 from bnfold.errors import ModelError, UsageError
 from bnfold.inputs.drawing import Binding, Case, Style, draw_inputs, shape_of
 from bnfold.inputs.fitting import spelled
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from bnfold.inputs.samples import Inputs
     from bnfold.inputs.sizes import Shapes
 
+_LEAST_S: Final = 10.0
+"""What finding out how the original runs may take, however little time is asked for."""
+
 _COPIES: Final = 3
 """Of the inputs, at the same time: drawn, cast to their type, and in the child process."""
 
@@ -40,6 +44,7 @@ class Asked:
     shapes: Shapes | str | None
     inputs: Inputs | None
     seed: int
+    seconds: float
 
     @property
     def batches(self) -> tuple[int | None, ...]:
@@ -98,7 +103,7 @@ def _drawn(
             these = tuple(
                 _reopened(slot) if slot.name in open_ones else slot for slot in these
             )
-        binding = _binding(graph, these, folder, asked.seed)
+        binding = _binding(graph, these, folder, asked)
         for batch in asked.batches:
             _check_batch(these, batch)
             bound = binding if batch is None else replace(binding, batch=batch)
@@ -143,17 +148,26 @@ def _is_open(slot: Slot) -> bool:
 def _check_memory(slots: Sequence[Slot], binding: Binding) -> None:
     """Inputs that are larger than the machine would end more than this process."""
     elements = sum(math.prod(shape_of(slot, binding, slots)) for slot in slots)
-    needed, there = elements * _COPIES * np.dtype(np.float64).itemsize, memory_bytes()
-    if there is not None and needed > there:
+    needed, there = elements * _COPIES * np.dtype(np.float64).itemsize, _there_bytes()
+    if needed > there:
         shapes = ", ".join(
             f"{slot.name}={spelled(shape_of(slot, binding, slots))}" for slot in slots
         )
         raise UsageError(
-            "these inputs are larger than the machine's memory",
+            "these inputs are larger than the machine's memory, or what may be used of it",
             where=shapes,
             why=f"drawing them takes {needed / 1e9:.3g} GB, and there are {there / 1e9:.3g}",
-            remedy="choose a smaller --batch or --shape",
+            remedy="choose a smaller --batch or --shape, or allow more with --max-memory",
         )
+
+
+def _there_bytes() -> float:
+    """Return what the machine has, and this process may take of it."""
+    own, machine = process.own(), memory_bytes()
+    bound = math.inf
+    if own is not None or limits.current().memory_bytes is not None:
+        bound = limits.current().process_bytes(0 if own is None else own.file_bytes)
+    return min(math.inf if machine is None else machine, bound)
 
 
 def _repeated(array: np.ndarray[Any, Any], batch: int | None) -> np.ndarray[Any, Any]:
@@ -168,18 +182,19 @@ def _batch_of(arrays: Arrays) -> int | None:
     return None if first is None or first.ndim == 0 else int(first.shape[0])
 
 
-def _binding(graph: ir.Model, slots: Sequence[Slot], folder: Path, seed: int) -> Binding:
+def _binding(graph: ir.Model, slots: Sequence[Slot], folder: Path, asked: Asked) -> Binding:
     """Sizes that the model takes: as it declares them, or the first that run.
 
     Raises:
         ModelError: If none of those that are tried run.
     """
     from bnfold.evidence.bench import Bench
+    from bnfold.evidence.budget import Budget
     from bnfold.evidence.ground import find_fits
 
     _check_memory(slots, Binding())
     try:
-        draw_inputs(slots, Case(Binding(), Style.UNIFORM), seed)
+        draw_inputs(slots, Case(Binding(), Style.UNIFORM), asked.seed)
     except TypeError as error:
         raise ModelError(
             "no inputs can be drawn", why=str(error), remedy="give your own with --inputs"
@@ -187,7 +202,8 @@ def _binding(graph: ir.Model, slots: Sequence[Slot], folder: Path, seed: int) ->
     if all(map(_is_told, slots)):
         return Binding()
     bench = Bench(folder, Setting(Level.ALL))
-    fits, why = find_fits(bench, graph, slots, seed)
+    budget = Budget(max(asked.seconds, _LEAST_S))
+    fits, why = find_fits(bench, graph, slots, asked.seed, budget)
     if not fits:
         tried = ", ".join(f"{one.name}={shape_of(one, Binding(), slots)}" for one in slots)
         raise ModelError(

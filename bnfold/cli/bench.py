@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bnfold.cli.bounds import bound_options
 from bnfold.cli.options import markdown_option, percent, report_option
 from bnfold.cli.terminal import say
 from bnfold.records import BenchReport, Case, Ending, Speed
@@ -134,6 +135,7 @@ def _pair(text: str) -> tuple[str, str]:
 @report_option
 @markdown_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout: every sample.")
+@bound_options
 def command(
     model: Path,
     folded: Path | None,

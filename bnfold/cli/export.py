@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import click
 
+from bnfold.cli.bounds import kept_running
 from bnfold.cli.options import markdown_option, report_option
 from bnfold.cli.terminal import say
 
@@ -115,6 +116,7 @@ class _Choices(TypedDict):
 @report_option
 @markdown_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@kept_running
 def command(
     target: str,
     output: Path,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import click
 
+from bnfold.cli.bounds import bound_options
 from bnfold.cli.options import (
     FoldChoices,
     given,
@@ -67,6 +68,7 @@ _REMEDY: Final = "pip install 'bnfold[cpu]', or prove it by --certificate C.json
 @click.option("--dry-run", is_flag=True, help="Report what would be folded; write nothing.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the check's inputs.")
 @selection_options
+@bound_options
 def command(
     model: Path,
     output: Path | None,

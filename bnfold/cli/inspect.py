@@ -7,6 +7,7 @@ from typing import Unpack
 
 import click
 
+from bnfold.cli.bounds import bound_options
 from bnfold.cli.options import FoldChoices, model_argument, selection_options, shape_option
 from bnfold.cli.terminal import print_json
 
@@ -15,6 +16,7 @@ from bnfold.cli.terminal import print_json
 @model_argument
 @shape_option
 @selection_options
+@bound_options
 def command(
     model: Path,
     shapes: tuple[str, ...],

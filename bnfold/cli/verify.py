@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bnfold.cli.bounds import bound_options
 from bnfold.cli.options import (
     given,
     markdown_option,
@@ -86,6 +87,7 @@ _FAILED = 1
 @report_option
 @markdown_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@bound_options
 def command(
     original: Path,
     folded: Path,

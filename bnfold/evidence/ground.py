@@ -11,6 +11,7 @@ from typing import Final
 
 import onnx_ir as ir
 
+from bnfold.errors import ModelError
 from bnfold.evidence.bench import Bench, plain, run_variants
 from bnfold.evidence.budget import Budget
 from bnfold.evidence.fronts import Exposed, bare, expose_fronts
@@ -133,9 +134,10 @@ def find_ground(
             draw_inputs(slots, Case(Binding(), Style.UNIFORM), stage.seed)
     except TypeError as error:
         return NoGround(str(error))
-    for bench in benches(original, folder, stage.provider, stage.level):
-        if first_reason and budget.left <= 0:
-            break  # writing the model out once more would take time that is not there
+    except ModelError as error:
+        return NoGround(f"{error.what}: {error.where}, {error.why}")
+    ways = benches(original, folder, stage.provider, stage.level)
+    for bench in _in_time(ways, budget):
         for models in ways_to_look(original, folded):
             start = time.monotonic()
             found: list[tuple[tuple[Slot, ...], Fit]] = []
@@ -157,6 +159,14 @@ def find_ground(
                 tuple(source.seconds for source in sources),
             )
     return NoGround(f"the original does not run: {first_reason}")
+
+
+def _in_time(ways: Iterator[Bench], budget: Budget) -> Iterator[Bench]:
+    """Yield the first way to run a model, and others while there is time to write it out."""
+    for place, bench in enumerate(ways):
+        if place and budget.left <= 0:
+            return
+        yield bench
 
 
 def opening_s(spent_s: float) -> float:

@@ -6,30 +6,18 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.errors import BnfoldError
+from bnfold.errors import MissingDependencyError
+from bnfold.evidence.clock import NO_MEMORY, OutOfTimeError, until
 from bnfold.evidence.compare import Deviation, deviation, is_float
 from bnfold.evidence.readings import Outputs
-from bnfold.evidence.reference import Evaluator, NoKernelError, runtime_fallback
+from bnfold.evidence.reference import Evaluator, runtime_fallback
 from bnfold.runtime import Arrays
-
-_NOT_EVALUATED: Final = (
-    NoKernelError,
-    BnfoldError,
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-)
-
-
-class _OutOfTimeError(Exception):
-    """The reference takes longer than the user wants to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +51,23 @@ def evaluate(
     start = time.monotonic()
     places = {value.name: place for place, value in enumerate(model.graph.outputs)}
 
-    def watch(_: ir.Node) -> None:
-        if time.monotonic() > start + seconds:
-            raise _OutOfTimeError
-
     found: list[Outputs] = []
     stopped = ""
     for arrays in sets:
         if time.monotonic() > start + enough_s:
             break
         try:
-            with np.errstate(all="ignore"):
-                outputs = evaluator.run(arrays, on_node=watch)
-        except _OutOfTimeError:
+            with np.errstate(all="ignore"), until(start + seconds):
+                outputs = evaluator.run(arrays)
+        except OutOfTimeError:
             stopped = f"the float64 reference ran out of time ({seconds:.3g} s)"
             break
-        except _NOT_EVALUATED as error:
+        except MissingDependencyError:
+            raise
+        except MemoryError:
+            stopped = f"the float64 reference stopped: {NO_MEMORY}"
+            break
+        except Exception as error:  # noqa: BLE001  a model can be wrong in any way
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             stopped = f"the float64 reference cannot run: {said}"
             break

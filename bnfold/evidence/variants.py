@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.model.external import outside_from_bytes
-from bnfold.model.io import from_proto, to_proto
+from bnfold.model.io import through_protobuf, to_proto
 
 Change = Callable[[str, ir.TensorProtocol], ir.TensorProtocol]
 """From the name of a constant and its tensor to the tensor that takes its place."""
@@ -96,7 +96,7 @@ def copy_of(model: ir.Model) -> ir.Model:
     try:
         return model.clone()
     except RuntimeError:
-        return from_proto(to_proto(model))
+        return through_protobuf(model)
 
 
 def with_types_widened(model: ir.Model, narrow: frozenset[ir.DataType]) -> ir.Model:

@@ -15,6 +15,7 @@ from bnfold.folding.fold import fold_in_place
 from bnfold.folding.selection import Selection
 from bnfold.model.io import UNSORTED, Openable, opened, to_proto
 from bnfold.model.save import save, save_over_source
+from bnfold.model.validity import models_blamed
 from bnfold.records import FoldReport, Permissions, VerifyReport
 
 
@@ -100,14 +101,19 @@ def fold_unchecked(
     Raises:
         ModelError: If the model cannot be read or makes no sense.
     """
-    target = opened(model)
     permissions = Permissions(
         constant_inputs=assume_constant_inputs,
         inference=assume_inference,
         norms=norms,
         requantized_bias=requantize_bias,
     )
-    report = fold_in_place(target, Selection(tuple(only), tuple(skip)), permissions)
+    with models_blamed(model):
+        return _folded(model, Selection(tuple(only), tuple(skip)), permissions)
+
+
+def _folded(model: Openable, selection: Selection, permissions: Permissions) -> FoldResult:
+    target = opened(model)
+    report = fold_in_place(target, selection, permissions)
     warnings = list(report.warnings)
     if target.graph.meta.get(UNSORTED):
         warnings.append("the graph was not in topological order; it was sorted")

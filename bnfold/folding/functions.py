@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,10 +10,14 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from bnfold.model.graphs import graphs_of
+from bnfold.model.written_out import nodes_written_out, why_not_written_out
 from bnfold.records import FoldReport, Stay, Step
 
 _MOST_TRIALS: Final = 16
 """So many functions are looked at one by one; of more, all are written out or none."""
+
+_MOST_TRIED_NODES: Final = 50_000
+"""So many nodes are folded for that, all trials together."""
 
 Fold = Callable[[ir.Model], FoldReport]
 _Name = tuple[str, str, str]
@@ -47,17 +51,20 @@ def inline_functions(model: ir.Model, fold: Fold) -> Written:
     called = _called(model)
     if not called:
         return Written()
+    if why := why_not_written_out(model):
+        return _left(called, why)
     chosen = frozenset(called)
     try:
         whole = _trial(model, chosen, fold)
     except (RuntimeError, ValueError) as error:  # onnx_ir's: a pass that does not apply
-        names = ", ".join(sorted(name for _, name, _ in called))
-        why = str(error.__cause__ or error).splitlines()[0]
-        return Written(warnings=(f"maps inside of the functions {names} stay: {why}",))
+        return _left(called, str(error.__cause__ or error).splitlines()[0])
     most = _gone(whole)
     if most <= _gone(_trial(model, frozenset(), fold)):
         return Written(stays=whole.stays)
-    for name in called if len(called) <= _MOST_TRIALS else ():
+    few = len(called) <= _MOST_TRIALS and (
+        len(called) * nodes_written_out(model) <= _MOST_TRIED_NODES
+    )
+    for name in called if few else ():
         fewer = chosen - {name}
         if _gone(_trial(model, fewer, fold)) >= most:
             chosen = fewer
@@ -65,6 +72,11 @@ def inline_functions(model: ir.Model, fold: Fold) -> Written:
     written = tuple(sorted(name for _, name, _ in chosen))
     step = Step("function", written, "written out where it is called", (), (), ())
     return Written((step,), whole.stays)
+
+
+def _left(called: Sequence[_Name], why: str) -> Written:
+    names = ", ".join(sorted(name for _, name, _ in called))
+    return Written(warnings=(f"maps inside of the functions {names} stay: {why}",))
 
 
 def _called(model: ir.Model) -> list[_Name]:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from bnfold.affine import Affine
 from bnfold.folding.selection import Selection, rule_of
 from bnfold.model.facts import Facts
-from bnfold.records import Code, Refusal
+from bnfold.records import NOT_EVALUATED, Code, Refusal
 from bnfold.rules.base import Source, name_of
 
 _SILENT = frozenset(
@@ -70,8 +70,8 @@ def source_of(node: ir.Node, facts: Facts, selection: Selection) -> Source | Ref
         return found
     data = node.inputs[found.index]
     known = facts.constant(data)
-    if isinstance(known, Refusal) and known.code is Code.UNDECIDED_CONSTANT:
-        return Refusal(known.code, name_of(node), known.why)
+    if isinstance(known, Refusal) and known.code in NOT_EVALUATED:
+        return Refusal(known.code, name_of(node), known.why, known.remedy)
     if facts.is_fixed(data):
         why = "it maps a constant; the result is one"
         return Refusal(Code.NOT_AFFINE, name_of(node), why)

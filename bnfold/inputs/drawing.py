@@ -11,6 +11,8 @@ from typing import Final
 
 import numpy as np
 
+from bnfold import limits
+from bnfold.errors import ModelError
 from bnfold.inputs.numbers import Need, Style, numbers
 from bnfold.inputs.signature import Dim, Role, Slot
 from bnfold.runtime import Arrays
@@ -23,6 +25,8 @@ _INT_TOPS: Final = (8, 2, 1)
 _RANKS: Final = (4, 2, 3, 5, 1)
 _CHANNELS: Final = (3, 1)
 _MOST_ELEMENTS: Final = 1 << 22
+_COPIES: Final = 4
+"""Inputs are drawn in float64, rounded, nudged and written: so many are held at once."""
 _ANOTHER_SEED: Final = 7919
 _AMPLITUDES: Final = (1.0, 1 / 8, 1 / 8, 1 / 64)
 
@@ -68,6 +72,34 @@ def shape_of(slot: Slot, binding: Binding, slots: Sequence[Slot]) -> tuple[int, 
     return tuple(bound.size(axis, dim, *limit) for axis, (dim, limit) in pairs)
 
 
+def check_amount(slots: Sequence[Slot], binding: Binding) -> None:
+    """Refuse inputs that are too large to be drawn: a model may declare any size.
+
+    Raises:
+        ModelError: Naming the largest.
+    """
+    sizes = {slot.name: shape_of(slot, binding, slots) for slot in slots}
+    most = limits.current().elements // _COPIES
+    if sum(map(math.prod, sizes.values())) > most:
+        name = max(sizes, key=lambda one: math.prod(sizes[one]))
+        shape = "×".join(map(str, sizes[name]))
+        raise ModelError(
+            "the inputs of the model are too large to be drawn",
+            where=f"input {name!r} of {shape}",
+            why=f"{most} elements are drawn at most, for all inputs together",
+            remedy="name smaller sizes with --shape, or allow more with --max-elements",
+        )
+
+
+def is_too_much(slots: Sequence[Slot], binding: Binding) -> bool:
+    """Return whether inputs of these sizes are not drawn, see `check_amount`."""
+    try:
+        check_amount(slots, binding)
+    except ModelError:
+        return True
+    return False
+
+
 def draw_inputs(slots: Sequence[Slot], case: Case, seed: int) -> Arrays:
     """Numbers for every input, in its own element type; the same for the same seed.
 
@@ -103,6 +135,7 @@ def redraw_inputs(slots: Sequence[Slot], case: Case, seed: int, attempt: int) ->
 
 
 def _drawn(slots: Sequence[Slot], case: Case, seed: int, need: Need) -> Arrays:
+    check_amount(slots, case.binding)
     arrays: Arrays = {}
     bound = _Bound(case.binding, slots)
     for slot in slots:

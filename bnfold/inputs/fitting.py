@@ -31,6 +31,35 @@ def fitted(
         yield part
 
 
+def check_shapes(
+    shapes: Mapping[str, tuple[int, ...]], slots: Sequence[Slot], where: str
+) -> None:
+    """See that arrays of these shapes would fit, as `fitted` does; there need be none yet.
+
+    Raises:
+        DataError: If a name or a shape does not fit.
+    """
+    nothing = np.zeros((), np.bool_)
+    stubs = {name: _stub(nothing, shape, name, where) for name, shape in shapes.items()}
+    _check_names(stubs, slots, where)
+    part = next(_parts({slot.name: stubs[slot.name] for slot in slots}, slots))
+    sizes: dict[str, tuple[str, int]] = {}
+    for slot in slots:
+        _check_shape(part[slot.name].shape, slot, where, sizes)
+
+
+def _stub(
+    nothing: NDArray[Any], shape: tuple[int, ...], name: str, where: str
+) -> NDArray[Any]:
+    """Return an array of a shape that takes no memory."""
+    try:
+        return np.broadcast_to(nothing, shape)
+    except ValueError as error:  # larger than any array
+        raise DataError(
+            f"the array {name!r} is too large", where=where, why=f"its shape is {shape}"
+        ) from error
+
+
 def _check_names(
     arrays: Mapping[str, NDArray[Any]], slots: Sequence[Slot], where: str
 ) -> None:

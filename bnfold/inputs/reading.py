@@ -23,6 +23,7 @@ from bnfold.model.constants import Constant
 from bnfold.model.facts import Facts
 from bnfold.model.graphs import graphs_of, subgraphs_of
 from bnfold.model.shapes import Dims
+from bnfold.model.written_out import why_not_written_out
 
 _SMALL: Final = 1 << 12
 """Constants of more elements are no axes, sizes or offsets: they are not evaluated."""
@@ -58,7 +59,7 @@ def private_copy(model: ir.Model) -> ir.Model:
     outside of the specification result in stays declared: nothing else tells it.
     """
     copy = model.clone()
-    if copy.functions:
+    if copy.functions and not why_not_written_out(copy):
         InlinePass()(copy)
     for graph in graphs_of(copy.graph):
         for node in graph:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from bnfold.errors import DataError
-from bnfold.inputs.fitting import fitted
+from bnfold.inputs.archives import (
+    Header,
+    header_of_npy,
+    headers_of_npz,
+    read_npy,
+    read_npz,
+    read_pb,
+)
+from bnfold.inputs.code import called, imported
+from bnfold.inputs.fitting import check_shapes, fitted
 from bnfold.inputs.signature import Slot
 from bnfold.runtime import Arrays
 
@@ -63,7 +67,7 @@ def _word(source: Inputs) -> str:
 def _read(source: Inputs, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]]:
     if isinstance(source, str | Path):
         if is_code(source):
-            yield from _called(_imported(str(source)), str(source), slots)
+            yield from _called(imported(str(source)), str(source), slots)
         else:
             yield from _from_path(Path(source), slots)
     elif callable(source):
@@ -72,49 +76,11 @@ def _read(source: Inputs, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]]
         yield from _sets(source, "inputs", slots)
 
 
-def _imported(word: str) -> Callable[[], object]:
-    """Import ``module:callable``; modules beside the current folder count, as in a shell."""
-    module, _, name = word.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise DataError(
-            "cannot import the inputs",
-            where=word,
-            why=f"{type(error).__name__}: {error}",
-            remedy="check module and name; the current folder is searched too",
-        ) from error
-    finally:
-        sys.path.remove(here)
-    if not callable(found):
-        raise DataError("this is not a callable", where=word, why=f"it is a {type(found)}")
-    return found  # type: ignore[no-any-return]  # callable, as was just seen
-
-
 def _called(
     function: Callable[[], object], where: str, slots: Sequence[Slot]
 ) -> Iterator[tuple[str, Arrays]]:
-    try:
-        found = function()
-        listed = _listed(found)
-    except Exception as error:
-        raise DataError(
-            "the code that makes the inputs failed",
-            where=where,
-            why=f"{type(error).__name__}: {error}",
-        ) from error
-    for index, one in enumerate(listed):
+    for index, one in enumerate(called(function, where)):
         yield from _sets(one, f"{where}, result {index}", slots)
-
-
-def _listed(found: object) -> list[object]:
-    if isinstance(found, Iterable) and not isinstance(found, Mapping | np.ndarray | str):
-        return list(found)
-    return [found]
 
 
 def _sets(found: object, where: str, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]]:
@@ -153,11 +119,13 @@ def _from_path(path: Path, slots: Sequence[Slot]) -> Iterator[tuple[str, Arrays]
         )
     match path.suffix.lower():
         case ".npz":
-            yield str(path), _renamed(_npz(path), slots)
+            headers = headers_of_npz(path)
+            _check_fit(headers, slots, path)
+            yield str(path), _renamed(read_npz(path, headers), slots)
         case ".npy":
-            yield str(path), _single(_npy(path), slots, str(path))
+            yield str(path), _single(_npy(path, slots), slots, str(path))
         case ".pb":
-            yield str(path), _single(_pb(path), slots, str(path))
+            yield str(path), _single(read_pb(path), slots, str(path))
         case _:
             raise DataError("these are no inputs", where=str(path), remedy=f"give {_KINDS}")
 
@@ -168,7 +136,9 @@ def _from_folder(path: Path, slots: Sequence[Slot]) -> Iterator[tuple[str, Array
     names = {slot.name for slot in slots}
     arrays = [entry for entry in files if entry.suffix == ".npy"]
     if arrays and names & {entry.stem for entry in arrays}:
-        yield str(path), {entry.stem: _npy(entry) for entry in arrays}
+        headers = {entry.stem: header_of_npy(entry) for entry in arrays}
+        check_shapes({name: one.shape for name, one in headers.items()}, slots, str(path))
+        yield str(path), {entry.stem: read_npy(entry) for entry in arrays}
         arrays = []
     protos = {_number(entry): entry for entry in files if _number(entry) >= 0}
     if protos:
@@ -192,7 +162,22 @@ def _numbered(files: Mapping[int, Path], slots: Sequence[Slot], folder: Path) ->
             why=f"the model has {len(slots)} inputs, numbered from 0",
             remedy=f"check that {folder} belongs to this model",
         )
-    return {slots[number].name: _pb(path) for number, path in sorted(files.items())}
+    return {slots[number].name: read_pb(path) for number, path in sorted(files.items())}
+
+
+def _npy(path: Path, slots: Sequence[Slot]) -> NDArray[Any]:
+    _check_fit({path.stem: header_of_npy(path)}, slots, path)
+    return read_npy(path)
+
+
+def _check_fit(headers: Mapping[str, Header], slots: Sequence[Slot], path: Path) -> None:
+    """See from the headers that arrays are what the model reads, before they are unpacked."""
+    shapes = {name: one.shape for name, one in headers.items()}
+    if len(slots) == len(shapes) == 1:
+        shapes = {slots[0].name: next(iter(shapes.values()))}
+    elif path.suffix.lower() == ".npy":
+        return  # that it is not said which input it is for is said elsewhere
+    check_shapes(shapes, slots, str(path))
 
 
 def _renamed(arrays: Arrays, slots: Sequence[Slot]) -> Arrays:
@@ -200,41 +185,3 @@ def _renamed(arrays: Arrays, slots: Sequence[Slot]) -> Arrays:
     if len(arrays) == len(slots) == 1:
         return {slots[0].name: next(iter(arrays.values()))}
     return arrays
-
-
-def _npz(path: Path) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _npy(path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _pb(path: Path) -> NDArray[Any]:
-    proto = onnx.TensorProto()
-    try:
-        proto.ParseFromString(path.read_bytes())
-        return np.asarray(onnx.numpy_helper.to_array(proto))
-    except (OSError, ValueError, TypeError, KeyError, DecodeError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    kinds = {
-        ".npz": "a .npz file written by numpy.savez",
-        ".npy": "an array written by numpy.save",
-        ".pb": "a serialised onnx.TensorProto (sequences and optionals are not read)",
-    }
-    return DataError(
-        "the inputs cannot be read",
-        where=str(path),
-        why=str(error).splitlines()[0] if str(error) else type(error).__name__,
-        remedy=f"it should be {kinds[path.suffix.lower()]}",
-    )

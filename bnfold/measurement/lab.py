@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,10 +10,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from bnfold import limits, process
+from bnfold.errors import refused_by_disk
 from bnfold.records import Arm
-from bnfold.runtime import no_provider
+from bnfold.runtime import CPU, no_provider
 from bnfold.runtime.children import End, Fate, run_child
+from bnfold.runtime.loading import check_loads
 from bnfold.runtime.plans import SessionPlan
+from bnfold.runtime.sessions import bound_of
+from bnfold.runtime.telling import NO_SPACE
 
 _MODULE: Final = ("-m", "bnfold.measurement.worker")
 _BLOCKING: Final = {"CUDA_LAUNCH_BLOCKING": "1"}
@@ -94,6 +100,7 @@ class Lab:
             "task": task,
             "arms": plans,
             "journal": str(journal),
+            **_bound(arms, asked),
             **asked,
         }
         request.write_text(json.dumps(entry), encoding="utf-8")
@@ -106,11 +113,25 @@ class Lab:
         except KeyboardInterrupt:
             interrupted = True
         lines = _read(journal)
+        if end.exit_code == NO_SPACE:
+            raise refused_by_disk(OSError(errno.ENOSPC, end.message, str(self.folder)))
+        if not lines and end.fate in (Fate.FAILED, Fate.DIED):
+            check_loads()
         for line in lines:
             if "unavailable" in line:
                 raise no_provider(line["provider"], line["unavailable"])
         complete = bool(lines) and "end" in lines[-1]
         return Told(tuple(lines), complete, end, interrupted)
+
+
+def _bound(arms: Mapping[str, SessionPlan], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker may allocate; of a process that is not ours alone, the user decides."""
+    given = [case["inputs"] for case in asked.get("cases", ())] or [asked.get("inputs")]
+    sizes = [Path(one).stat().st_size for one in given if one]
+    provider = next((plan.provider for plan in arms.values()), CPU)
+    found = bound_of(provider, 0, max(sizes, default=0))
+    bounded = process.own() is not None or limits.current().memory_bytes is not None
+    return found if bounded else {**found, "memory_bytes": None}
 
 
 def _read(journal: Path) -> list[dict[str, Any]]:

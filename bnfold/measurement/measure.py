@@ -26,6 +26,7 @@ from bnfold.records import (
     Start,
     Turn,
 )
+from bnfold.runtime import CPU
 
 _MOST_PROCESSES: Final = 60
 _PARTS: Final = 10
@@ -37,8 +38,11 @@ _CALLS_ALONE: Final = 3
 _UNDECIDED: Final = Ending.OUT_OF_TIME
 """What a case is while it is measured: if nothing else ends it, the time does."""
 
-_PATIENCE_S: Final = 900.0
-"""A process that has not come to its end after so long, beyond its own time, hangs."""
+_PATIENCE_S: Final = 10.0
+_BYTES_PER_S: Final = 2e7
+_PATIENCE_ON_DEVICES_S: Final = 900.0
+"""A process that has not come to its end after so long, beyond its own time, hangs: on a CPU
+by the time for all and the size of the models; engines for devices are built for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,8 @@ class Campaign:
                 _stop_if_interrupted(told)
                 found.starts.extend(_starts(told, case))
                 failures |= _failure(told, name)
+                if BASE in failures:
+                    return failures  # nothing could be compared with it
             once = (self.clock() - begun) / (turn + 1)
             if once > _STARTS_SHARE * self.goal.max_time_s:
                 break
@@ -172,7 +178,7 @@ class Campaign:
             if one.arm.null or one.arm.name in found.cases[0].failures:
                 continue
             self._say(f"looking at what runs of {one.arm.name}")
-            graph = look(self.lab, one, self.cases[0], _PATIENCE_S)
+            graph = look(self.lab, one, self.cases[0], self._patience_s({"": one}))
             if graph is None:
                 raise KeyboardInterrupt
             found.graphs.append(graph)
@@ -279,7 +285,13 @@ class Campaign:
 
     def _ask(self, task: str, arms: Mapping[str, ArmPlan], **asked: Any) -> Told:
         plans = {name: one.plan for name, one in arms.items()}
-        return self.lab.ask(task, plans, _PATIENCE_S, **asked)
+        return self.lab.ask(task, plans, self._patience_s(arms), **asked)
+
+    def _patience_s(self, arms: Mapping[str, ArmPlan]) -> float:
+        if any(one.plan.provider != CPU for one in arms.values()):
+            return _PATIENCE_ON_DEVICES_S + self.goal.max_time_s
+        opening_s = sum(one.arm.size_bytes for one in arms.values()) / _BYTES_PER_S
+        return max(_PATIENCE_S, self.goal.max_time_s) * len(arms) + opening_s
 
 
 def _stop_if_interrupted(told: Told) -> None:

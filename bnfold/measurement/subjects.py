@@ -11,12 +11,17 @@ from typing import Final
 import onnx
 from onnx import AttributeProto, GraphProto, TensorProto
 
+from bnfold import limits, process
 from bnfold.errors import ModelError
 from bnfold.measurement.arms import Subject
+from bnfold.runtime import CPU
 from bnfold.runtime.children import Fate, run_child
+from bnfold.runtime.loading import check_loads
+from bnfold.runtime.sessions import bound_of
 
 _CONVERTER: Final = ("-m", "bnfold.runtime.float16")
-_PATIENCE_S: Final = 1200.0
+_PATIENCE_S: Final = 60.0
+_BYTES_PER_S: Final = 1e6
 
 
 def subject(path: Path, shown: str) -> Subject:
@@ -47,6 +52,13 @@ def _locations(tensor: TensorProto) -> Iterator[str]:
         yield from (one.value for one in tensor.external_data if one.key == "location")
 
 
+def _bound(one: Subject) -> tuple[str, ...]:
+    """What the converter may allocate, in a process that is ours alone."""
+    if process.own() is None and limits.current().memory_bytes is None:
+        return ()
+    return (str(bound_of(CPU, one.size_bytes, 0)["memory_bytes"]),)
+
+
 _numbers = count()
 
 
@@ -57,7 +69,10 @@ def in_float16(one: Subject, folder: Path) -> Subject:
         ModelError: If the tool cannot convert it.
     """
     target = folder / f"{one.path.stem}.float16-{next(_numbers)}.onnx"
-    end = run_child((*_CONVERTER, str(one.path), str(target)), _PATIENCE_S)
+    arguments = (*_CONVERTER, str(one.path), str(target), *_bound(one))
+    end = run_child(arguments, _PATIENCE_S + one.size_bytes / _BYTES_PER_S)
+    if end.fate in (Fate.FAILED, Fate.DIED):
+        check_loads()
     if end.fate is not Fate.ENDED or not target.exists():
         raise ModelError(
             "cannot convert the model to float16",

@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from bnfold.measurement.memory import device_used_bytes, peak_host_bytes
 from bnfold.measurement.sampler import Call, Warmth, take_turn, time_one, warm_up
 from bnfold.measurement.tiny import write_tiny
+from bnfold.process import bound_for_good
 from bnfold.runtime.arrays import Arrays, read_arrays
 from bnfold.runtime.binding import BoundRun
 from bnfold.runtime.opening import NoProviderError, open_session
 from bnfold.runtime.plans import SessionPlan
+from bnfold.runtime.telling import run_and_tell
 from bnfold.safe_text import one_line
 
 _PROFILED_S: Final = 2.0
@@ -54,6 +56,8 @@ def main(path: str) -> None:
     journal = Journal(Path(request["journal"]))
     plans = {name: SessionPlan.from_data(plan) for name, plan in request["arms"].items()}
     tasks = {"interleave": _interleave, "alone": _alone, "look": _look}
+    if request["memory_bytes"] is not None:
+        bound_for_good(request["memory_bytes"], request["mapped_bytes"])
     gc.disable()
     tasks[request["task"]](request, plans, journal)
     journal.note(end=True)
@@ -243,7 +247,4 @@ def _look(
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except Exception as error:  # noqa: BLE001 (told to the parent on stderr, without a traceback)
-        sys.exit(f"{type(error).__name__}: {error}")
+    run_and_tell(main)

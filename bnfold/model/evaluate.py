@@ -41,9 +41,6 @@ from bnfold.model.quantized import (
 )
 from bnfold.model.steps import cast_run, range_of
 
-MAX_ELEMENTS: Final = 1 << 27
-"""Larger results are left to the runtime: nothing worth folding is bigger."""
-
 _CASTS: Final = frozenset({"Cast", "CastLike"})
 _QUANTIZERS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 # fmt: off
@@ -217,15 +214,12 @@ def evaluate(
         return None if inputs[0] is None else [_cast(work, inputs[0], target)]
     if node.op_type in _QUANTIZERS:
         return _quantize(work)
-    known = [entry for entry in inputs if entry is not None]
     if opset < _ALONG_AN_AXIS_SINCE.get(node.op_type, 1):
-        return None
-    if _result_size(node, known) > MAX_ELEMENTS:
         return None
     try:
         with np.errstate(all="ignore"):
             return _unrounded(work) if work.nature.continuous else _as_rounded(work)
-    except UndecidedError:
+    except (UndecidedError, MemoryError):
         raise
     except Exception:  # noqa: BLE001  the reference raises anything; a dynamic value is no error
         return None
@@ -374,53 +368,6 @@ def _quantized(
     with np.errstate(all="ignore"):
         (result,) = decided(partial(quantize, work.node, dtype), inputs, work.what, 0.0)
     return [Constant(Expression.of(result), dtype)]
-
-
-def _result_size(node: ir.Node, inputs: Sequence[Constant]) -> float:
-    """Bound the number of elements of the result before anything is allocated."""
-    if node.op_type in ("Expand", "ConstantOfShape", "Tile") and inputs:
-        sizes = np.abs(inputs[-1].stored().astype(np.float64)).reshape(-1)
-        base = float(np.prod(inputs[0].shape)) if node.op_type != "ConstantOfShape" else 1.0
-        return float(np.prod(np.maximum(sizes, 1.0))) * max(base, 1.0)
-    if node.op_type in _GROW:
-        return _GROW[node.op_type](inputs)
-    if node.op_type == "Range" and len(inputs) == 3:
-        start, limit, delta = (
-            float(entry.stored().reshape(-1)[0]) if entry.stored().size else 0.0
-            for entry in inputs
-        )
-        return abs((limit - start) / delta) if delta else float("inf")
-    return float(sum(np.prod(entry.shape) for entry in inputs))
-
-
-def _of_product(inputs: Sequence[Constant]) -> float:
-    """A product of matrices [m, k] and [k, n]; Gemm may have turned them around."""
-    first, second = (float(np.prod(entry.shape)) for entry in inputs[:2])
-    summed = min(*inputs[0].shape[-2:], *inputs[1].shape[-2:], first, second)
-    return first * second / max(summed, 1.0) ** 2
-
-
-def _of_terms(inputs: Sequence[Constant]) -> float:
-    return float(np.prod([max(float(np.prod(entry.shape)), 1.0) for entry in inputs]))
-
-
-def _of_hot(inputs: Sequence[Constant]) -> float:
-    depth = float(np.max(inputs[1].stored().astype(np.float64), initial=0.0))
-    return float(np.prod(inputs[0].shape)) * depth
-
-
-def _of_pad(inputs: Sequence[Constant]) -> float:
-    most = float(np.max(np.abs(inputs[1].stored().astype(np.float64)), initial=0.0))
-    return float(np.prod([size + 2 * most for size in inputs[0].shape]))
-
-
-_GROW: Final[dict[str, Callable[[Sequence[Constant]], float]]] = {
-    "MatMul": _of_product,
-    "Gemm": _of_product,
-    "Einsum": _of_terms,
-    "OneHot": _of_hot,
-    "Pad": _of_pad,
-}
 
 
 def _run(node: ir.Node, arrays: Sequence[Array | None], opset: int) -> list[Array]:

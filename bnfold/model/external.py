@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -11,93 +13,231 @@ import onnx_ir as ir
 
 from bnfold.errors import ModelError
 from bnfold.model.graphs import graphs_of
-from bnfold.model.structure import subgraphs
+from bnfold.model.neighbours import Neighbours, Region
+from bnfold.model.tensors import Stored, needed_bytes, stored_tensors
 
 OUTSIDE_FROM_BYTES: Final = "bnfold.outside_from_bytes"
 _DEFAULT_OUTSIDE_FROM_BYTES: Final = 1024
 _PROTOBUF_LIMIT_BYTES: Final = 1_900_000_000
+_MOST_DIGITS: Final = 18
+_KEYS: Final = ("location", "offset", "length")
 
 
-def check_external_data(proto: onnx.ModelProto, base_dir: Path, where: str) -> None:
-    """Check that every external tensor's file is there and long enough.
+class HeldOutside(ir.ExternalTensor):
+    """A tensor in a file that was checked: it is read from there, whatever links are called.
+
+    onnx_ir would look for it in the current folder, and refuse the links of model hubs' caches
+    and files that have a second name; which files may be read was decided before.
+    """
+
+    __slots__ = ("_checked",)
+
+    def __init__(self, like: ir.ExternalTensor, file: Path) -> None:
+        """Take the place of a tensor.
+
+        Args:
+            like: The tensor as onnx_ir read it.
+            file: Where its data is: an absolute path without links.
+        """
+        super().__init__(
+            like.location,
+            like.offset,
+            like.length,
+            like.dtype,
+            shape=like.shape,
+            name=like.name,
+            doc_string=like.doc_string,
+            metadata_props=dict(like.metadata_props),
+        )
+        self._checked = file
+
+    @property
+    def path(self) -> str:
+        """The file that is read."""
+        return str(self._checked)
+
+
+def check_external_data(
+    proto: onnx.ModelProto, neighbours: Neighbours | None, where: str
+) -> None:
+    """Check every external tensor: where it lies, and that all of it is there.
+
+    That goes for initializers, attributes, sparse tensors, functions, subgraphs and what is
+    for training, before anything is read.
+
+    Args:
+        proto: The model, its tensors checked as by `tensors.check_tensor`.
+        neighbours: The files that it may read; None for a model that is in memory only.
+        where: Its name, for the error.
 
     Raises:
         ModelError: Naming the tensor and the file.
     """
-    sizes: dict[Path, int] = {}
-    for tensor in external_tensors(proto.graph):
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "")
-        path = base_dir / location
-        if not path.resolve().is_relative_to(base_dir.resolve()):
+    for stored in stored_tensors(proto):
+        if stored.tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        if neighbours is None:
             raise ModelError(
-                "the model reads external data from outside of its folder",
-                where=f"{where}: tensor {tensor.name!r}",
-                why=f"its location is {location!r}; ONNX allows paths below the model only",
-                remedy="put the data file beside the model and correct the location",
+                "the data of the model lies outside of it, and it is not said where",
+                where=f"{where}: {stored.place}",
+                why="a ModelProto in memory has no folder that its location could be in",
+                remedy="give the path of the .onnx file, or load it with onnx.load(path)",
             )
-        if path not in sizes:
-            sizes[path] = path.stat().st_size if location and path.is_file() else -1
-        needed_bytes = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-        if sizes[path] < 0:
-            raise ModelError(
-                "the external data of the model is missing",
-                where=f"{where}: tensor {tensor.name!r}",
-                why=f"there is no file {str(path)!r}",
-                remedy="copy the data file beside the .onnx file",
-            )
-        if sizes[path] < needed_bytes:
-            raise ModelError(
-                "the external data of the model is cut off",
-                where=f"{where}: tensor {tensor.name!r}",
-                why=f"{str(path)!r} has {sizes[path]} bytes, {needed_bytes} are needed",
-                remedy="copy the data file again, completely",
-            )
+        _check_region(stored, neighbours, where)
 
 
-def external_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor whose bytes are outside of the model file."""
-    for tensor in graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            yield tensor
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t") and (
-                attribute.t.data_location == onnx.TensorProto.EXTERNAL
-            ):
-                yield attribute.t
-        for subgraph in subgraphs(node):
-            yield from external_tensors(subgraph)
+def _check_region(stored: Stored, neighbours: Neighbours, where: str) -> None:
+    tensor = stored.tensor
+    if tensor.data_type == onnx.TensorProto.STRING:
+        raise _fault(stored, where, "texts cannot lie in a data file", "its type is STRING")
+    region = _region(stored, where)
+    if region.length is not None and region.length != needed_bytes(tensor):
+        raise _fault(
+            stored,
+            where,
+            "the external data of a tensor is shorter or longer than the tensor",
+            f"its length is {region.length} bytes, shape {list(tensor.dims)} needs"
+            f" {needed_bytes(tensor)}",
+        )
+    neighbours.check(region, needed_bytes(tensor), f"{where}: {stored.place}")
 
 
-def bind_external_data(model: ir.Model, base_dir: Path) -> None:
-    """Tell external initializers their folder, and read external Constant attributes in.
+def _region(stored: Stored, where: str) -> Region:
+    """Read what says where the data is: each key once, numbers that are numbers."""
+    entries: dict[str, str] = {}
+    for entry in stored.tensor.external_data:
+        if entry.key in _KEYS and entry.key in entries:
+            why = f"{entry.key!r} is given twice"
+            raise _fault(stored, where, "it is not clear where external data lies", why)
+        entries[entry.key] = entry.value
+    numbers: dict[str, int] = {}
+    for key in _KEYS[1:]:
+        text = entries.get(key)
+        if text is None:
+            continue
+        if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+            why = f"its {key} is {text[:40]!r}: a whole number of bytes is required"
+            raise _fault(stored, where, "it is not clear where external data lies", why)
+        numbers[key] = int(text)
+    location = entries.get("location", "")
+    return Region(location, numbers.get("offset", 0), numbers.get("length"))
+
+
+def _fault(stored: Stored, where: str, what: str, why: str) -> ModelError:
+    return ModelError(
+        what,
+        where=f"{where}: {stored.place}",
+        why=why,
+        remedy="export the model again, or save it anew with onnx.save_model",
+    )
+
+
+def bind_external_data(model: ir.Model, neighbours: Neighbours) -> None:
+    """Tell every external tensor the file that it is in; it has been checked.
 
     The graph remembers from which size on its initializers were outside, so that a fold, whose
     new tensors are in memory, can put them outside again.
 
-    The attributes are few and small; held in memory they cannot point to a file that a saved
-    copy in another folder does not have.
+    Attributes become tensors that are part of the model, still mapped from the file: a saved
+    copy in another folder has no such file.
     """
-    sizes = [
-        value.const_value.nbytes
-        for graph in graphs_of(model.graph)
+    graphs = list(_all_graphs(model))
+    held = [
+        value
+        for graph in graphs
         for value in graph.initializers.values()
         if isinstance(value.const_value, ir.ExternalTensor)
     ]
+    sizes = [value.const_value.nbytes for value in held if value.const_value is not None]
     if sizes:
         model.graph.meta[OUTSIDE_FROM_BYTES] = min(*sizes, _DEFAULT_OUTSIDE_FROM_BYTES)
-    for graph in graphs_of(model.graph):
-        ir.external_data.set_base_dir(graph, base_dir)
+    bound = _binder(neighbours)
+    for value in held:
+        value.const_value = bound(value.const_value)
+    for graph in graphs:
         for node in graph:
-            for name, attribute in list(node.attributes.items()):
-                if isinstance(attribute.value, ir.ExternalTensor):
-                    inside = ir.tensor(
-                        attribute.value.numpy().copy(),
-                        dtype=attribute.value.dtype,
-                        name=attribute.value.name,
-                    )
-                    node.attributes[name] = ir.AttrTensor(name, inside)
+            _bind_attributes(node, bound)
+
+
+_Bind = Callable[[ir.TensorProtocol | None], ir.TensorProtocol]
+
+
+def _binder(neighbours: Neighbours) -> _Bind:
+    def bound(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol:
+        assert isinstance(tensor, ir.ExternalTensor)
+        return HeldOutside(tensor, neighbours.file(str(tensor.location)))
+
+    return bound
+
+
+def _bind_attributes(node: ir.Node, bound: _Bind) -> None:
+    for name, attribute in list(node.attributes.items()):
+        if attribute.is_ref():
+            continue
+        if isinstance(attribute.value, ir.ExternalTensor):
+            node.attributes[name] = ir.AttrTensor(name, _inside(attribute.value, bound))
+        elif attribute.type is ir.AttributeType.TENSORS:
+            tensors = attribute.as_tensors()
+            if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+                whole = [_inside(tensor, bound) for tensor in tensors]
+                node.attributes[name] = ir.AttrTensors(name, whole)
+
+
+def _inside(tensor: ir.TensorProtocol, bound: _Bind) -> ir.TensorProtocol:
+    """Return a tensor that is written into the model, its elements mapped from its file."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.Tensor(
+        bound(tensor).numpy(),
+        dtype=tensor.dtype,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+    )
+
+
+def _all_graphs(model: ir.Model) -> Iterator[ir.Graph]:
+    """Yield the graphs of a model, and those of its functions."""
+    yield from graphs_of(model.graph)
+    for function in model.functions.values():
+        yield from graphs_of(function.graph)
+
+
+def read_rare_in(proto: onnx.ModelProto, neighbours: Neighbours, where: str) -> None:
+    """Put the data of external tensors that onnx_ir would not map into the message.
+
+    These are parts of sparse tensors, what is for training, and defaults of functions: written
+    elsewhere, they would name a file that is not there.
+
+    Args:
+        proto: A message of our own, changed in place; its tensors have been checked.
+        neighbours: The files that it reads.
+        where: Its name, for the error.
+
+    Raises:
+        ModelError: If one file is named so often that a model file could not hold all that.
+    """
+    rare = [
+        stored
+        for stored in stored_tensors(proto)
+        if not stored.is_plain and stored.tensor.data_location == onnx.TensorProto.EXTERNAL
+    ]
+    whole_bytes = sum(needed_bytes(stored.tensor) for stored in rare)
+    if whole_bytes > _PROTOBUF_LIMIT_BYTES:
+        why = f"they hold {whole_bytes} bytes, which no model file can"
+        raise _fault(rare[0], where, "sparse or training tensors are too large", why)
+    for stored in rare:
+        tensor, region = stored.tensor, _region(stored, where)
+        tensor.raw_data = neighbours.bytes_of(region, needed_bytes(tensor))
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+
+
+@contextlib.contextmanager
+def no_word_of_onnx() -> Iterator[None]:
+    """Keep to itself what onnx remarks on entries of external data that it does not know."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def outside_from_bytes(model: ir.Model) -> int | None:

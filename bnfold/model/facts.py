@@ -7,16 +7,20 @@ from typing import Final
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from bnfold.expression import Expression
+from bnfold.model.amounts import SPARSE
 from bnfold.model.attributes import int_attr
 from bnfold.model.constants import Constant, constant_node, constant_of
 from bnfold.model.evaluate import COMPUTES, evaluate
 from bnfold.model.graphs import graphs_of, subgraphs_of
+from bnfold.model.growth import Given, Growth, growth_of, in_reference
 from bnfold.model.native import UndecidedError
 from bnfold.model.origins import named
+from bnfold.model.room import Room
 from bnfold.model.shapes import Dim, Dims, ShapeTable
-from bnfold.records import Code, Permissions, Refusal
+from bnfold.records import NOT_EVALUATED, Code, Permissions, Refusal
 
 Use = tuple[ir.Node, int]
 """A reader of a value: a node and its input index, or see `Facts.result`."""
@@ -95,6 +99,7 @@ class Facts:
         self._owner: dict[ir.Graph, ir.Node] = {}
         self._fixed: dict[ir.Value, bool] = {}
         self._quantizes: bool | None = None
+        self._room = Room(model)
         self._number(model.graph, 0)
 
     def _number(self, graph: ir.Graph, start: int) -> int:
@@ -294,6 +299,10 @@ class Facts:
                 f"initializer {value.name!r} is a graph input too: callers may override it",
                 "remove it from the graph inputs, or pass --assume-constant-inputs",
             )
+        if SPARSE in value.const_value.meta:
+            size = float(value.const_value.size)
+            if why := self._room.why_not(Growth(size, size)):
+                return _too_large(value.name or "", "a sparse initializer", why)
         return constant_of(value.const_value)
 
     def is_fixed(self, value: ir.Value | None) -> bool:
@@ -394,7 +403,7 @@ class Facts:
         for value in self._needed(node) if node.op_type == "CastLike" else node.inputs:
             entry = None if value is None else self.constant(value)
             if isinstance(entry, Refusal):
-                return entry if entry.code is Code.UNDECIDED_CONSTANT else None
+                return entry if entry.code in NOT_EVALUATED else None
             inputs.append(entry)
         return self._evaluate_on(node, inputs)
 
@@ -404,11 +413,19 @@ class Facts:
         target = self._cast_target(node)
         if node.op_type in ("Cast", "CastLike") and target is None:
             return None
+        where = node.name or node.outputs[0].name or node.op_type
+        growth = growth_of(_given(node, inputs, self.opset()))
+        growth = in_reference(growth, node.op_type)
+        if why := self._room.why_not(growth):
+            return _too_large(where, node.op_type, why)
         try:
-            return evaluate(node, inputs, self.opset(), target)
+            found = evaluate(node, inputs, self.opset(), target)
         except UndecidedError as error:
-            where = node.name or node.outputs[0].name or node.op_type
             return Refusal(Code.UNDECIDED_CONSTANT, where, str(error))
+        except MemoryError:
+            return _too_large(where, node.op_type, "it needs more memory than there is")
+        self._room.take(growth, sum(math.prod(one.shape) for one in found or ()))
+        return found
 
     def _cast_target(self, node: ir.Node) -> ir.DataType | None:
         if node.op_type == "Cast":
@@ -434,3 +451,21 @@ class Facts:
     def nodes(self) -> list[ir.Node]:
         """Return every node of the model, of subgraphs too, in topological order."""
         return [node for graph in graphs_of(self.model.graph) for node in graph]
+
+
+def _given(node: ir.Node, inputs: list[Constant | None], opset: int) -> Given:
+    shapes = [None if entry is None else entry.shape for entry in inputs]
+
+    def element(place: int) -> NDArray[np.generic]:
+        entry = inputs[place]
+        return np.zeros(0) if entry is None else entry.stored()
+
+    return Given(node, shapes, element, opset)
+
+
+def _too_large(where: str, op_type: str, why: str) -> Refusal:
+    said = f"the constant that {op_type} makes is too large: {why}"
+    remedy = (
+        "allow more with --max-elements; computed constants are never larger than all stored"
+    )
+    return Refusal(Code.TOO_LARGE, where, said, remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Final
 
@@ -11,15 +12,27 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from bnfold import limits, process
 from bnfold.errors import ModelError, UsageError
-from bnfold.model.external import bind_external_data, check_external_data
-from bnfold.model.graphs import sort_graphs
+from bnfold.model.amounts import SPARSE
+from bnfold.model.external import (
+    bind_external_data,
+    check_external_data,
+    no_word_of_onnx,
+    read_rare_in,
+)
+from bnfold.model.graphs import graphs_of, sort_graphs
+from bnfold.model.neighbours import Neighbours
 from bnfold.model.presence import paired, put_back, remember
 from bnfold.model.reads import READS, SOURCE, Source, reads_of_model, reads_of_proto
+from bnfold.model.regular import UnreadableError, read_regular
 from bnfold.model.structure import check_structure
 from bnfold.model.text import check_text
 
 UNSORTED: Final = "bnfold.unsorted"
+
+_MOST_BYTES: Final = (1 << 31) - 1
+"""What a protobuf message, and so an ONNX file, may hold."""
 
 Openable = str | Path | onnx.ModelProto | ir.Model
 """What stands for a model: a path, a protobuf model or an onnx_ir model."""
@@ -58,7 +71,7 @@ def _copied(model: ir.Model) -> ir.Model:
     try:
         copy = model.clone()
     except (RuntimeError, ValueError):
-        copy = from_proto(ir.to_proto(model), where="onnx_ir.Model")
+        copy = through_protobuf(model)
     copy.graph.meta[READS] = reads
     return copy
 
@@ -71,7 +84,8 @@ def load(path: str | Path) -> ir.Model:
     """
     path = Path(path)
     source = _seen(path)
-    model = from_proto(_read_proto(path), where=str(path), base_dir=path.parent)
+    proto = _read_proto(path)
+    model = from_proto(proto, where=str(path), neighbours=Neighbours(path))
     model.graph.meta[SOURCE] = source
     return model
 
@@ -87,55 +101,106 @@ def _seen(path: Path) -> Source | None:
 def _read_proto(path: Path) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
-    except OSError as error:
+        proto.ParseFromString(read_regular(path, _MOST_BYTES))
+    except UnreadableError as error:
         raise ModelError(
             "cannot read the model",
             where=str(path),
-            why=error.strerror or str(error),
-            remedy="check the path and its permissions",
+            why=str(error),
+            remedy="check the path and its permissions; it must be a file",
         ) from error
     except DecodeError as error:
-        raise ModelError(
-            "this is not an ONNX model, or only a part of one",
-            where=str(path),
-            why="its bytes do not parse as an onnx.ModelProto",
-            remedy="check that the file is the exported .onnx and was copied completely",
-        ) from error
+        raise _unparsed(path, str(error)) from error
     return proto
 
 
+def _unparsed(path: Path, said: str) -> ModelError:
+    if "depth" in said.lower() or "recursion" in said.lower():
+        return ModelError(
+            "the model is nested deeper than protobuf reads",
+            where=str(path),
+            why="graphs in graphs, or types in types, go beyond its 100 levels of messages",
+            remedy="export the model again; no runtime can read it either",
+        )
+    return ModelError(
+        "this is not an ONNX model, or only a part of one",
+        where=str(path),
+        why="its bytes do not parse as an onnx.ModelProto",
+        remedy="check that the file is the exported .onnx and was copied completely",
+    )
+
+
 def from_proto(
-    proto: onnx.ModelProto, *, where: str = "ModelProto", base_dir: Path | None = None
+    proto: onnx.ModelProto,
+    *,
+    where: str = "ModelProto",
+    neighbours: Neighbours | None = None,
 ) -> ir.Model:
     """Turn a protobuf model into an onnx_ir model that remembers what onnx_ir would lose.
 
-    Weights are shared with ``proto``, never copied; ``proto`` itself is not changed.
+    Weights are shared with ``proto``, never copied; ``proto`` itself is not changed, unless
+    there are neighbours and it is one of our own: then rare tensors are read into it.
+
+    Args:
+        proto: The model.
+        where: Its name, for errors.
+        neighbours: The files that it may read its data from; None for a model in memory.
 
     Raises:
         ModelError: If the graph makes no sense, or external data is missing.
     """
     check_text(proto, where)
     check_structure(proto, where)
-    check_external_data(proto, base_dir or Path(), where)
+    check_external_data(proto, neighbours, where)
+    folder = Path() if neighbours is None else neighbours.folder
+    reads = tuple(reads_of_proto(proto, folder, "the model"))
+    if neighbours is not None:
+        sizes = {str(file): size_bytes for file, size_bytes in neighbours.sizes()}
+        process.met(sizes, limits.current())
+        read_rare_in(proto, neighbours, where)
+    model = _understood(proto, where)
+    model.graph.meta[READS] = reads
+    if neighbours is not None:
+        bind_external_data(model, neighbours)
+    return model
+
+
+def _understood(proto: onnx.ModelProto, where: str) -> ir.Model:
     try:
-        model = ir.serde.deserialize_model(proto)
-    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        with no_word_of_onnx():
+            model = ir.serde.deserialize_model(proto)
+    except Exception as error:  # onnx_ir raises anything on what it does not expect
+        said = str(error.__cause__ or error) or type(error).__name__
         raise ModelError(
             "the model cannot be understood",
             where=where,
-            why=str(error.__cause__ or error).splitlines()[0],
+            why=said.splitlines()[0],
             remedy="run onnx.checker.check_model on it, or export it again",
         ) from error
-    if base_dir is not None:
-        bind_external_data(model, base_dir.absolute())  # the current folder may change
-    model.graph.meta[READS] = tuple(reads_of_proto(proto, base_dir or Path(), "the model"))
     remember(model, proto)
     for graph, graph_proto in paired(model, proto):
         _adopt_sparse(graph, graph_proto)
     if sort_graphs(model):
         model.graph.meta[UNSORTED] = True
     return model
+
+
+def through_protobuf(model: ir.Model) -> ir.Model:
+    """Copy a model that onnx_ir cannot clone; tensors in files stay where they are."""
+    proto = to_proto(model)
+    check_structure(proto, "onnx_ir.Model")
+    copy = _understood(proto, "onnx_ir.Model")
+    copy.graph.meta.update(
+        (name, value)
+        for name, value in model.graph.meta.items()
+        if name not in copy.graph.meta
+    )
+    pairs = zip(graphs_of(copy.graph), graphs_of(model.graph), strict=True)
+    for new, old in pairs:
+        for name, value in new.initializers.items():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = old.initializers[name].const_value
+    return copy
 
 
 def _adopt_sparse(graph: ir.Graph, proto: onnx.GraphProto) -> None:
@@ -150,12 +215,13 @@ def _adopt_sparse(graph: ir.Graph, proto: onnx.GraphProto) -> None:
             if value.is_graph_input() or value.is_initializer():
                 continue
             sparse = by_name[value.name]
-            value.const_value = ir.LazyTensor(
+            value.const_value = dense = ir.LazyTensor(
                 _Densify(sparse),
                 dtype=ir.DataType(sparse.values.data_type),
                 shape=ir.Shape(sparse.dims),
                 name=value.name,
             )
+            dense.meta[SPARSE] = True
 
 
 class _Densify:
@@ -165,15 +231,30 @@ class _Densify:
         self._sparse = sparse
 
     def __call__(self) -> ir.TensorProtocol:
-        dims = tuple(self._sparse.dims)
+        dims, most = tuple(self._sparse.dims), limits.current().elements
+        if math.prod(dims) > most:
+            raise self._fault(
+                f"written out, it has {math.prod(dims)} elements, {most} at most"
+            )
         values = onnx.numpy_helper.to_array(self._sparse.values)
         indices = onnx.numpy_helper.to_array(self._sparse.indices)
+        ends = np.array(dims if indices.ndim == 2 else [math.prod(dims)])
+        if ((indices < 0) | (indices >= ends)).any():
+            raise self._fault(f"its indices lie outside of its shape {list(dims)}")
         dense = np.zeros(dims, dtype=values.dtype)
         if indices.ndim == 2:
             dense[tuple(indices.T)] = values
         else:
             dense.reshape(-1)[indices] = values
         return ir.tensor(dense, dtype=ir.DataType(self._sparse.values.data_type))
+
+    def _fault(self, why: str) -> ModelError:
+        return ModelError(
+            "a sparse tensor cannot be read",
+            where=f"sparse tensor {self._sparse.values.name!r}",
+            why=why,
+            remedy="export the model again, or allow more elements with --max-elements",
+        )
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:

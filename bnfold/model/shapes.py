@@ -14,7 +14,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from bnfold import process
 from bnfold.model.graphs import subgraphs_of
+from bnfold.model.written_out import why_not_written_out
 
 Dim = int | str | None
 Dims = tuple[Dim, ...]
@@ -22,6 +24,11 @@ _SMALL_ELEMENTS: Final = 256
 _NOT_INFERRED: Final = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
 """Operators whose result onnx (1.23) infers no shape for, though it has that of the input."""
 _UNKNOWN: Final = onnx.TensorProto.UNDEFINED
+_NO_PROPAGATION: Final = "bnfold.no_propagation"
+"""Marks a model whose sizes cannot be computed: onnx holds a message for every element of a
+list that may be one of sizes, of a hundred million of them too."""
+_SPARED_BYTES: Final = 1 << 27
+_SPARED_TIMES: Final = 64
 
 
 class ShapeTable:
@@ -102,14 +109,31 @@ def _declared_dims(value: ir.Value) -> Dims | None:
 
 def _infer(model: ir.Model) -> onnx.GraphProto | None:
     """Infer shapes on a copy without the large weights; None when onnx gives up."""
+    proto = light_proto(model)
+    if _NO_PROPAGATION not in model.graph.meta:
+        try:
+            with process.spared(_SPARED_BYTES + _SPARED_TIMES * proto.ByteSize()):
+                return _inferred(proto, data_prop=True)
+        except MemoryError:
+            model.graph.meta[_NO_PROPAGATION] = True
+    return _inferred(proto, data_prop=False)
+
+
+def light_proto(model: ir.Model) -> onnx.ModelProto:
+    """Return a message with all of a model but its large weights, which are inputs."""
     proto = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     for domain, version in model.opset_imports.items():
         proto.opset_import.add(domain=domain, version=version)
-    for function in model.functions.values():
-        ir.serde.serialize_function_into(proto.functions.add(), function)
+    if not why_not_written_out(model):
+        for function in model.functions.values():
+            ir.serde.serialize_function_into(proto.functions.add(), function)
     _write_light_graph(proto.graph, model.graph)
+    return proto
+
+
+def _inferred(proto: onnx.ModelProto, *, data_prop: bool) -> onnx.GraphProto | None:
     try:
-        return onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+        return onnx.shape_inference.infer_shapes(proto, data_prop=data_prop).graph
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, TypeError):
         return None
 

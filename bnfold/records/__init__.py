@@ -21,6 +21,7 @@ from bnfold.records.exports import ExportReport, Port
 from bnfold.records.folds import (
     CONSTANT_INPUTS,
     INFERENCE,
+    NOT_EVALUATED,
     REQUANTIZED,
     ChannelMap,
     Code,
@@ -56,6 +57,7 @@ from bnfold.records.verdicts import (
 __all__ = [
     "CONSTANT_INPUTS",
     "INFERENCE",
+    "NOT_EVALUATED",
     "REQUANTIZED",
     "AffineNode",
     "Arm",

@@ -20,6 +20,7 @@ class Code(StrEnum):
     BATCH_STATISTICS = "batch-statistics"
     DYNAMIC_CONSTANT = "dynamic-constant"
     UNDECIDED_CONSTANT = "undecided-constant"
+    TOO_LARGE = "too-large"
     OVERRIDABLE = "overridable"
     SEVERAL_AXES = "several-axes"
     CHANGES_SHAPE = "changes-shape"
@@ -47,6 +48,10 @@ class Code(StrEnum):
     NO_GAIN = "no-gain"
     IDIOM = "idiom"
     NOT_SELECTED = "not-selected"
+
+
+NOT_EVALUATED: Final = frozenset({Code.UNDECIDED_CONSTANT, Code.TOO_LARGE})
+"""Why a constant is not known though it is one: runtimes may differ, or it is too large."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ import onnx_ir as ir
 from bnfold.affine import Affine
 from bnfold.expression import Expression
 from bnfold.model.facts import Facts
-from bnfold.records import Code, Refusal
+from bnfold.records import NOT_EVALUATED, Code, Refusal
 
 Maps = Mapping[int, Affine]
 """Maps by position of the input or output they apply to."""
@@ -206,7 +206,7 @@ def wrong_axis(node: ir.Node, affine: Affine, why: str) -> Refusal:
     return Refusal(Code.WRONG_AXIS, name_of(node), f"the map has {entries}; {why}")
 
 
-_OWN_REASON: Final = frozenset({Code.OVERRIDABLE, Code.UNDECIDED_CONSTANT})
+_OWN_REASON: Final = NOT_EVALUATED | {Code.OVERRIDABLE}
 
 
 def dynamic_weight(node: ir.Node, refusal: Refusal) -> Refusal:
@@ -216,7 +216,7 @@ def dynamic_weight(node: ir.Node, refusal: Refusal) -> Refusal:
 
 
 def computed(node: ir.Node, refusal: Refusal, why: str) -> Refusal:
-    """Refuse because what must be constant is computed, or may differ between runtimes."""
-    if refusal.code is Code.UNDECIDED_CONSTANT:
-        return Refusal(refusal.code, name_of(node), refusal.why)
+    """Refuse because what must be constant is computed, or is not known though it is one."""
+    if refusal.code in NOT_EVALUATED:
+        return Refusal(refusal.code, name_of(node), refusal.why, refusal.remedy)
     return Refusal(Code.DYNAMIC_CONSTANT, name_of(node), why)

@@ -16,7 +16,7 @@ from bnfold.affine import Affine
 from bnfold.expression import Expression
 from bnfold.model.constants import FLOATS, Constant
 from bnfold.model.facts import Facts
-from bnfold.records import Code, Refusal
+from bnfold.records import NOT_EVALUATED, Code, Refusal
 from bnfold.rules.base import Maps, Rule, SetConstant, Source, Taken, name_of, wrong_axis
 from bnfold.rules.meet import product_after, product_before, sum_after, sum_before
 from bnfold.rules.passing import along_one_axis
@@ -222,8 +222,7 @@ def _operands(node: ir.Node, facts: Facts) -> tuple[int, Constant] | Refusal:
         telling = (
             entry
             for entry in found
-            if isinstance(entry, Refusal)
-            and entry.code in (Code.OVERRIDABLE, Code.UNDECIDED_CONSTANT)
+            if isinstance(entry, Refusal) and entry.code in NOT_EVALUATED | {Code.OVERRIDABLE}
         )
         fallback = Refusal(Code.NOT_AFFINE, name_of(node), why)
         held = next(telling, None)

@@ -7,7 +7,6 @@ knows how far it came when the runtime takes the process down with it.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,9 +16,11 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 
+from bnfold.process import bound_for_good
 from bnfold.runtime.arrays import Arrays, read_arrays, write_arrays
 from bnfold.runtime.opening import NoProviderError, open_session
 from bnfold.runtime.plans import SessionPlan
+from bnfold.runtime.telling import run_and_tell
 from bnfold.runtime.values import is_dense, to_numpy, to_runtime
 from bnfold.safe_text import one_line
 
@@ -55,7 +56,11 @@ def run_set(session: ort.InferenceSession, arrays: Arrays) -> Arrays:
 
 def main(path: str) -> None:
     """Carry out the jobs described in the file, one after the other."""
-    for job in json.loads(Path(path).read_text(encoding="utf-8")):
+    jobs = json.loads(Path(path).read_text(encoding="utf-8"))
+    bound_for_good(
+        max(job["memory_bytes"] for job in jobs), max(job["mapped_bytes"] for job in jobs)
+    )
+    for job in jobs:
         note = partial(_note, Path(job["journal"]))
         try:
             ort.set_seed(_SEED)
@@ -104,7 +109,4 @@ def _attempt(
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except Exception as error:  # noqa: BLE001 (told to the parent on stderr, without a traceback)
-        sys.exit(str(error))
+    run_and_tell(main)

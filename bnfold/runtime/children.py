@@ -39,6 +39,7 @@ class End:
 
     fate: Fate
     message: str = ""
+    exit_code: int = 0
 
 
 def run_child(
@@ -77,7 +78,8 @@ def run_child(
         return End(Fate.DIED, f"the runtime died by {_signal_name(-done.returncode)}")
     said = one_line(done.stderr.decode("utf-8", "replace"))
     fate = Fate.FAILED if done.returncode else Fate.ENDED
-    return End(fate, said[-_TOLD_CHARACTERS:] or f"exit code {done.returncode}")
+    said = said[-_TOLD_CHARACTERS:] or f"exit code {done.returncode}"
+    return End(fate, said, done.returncode)
 
 
 @contextlib.contextmanager

@@ -12,9 +12,13 @@ import warnings
 import onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from bnfold.process import bound_for_good
 
-def main(source: str, target: str) -> None:
+
+def main(source: str, target: str, bound_bytes: str = "") -> None:
     """Convert the model file and write it, weights inside."""
+    if bound_bytes:
+        bound_for_good(int(bound_bytes), 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = convert_float_to_float16(onnx.load(source), keep_io_types=False)

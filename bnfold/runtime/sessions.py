@@ -7,18 +7,22 @@ into an answer. Models are passed as paths, so that files beyond 2 GB and extern
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from bnfold.errors import MissingDependencyError
+from bnfold import limits, process
+from bnfold.errors import MissingDependencyError, refused_by_disk
 from bnfold.files.scratch import scratch_folder
 from bnfold.runtime.arrays import Arrays, read_arrays
 from bnfold.runtime.children import Fate, run_child
+from bnfold.runtime.loading import check_loads
+from bnfold.runtime.telling import NO_SPACE
 
 CPU: Final = "CPUExecutionProvider"
 _PROVIDERS: Final = {
@@ -57,6 +61,9 @@ class Outcome(StrEnum):
     DIED = "died"
     TIMED_OUT = "timed-out"
     SKIPPED = "skipped"
+
+
+_BROKEN: Final = (Outcome.FAILED, Outcome.DIED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +170,8 @@ def _run_together(jobs: Sequence[Job]) -> list[tuple[Run, ...]]:
         asked = [_request(*pair) for pair in zip(jobs, journals, strict=True)]
         request.write_text(json.dumps(asked), encoding="utf-8")
         end = _run_child(request, sum(job.timeout_s for job in jobs))
+        if end.outcome in _BROKEN and not any(map(_lines, journals)):
+            check_loads()
         answers: list[tuple[Run, ...]] = []
         for job, journal in zip(jobs, journals, strict=True):
             lines = _lines(journal)
@@ -183,12 +192,30 @@ def _request(job: Job, journal: Path) -> dict[str, Any]:
         "threads": job.threads,
         "provider": job.provider,
         "journal": str(journal),
+        **bound_of(job.provider, _bytes_of(job.model.parent.glob("*")), _bytes_of(job.inputs)),
     }
+
+
+def bound_of(provider: str, file_bytes: int, input_bytes: int) -> dict[str, int]:
+    """Return what a child process may allocate that runs a model, and what it will map.
+
+    Memory of a device is bounded by the device; its drivers take what they like of ours.
+    """
+    own = process.own()
+    files = max(file_bytes, 0 if own is None else own.file_bytes)
+    most = limits.current().process_bytes(files, input_bytes)
+    return {"memory_bytes": most if provider == CPU else 1 << 62, "mapped_bytes": files}
+
+
+def _bytes_of(files: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def _run_child(request: Path, timeout_s: float) -> Run:
     """Start the child and describe its end; one that ended by itself wrote too few lines."""
     end = run_child((*_MODULE, str(request)), timeout_s)
+    if end.exit_code == NO_SPACE:
+        raise refused_by_disk(OSError(errno.ENOSPC, end.message, str(request.parent)))
     outcomes = {Fate.TIMED_OUT: Outcome.TIMED_OUT, Fate.DIED: Outcome.DIED}
     return Run(outcomes.get(end.fate, Outcome.FAILED), end.message)
 

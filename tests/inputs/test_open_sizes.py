@@ -509,6 +509,6 @@ def test_a_benchmark_finds_the_same_sizes(tmp_path):
 
     proto = chained(["relu"], READING["mul"](5), 5, ("n", "c", 8, 8))
     subject = Subject(save(proto, tmp_path / "m.onnx"), "m.onnx", 0)
-    asked = Asked(batch=(1, 3), shapes=None, inputs=None, seed=0)
+    asked = Asked(batch=(1, 3), shapes=None, inputs=None, seed=0, seconds=30.0)
     cases = draw_cases(subject, subject, asked, tmp_path)
     assert [case.shapes["x"] for case in cases] == [(1, 5, 8, 8), (3, 5, 8, 8)]

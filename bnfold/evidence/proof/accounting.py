@@ -10,13 +10,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from bnfold.evidence import clock
 from bnfold.evidence.proof.certificate import Certificate, TensorChange
 from bnfold.evidence.proof.changes import Change, Kind, changed_nodes, changed_tensors
 from bnfold.evidence.proof.channels import channel_of
 from bnfold.evidence.proof.contents import Contents
 from bnfold.evidence.proof.recipes import Constants, Recipe, RecipeError, derive
 from bnfold.evidence.proof.rounding import Wide, furthest
-from bnfold.evidence.proof.sides import CannotEvaluateError, Side
+from bnfold.evidence.proof.sides import CannotEvaluateError, Side, TooLateError
 from bnfold.records import REQUANTIZED, Charge, Finding
 
 _ROOM: Final = 1 << 20
@@ -150,6 +151,7 @@ class Books:
     def _tensors(self) -> Iterator[Finding]:
         """Derive every changed tensor anew; half an ulp is what storing it may cost."""
         for entry in self.certificate.tensors:
+            clock.check()
             tensor = self._tensor_of(entry.change)
             if tensor is None:
                 continue
@@ -170,7 +172,9 @@ class Books:
             self._rounded.add(name)
             return
         try:
-            wide = np.asarray(derive(entry.recipe, self._constant), np.float64)
+            wide = np.asarray(derive(entry.recipe, self._constant, tensor.size), np.float64)
+        except TooLateError:
+            raise  # nothing follows from that
         except (RecipeError, CannotEvaluateError) as error:
             yield Finding(Charge.TENSOR, node, name, f"cannot be derived: {error}", None, fold)
             return
@@ -211,10 +215,12 @@ class Unrounded(Mapping[str, Wide]):
         self.recipes: dict[str, Recipe] = {}
         self._constants = constants
         self._kept: dict[str, Wide] = {}
+        self._sizes: dict[str, int] = {}
         self._room = _ROOM
 
     def remember(self, name: str, wide: Wide) -> None:
         """Keep a tensor that was derived, if there is room."""
+        self._sizes[name] = wide.size
         if wide.size <= self._room:
             self._room -= wide.size
             self._kept[name] = wide
@@ -223,7 +229,8 @@ class Unrounded(Mapping[str, Wide]):
         """Return a tensor."""
         if name in self._kept:
             return self._kept[name]
-        return np.asarray(derive(self.recipes[name], self._constants), np.float64)
+        size = self._sizes[name]
+        return np.asarray(derive(self.recipes[name], self._constants, size), np.float64)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""

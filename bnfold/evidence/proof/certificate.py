@@ -18,10 +18,12 @@ import numpy as np
 
 from bnfold.errors import ModelError
 from bnfold.evidence.proof.changes import Change, Kind
+from bnfold.model.regular import UnreadableError, read_regular
 from bnfold.records import ChannelMap, Step
 from bnfold.safe_text import for_json
 
 SCHEMA: Final = "bnfold/certificate/1"
+_MOST_BYTES: Final = 256 << 20
 _FLOATS: Final = "<f8"
 
 
@@ -104,18 +106,25 @@ def read_certificate(source: str | Path) -> Certificate:
     """
     where = "certificate" if _is_text(source) else str(source)
     try:
-        text = str(source) if _is_text(source) else Path(source).read_text(encoding="utf-8")
-        body = json.loads(text)
-        return _from_body(body)
-    except OSError as error:
-        raise _unreadable(where, error.strerror or str(error)) from error
+        text = str(source) if _is_text(source) else _text_of(source)
+        return _from_body(json.loads(text))
+    except UnreadableError as error:
+        raise _unreadable(where, str(error)) from error
     except UnicodeDecodeError as error:
         raise _unreadable(where, "it is no text") from error
     except json.JSONDecodeError as error:
         raise _unreadable(where, f"it is no JSON: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except RecursionError as error:
+        raise _unreadable(where, f"it is no {SCHEMA}: it is nested too deep") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a stranger's file can be wrong in any way
         why = f"it is no {SCHEMA}: {type(error).__name__} {error}"
-        raise _unreadable(where, why) from error
+        raise _unreadable(where, why.splitlines()[0]) from error
+
+
+def _text_of(path: str | Path) -> str:
+    return read_regular(path, _MOST_BYTES).decode()
 
 
 def _is_text(source: str | Path) -> bool:
@@ -127,7 +136,10 @@ def _unreadable(where: str, why: str) -> ModelError:
     return ModelError("cannot read the certificate", where=where, why=why, remedy=remedy)
 
 
-def _from_body(body: dict[str, Any]) -> Certificate:
+def _from_body(body: Any) -> Certificate:
+    if not isinstance(body, dict):
+        message = f"it is a {type(body).__name__}, not an object"
+        raise TypeError(message)
     if body["schema"] != SCHEMA:
         message = f"its schema is {body['schema']!r}"
         raise ValueError(message)
@@ -135,54 +147,98 @@ def _from_body(body: dict[str, Any]) -> Certificate:
     sealed = seal == _seal(body)
     body = _unpacked(body)
     return Certificate(
-        original=str(body["original"]["sha256"]),
-        folded=str(body["folded"]["sha256"]),
-        header=(str(body["header"]["before"]), str(body["header"]["after"])),
-        assumptions=tuple(str(word) for word in body["assumptions"]),
-        folds=tuple(_step(entry) for entry in body["folds"]),
-        nodes=tuple(_change(entry) for entry in body["nodes"]),
-        tensors=tuple(_tensor(entry) for entry in body["tensors"]),
-        values=tuple(_relation(entry) for entry in body["values"]),
+        original=_text(body["original"], "sha256"),
+        folded=_text(body["folded"], "sha256"),
+        header=(_text(body["header"], "before"), _text(body["header"], "after")),
+        assumptions=_texts(body, "assumptions"),
+        folds=tuple(_step(entry) for entry in _objects(body, "folds")),
+        nodes=tuple(_change(entry) for entry in _objects(body, "nodes")),
+        tensors=tuple(_tensor(entry) for entry in _objects(body, "tensors")),
+        values=tuple(_relation(entry) for entry in _objects(body, "values")),
         sealed=sealed,
     )
 
 
+def _entry(body: Any, key: str, *kinds: type) -> Any:
+    """Return an entry of an object, of one of the kinds; a flag is no number."""
+    found = body[key]
+    if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in kinds):
+        message = f"{key!r} is a {type(found).__name__}"
+        raise TypeError(message)
+    return found
+
+
+def _text(body: Any, key: str) -> str:
+    return str(_entry(body, key, str))
+
+
+def _texts(body: Any, key: str) -> tuple[str, ...]:
+    found = tuple(_entry(body, key, list))
+    if not all(isinstance(one, str) for one in found):
+        message = f"{key!r} holds something else than texts"
+        raise TypeError(message)
+    return found
+
+
+def _objects(body: Any, key: str) -> list[dict[str, Any]]:
+    found = _entry(body, key, list)
+    if not all(isinstance(one, dict) for one in found):
+        message = f"{key!r} holds something else than objects"
+        raise TypeError(message)
+    return list(found)
+
+
+def _axis(body: Any) -> int | None:
+    found = _entry(body, "axis", int, type(None))
+    return None if found is None else int(found)
+
+
+def _vector(body: Any, key: str) -> tuple[float, ...] | None:
+    """Return one number for each channel; they have no other axis."""
+    found = _entry(body, key, list, np.ndarray, type(None))
+    if found is None:
+        return None
+    array = np.asarray(found, np.float64)
+    if array.ndim != 1:
+        message = f"{key!r} has {array.ndim} axes"
+        raise ValueError(message)
+    return tuple(array.tolist())
+
+
 def _step(entry: dict[str, Any]) -> Step:
-    found = entry["map"]
+    found = _entry(entry, "map", dict, type(None))
+    routes = _entry(entry, "routes", list)
     return Step(
-        rule=str(entry["rule"]),
-        site=tuple(entry["site"]),
-        move=str(entry["move"]),
-        routes=tuple(tuple(route) for route in entry["routes"]),
-        absorbed_by=tuple(entry["absorbed_by"]),
-        tensors=tuple(entry["tensors"]),
-        left=tuple(entry["left"]),
-        cloned_bytes=int(entry["cloned_bytes"]),
-        adjusted=tuple(entry["adjusted"]),
+        rule=_text(entry, "rule"),
+        site=_texts(entry, "site"),
+        move=_text(entry, "move"),
+        routes=tuple(_texts({"routes": route}, "routes") for route in routes),
+        absorbed_by=_texts(entry, "absorbed_by"),
+        tensors=_texts(entry, "tensors"),
+        left=_texts(entry, "left"),
+        cloned_bytes=int(_entry(entry, "cloned_bytes", int)),
+        adjusted=_texts(entry, "adjusted"),
         map=None
         if found is None
-        else ChannelMap(found["axis"], tuple(found["scale"]), tuple(found["shift"])),
+        else ChannelMap(
+            _axis(found), _vector(found, "scale") or (), _vector(found, "shift") or ()
+        ),
     )
 
 
 def _change(entry: dict[str, Any]) -> Change:
     names = ("name", "before", "after", "operator")
-    return Change(Kind(entry["kind"]), *(str(entry[name]) for name in names))
+    return Change(Kind(entry["kind"]), *(_text(entry, name) for name in names))
 
 
 def _tensor(entry: dict[str, Any]) -> TensorChange:
-    recipe = entry.pop("recipe")
-    if recipe is not None and not isinstance(recipe, dict):
-        message = f"the recipe of {entry['name']!r} is no object"
-        raise TypeError(message)
+    recipe = _entry(entry, "recipe", dict, type(None))
     return TensorChange(_change(entry), recipe)
 
 
 def _relation(entry: dict[str, Any]) -> Relation:
-    parts = (entry["scale"], entry["shift"])
-    scale, shift = (None if part is None else tuple(map(float, part)) for part in parts)
-    axis = None if entry["axis"] is None else int(entry["axis"])
-    return Relation(str(entry["name"]), axis, scale, shift)
+    scale, shift = _vector(entry, "scale"), _vector(entry, "shift")
+    return Relation(_text(entry, "name"), _axis(entry), scale, shift)
 
 
 def _seal(body: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from bnfold.evidence.proof.draws import Dims, Style, draw, styles_for
 from bnfold.evidence.proof.extents import Extents, Sizes, extents_of
 from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
 from bnfold.evidence.proof.nudged import NudgedSide
-from bnfold.evidence.proof.sides import CannotEvaluateError, Segment, Side
+from bnfold.evidence.proof.sides import CannotEvaluateError, Segment, Side, TooLateError
 from bnfold.evidence.proof.storage import NUDGES, Trial, weigh
 from bnfold.evidence.proof.tables import sweeps
 from bnfold.model.graphs import graphs_of, subgraphs_of
@@ -29,7 +29,6 @@ _ENOUGH: Final = 0.5
 _ONE_ROUNDING: Final = 1.01
 """Half an ulp, and what fitting a line to it adds."""
 
-TOO_LATE: Final = "the time was up"
 _VOID: Final = "it is no number for any of the numbers drawn"
 _EMPTY: Final = "it has no elements at any size that was tried: nothing can be compared"
 
@@ -158,6 +157,8 @@ class Comparer:
         whole = sweeps(pair.folded, self.folded, self.inputs, self.constant)
         try:
             yield from [self.trial(pair, {**feeds, **part}, nudges) for part in whole]
+        except TooLateError:
+            raise
         except CannotEvaluateError:
             whole = ()  # other inputs are as long as the indices were
         if not whole:
@@ -182,14 +183,14 @@ class Comparer:
             nudges: How often tensors known only as stored are nudged.
         """
         if time.monotonic() > self.deadline:
-            raise CannotEvaluateError(TOO_LATE)
+            raise TooLateError
         original = self.original.evaluate(pair.original, feeds)
         folded = self.folded.evaluate(pair.folded, self.mapped(pair, feeds))
         nudged: list[Array] = []
         sides = self._nudged_sides(nudges) if nudges and self.is_noisy(pair.folded) else ()
         for place, side in enumerate(sides):
             if time.monotonic() > self.deadline:
-                raise CannotEvaluateError(TOO_LATE)
+                raise TooLateError
             shaken = self._shaken(pair.folded, feeds, place)
             nudged.append(side.evaluate(pair.folded, shaken))
         return Trial(original, folded, nudged, feeds)

@@ -8,7 +8,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from bnfold.evidence.proof.comparer import TOO_LATE, Comparer, Pair
+from bnfold.evidence.proof.comparer import Comparer, Pair
 from bnfold.evidence.proof.extents import Sizes
 from bnfold.evidence.proof.links import Gap, Link
 from bnfold.evidence.proof.outcomes import (
@@ -22,7 +22,7 @@ from bnfold.evidence.proof.outcomes import (
     ways,
 )
 from bnfold.evidence.proof.segments import SegmentJudge
-from bnfold.evidence.proof.sides import CannotEvaluateError
+from bnfold.evidence.proof.sides import TOO_LATE, CannotEvaluateError
 
 LONGEST: Final = 48
 """Nodes of a segment that is tried for a value inside of the graph."""

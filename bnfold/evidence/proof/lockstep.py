@@ -32,7 +32,7 @@ from bnfold.evidence.proof.outcomes import SAME, Lost, differs
 from bnfold.evidence.proof.rounding import furthest
 from bnfold.evidence.proof.segments import SegmentJudge, is_whole
 from bnfold.evidence.proof.sides import Side
-from bnfold.inputs.drawing import Binding, Case, draw_inputs
+from bnfold.inputs.drawing import Binding, Case, draw_inputs, is_too_much
 from bnfold.inputs.drawing import Style as InputStyle
 from bnfold.inputs.hints import with_hints
 from bnfold.inputs.signature import inputs_of
@@ -119,7 +119,10 @@ class Lockstep:
             for dim in (slot.dims or ())[1:]
         )
         for size in _OPEN_SIZES:
-            case = Case(Binding(batch=BATCH, size=size), InputStyle.NORMAL)
+            larger = Case(Binding(batch=BATCH, size=size), InputStyle.NORMAL)
+            if size > _OPEN_SIZES[0] and is_too_much(slots, larger.binding):
+                break
+            case = larger
             self.comparer.inputs = draw_inputs(slots, case, self.comparer.seed)
             found = dimensions(self.original, self.comparer.inputs, self.judge.deadline)
             self.comparer.dims = found.dims

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.errors import BnfoldError, MissingDependencyError
+from bnfold.errors import MissingDependencyError
+from bnfold.evidence.clock import NO_MEMORY, OutOfTimeError, until
 from bnfold.evidence.proof.accounting import Account, Books, constant_named, fold_of
 from bnfold.evidence.proof.blame import blame, origin
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
-from bnfold.evidence.proof.comparer import TOO_LATE, Comparer
+from bnfold.evidence.proof.comparer import Comparer
 from bnfold.evidence.proof.contents import Contents, contents_of
 from bnfold.evidence.proof.links import Gap, Link
 from bnfold.evidence.proof.lockstep import Lockstep
@@ -27,7 +28,7 @@ from bnfold.evidence.proof.recipes import RecipeError, derive
 from bnfold.evidence.proof.rounding import furthest, half_ulp
 from bnfold.evidence.proof.segments import SegmentJudge
 from bnfold.evidence.proof.shares import Share, share_of
-from bnfold.evidence.proof.sides import CannotEvaluateError, Side
+from bnfold.evidence.proof.sides import TOO_LATE, CannotEvaluateError, Side, TooLateError
 from bnfold.inputs.signature import differences
 from bnfold.inputs.sizes import Shapes
 from bnfold.records import CONSTANT_INPUTS, Charge, Finding, ProofReport, Step, Verdict
@@ -69,7 +70,28 @@ def prove(
         PASSED, FAILED with findings, or NOT_JUDGED where an operator cannot be evaluated or
         the time was up.
     """
-    deadline = time.monotonic() + seconds
+    with until(time.monotonic() + seconds) as deadline:
+        return _proof(
+            original,
+            folded,
+            certificate,
+            seed,
+            deadline,
+            impulses=impulses,
+            shapes=shapes,
+        )
+
+
+def _proof(
+    original: ir.Model,
+    folded: ir.Model,
+    certificate: Certificate | None,
+    seed: int,
+    deadline: float,
+    *,
+    impulses: bool,
+    shapes: Shapes,
+) -> ProofReport:
     unlike = differences(original, folded)
     if unlike:
         found = Finding(Charge.INTERFACE, "", "interface", "; ".join(unlike))
@@ -107,7 +129,11 @@ def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofRepor
             return attempt()
     except MissingDependencyError as error:
         return ProofReport(Verdict.NOT_JUDGED, why=error.what, certified=certified)
-    except (BnfoldError, ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
+    except (OutOfTimeError, TooLateError):
+        return ProofReport(Verdict.NOT_JUDGED, why=TOO_LATE, certified=certified)
+    except MemoryError:
+        return ProofReport(Verdict.NOT_JUDGED, why=NO_MEMORY, certified=certified)
+    except Exception as error:  # noqa: BLE001  graphs of strangers can be wrong in any way
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         why = f"the graphs cannot be compared: {said}"
         return ProofReport(Verdict.NOT_JUDGED, why=why, certified=certified)
@@ -136,7 +162,22 @@ def certify(
         seconds: How long the proof may take; what was not compared by then is inconclusive.
         shapes: Sizes of inputs that the model leaves open.
     """
-    deadline = time.monotonic() + seconds
+    with until(time.monotonic() + seconds) as deadline:
+        return _certified(
+            original, folded, steps, recipes, assumptions, seed, deadline, shapes
+        )
+
+
+def _certified(
+    original: ir.Model,
+    folded: ir.Model,
+    steps: Sequence[Step],
+    recipes: Mapping[str, Mapping[str, Any]],
+    assumptions: Sequence[str],
+    seed: int,
+    deadline: float,
+    shapes: Shapes,
+) -> tuple[Certificate, ProofReport]:
     free = CONSTANT_INPUTS in assumptions
     side = Side(original, constant_inputs=free)
     before, after = contents_of(original), contents_of(folded)
@@ -176,7 +217,8 @@ def _that_holds(
     if recipe is None or tensor is None:
         return None
     try:
-        wide = np.asarray(derive(recipe, partial(constant_named, side)), np.float64)
+        constants = partial(constant_named, side)
+        wide = np.asarray(derive(recipe, constants, tensor.size), np.float64)
     except (RecipeError, CannotEvaluateError):
         return None
     stored = np.asarray(tensor.numpy())

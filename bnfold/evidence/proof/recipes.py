@@ -5,34 +5,77 @@ The arithmetic is written here a second time, on purpose: the folder's is not as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from itertools import product
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold import limits
+from bnfold.evidence import clock
+from bnfold.evidence.clock import OutOfTimeError
+from bnfold.evidence.proof.sides import CannotEvaluateError
+
 Wide = NDArray[np.float64]
 Recipe = Mapping[str, Any]
 Constants = Callable[[str], NDArray[Any] | None]
 """Gives a constant of the original by its name, None if there is none of that name."""
+
+_FREE_ELEMENTS: Final = 1 << 24
+_TIMES: Final = 64
+"""What a recipe may make on its way, and in times of what it should make in the end: a grouped
+convolution is a matrix with zeros between the groups."""
 
 
 class RecipeError(Exception):
     """A recipe that cannot be followed; says why."""
 
 
-def derive(recipe: Recipe, constants: Constants) -> NDArray[Any]:
+def derive(recipe: Recipe, constants: Constants, elements: int = 0) -> NDArray[Any]:
     """Return the tensor that a recipe describes: in float64, or as it is stored.
 
+    Args:
+        recipe: How it is made.
+        constants: Gives the constants of the original.
+        elements: How many it should have; arrays that are far larger are not made on the way.
+
     Raises:
-        RecipeError: If it names what is not there, or makes no sense.
+        RecipeError: If it names what is not there, makes no sense, or asks for huge arrays.
+        OutOfTimeError: If there is no time for it.
     """
+    most = min(max(_FREE_ELEMENTS, _TIMES * elements), limits.current().elements)
+    token = _MOST.set(most)
     try:
         return _derived(recipe, constants)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (RecipeError, MemoryError, OutOfTimeError, CannotEvaluateError):
+        raise
+    except Exception as error:
         message = f"its recipe makes no sense: {type(error).__name__} {error}"
-        raise RecipeError(message) from error
+        raise RecipeError(message.splitlines()[0]) from error
+    finally:
+        _MOST.reset(token)
+
+
+_MOST: Final[ContextVar[int]] = ContextVar("bnfold.recipes", default=1 << 24)
+
+
+def _checked(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of an array that may be made; nothing is allocated yet."""
+    if any(isinstance(size, bool) or not isinstance(size, int) for size in shape):
+        message = f"{list(shape)} is no shape"
+        raise RecipeError(message)
+    if any(size < 0 for size in shape) or math.prod(shape) > _MOST.get():
+        message = f"it asks for an array of shape {list(shape)}"
+        raise RecipeError(message)
+    return tuple(shape)
+
+
+def _together(*parts: Any) -> tuple[int, ...]:
+    """Return the shape that arrays broadcast to, if it may be made."""
+    return _checked(np.broadcast_shapes(*(np.shape(part) for part in parts)))
 
 
 def _derived(recipe: Recipe, constants: Constants) -> Wide:
@@ -47,10 +90,12 @@ def _derived(recipe: Recipe, constants: Constants) -> Wide:
     if "product" in recipe:
         whole = _derived(recipe["product"], constants)
         first, *others = recipe["factors"]
+        for factor in recipe["factors"]:
+            _same_shape(_together(whole, factor), whole.shape)
         wide = np.multiply(whole, first, dtype=np.float64)
         for factor in others:
             wide = wide * factor
-        return _of_shape(wide, whole.shape)
+        return np.asarray(wide)
     make = _KINDS.get(recipe.get("made", ""))
     if make is None:
         message = f"no way is known to make {recipe.get('made')!r}"
@@ -67,14 +112,14 @@ def named_in(recipe: Recipe) -> set[str]:
     return {name for part in parts for name in named_in(part)}
 
 
-def _of_shape(wide: Wide, shape: tuple[int, ...]) -> Wide:
-    if wide.shape != shape:
-        message = f"a factor changes the shape {shape} to {wide.shape}"
+def _same_shape(found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    if found != shape:
+        message = f"a factor changes the shape {shape} to {found}"
         raise RecipeError(message)
-    return wide
 
 
 def _map(settings: Recipe, sources: Sequence[Wide]) -> Wide:
+    _together(sources[0], settings["scale"], settings["shift"])
     return np.asarray(sources[0] * settings["scale"] + settings["shift"])
 
 
@@ -100,20 +145,30 @@ def _convolution_behind(settings: Recipe, sources: Sequence[Wide]) -> Wide:
         for here, inner_taps in inner.items():
             pairs = zip(strides, there, here, strict=True)
             place = _index([stride * q + p for stride, q, p in pairs], whole)
+            clock.check()
             dense = outer @ _matrix(inner_taps, first)
             out[_at(place)] += _blocks(dense, whole)
     return out
 
 
 def _empty(form: Recipe) -> Wide:
-    taps = [window["taps"] for window in form["windows"]]
-    return np.zeros((form["outputs"], form["inputs"] // form["groups"], *taps))
+    return np.zeros(_shape_of(form))
+
+
+def _shape_of(form: Recipe) -> tuple[int, ...]:
+    """Return the shape of the weight of a convolution; its groups share channels evenly."""
+    outputs, inputs, groups = _checked([form[key] for key in ("outputs", "inputs", "groups")])
+    taps = _checked([window["taps"] for window in form["windows"]])
+    if not groups or outputs % groups or inputs % groups:
+        message = f"{groups} groups do not share {outputs} and {inputs} channels"
+        raise RecipeError(message)
+    return _checked((outputs, inputs // groups, *taps))
 
 
 def _taps_by_offset(weight: Wide, form: Recipe) -> dict[tuple[int, ...], Wide]:
     """Return a matrix [M, C/group] for each place that a convolution reads."""
-    if weight.shape != _empty(form).shape:
-        message = f"a weight has the shape {weight.shape}, {_empty(form).shape} is stated"
+    if weight.shape != _shape_of(form):
+        message = f"a weight has the shape {weight.shape}, {_shape_of(form)} is stated"
         raise RecipeError(message)
     ranges = [range(window["taps"]) for window in form["windows"]]
     return {
@@ -151,7 +206,7 @@ def _regrouped(taps: Wide, form: Recipe, whole: Recipe) -> Wide:
 def _matrix(taps: Wide, form: Recipe) -> Wide:
     """Return one tap as the matrix [outputs, inputs] that it is, zeros between groups."""
     groups, outputs = form["groups"], form["outputs"]
-    dense = np.zeros((outputs, form["inputs"]))
+    dense = np.zeros(_checked((outputs, form["inputs"])))
     rows, columns = outputs // groups, form["inputs"] // groups
     for group in range(groups):
         mine = slice(group * rows, (group + 1) * rows)
@@ -176,6 +231,7 @@ def _blocks(dense: Wide, form: Recipe) -> Wide:
 
 def _as_multiplied(stored: Wide, settings: Recipe) -> Wide:
     turned = np.swapaxes(stored, -1, -2) if settings["transposed"] else stored
+    _together(settings["factor"], turned)
     return np.asarray(settings["factor"] * turned)
 
 
@@ -184,19 +240,32 @@ def _sum_of_products(settings: Recipe, sources: Sequence[Wide]) -> Wide:
     whole: Wide | float = 0.0
     for part in settings["parts"]:
         outer = np.asarray(part["outer"], np.float64)
+        clock.check()
         if part["product"] is None:
+            _checked((outer.size, outer.size))
             term = np.diag(outer)
         else:
             laid = outer[:, None] if settings["constant_is_left"] else outer
-            term = _as_multiplied(next(rest), part["product"]) * laid
+            source = _as_multiplied(next(rest), part["product"])
+            _together(source, laid)
+            term = source * laid
+        _together(whole, term)
         whole = whole + part["sign"] * term
     return np.asarray(np.swapaxes(whole, -1, -2) if settings["transposed"] else whole)
 
 
 def _product_behind(settings: Recipe, sources: Sequence[Wide]) -> Wide:
     first = _as_multiplied(sources[0], settings["first"])
-    whole = first @ _as_multiplied(sources[1], settings["second"])
+    second = _as_multiplied(sources[1], settings["second"])
+    _checked(
+        (*np.broadcast_shapes(first.shape[:-2], second.shape[:-2]), *_outer(first, second))
+    )
+    whole = first @ second
     return whole.T if settings["transposed"] else whole
+
+
+def _outer(first: Wide, second: Wide) -> tuple[int, ...]:
+    return first.shape[-2:-1] + (second.shape[-1:] if second.ndim > 1 else ())
 
 
 _KINDS: Final[dict[str, Callable[[Recipe, Sequence[Wide]], Wide]]] = {

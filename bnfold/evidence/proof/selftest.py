@@ -24,7 +24,7 @@ import numpy as np
 from bnfold.evidence.proof.comparer import Comparer, Pair
 from bnfold.evidence.proof.links import EXACT, Array, Link, excess
 from bnfold.evidence.proof.mutations import Mask, Mutation, Mutator, Target
-from bnfold.evidence.proof.sides import CannotEvaluateError
+from bnfold.evidence.proof.sides import CannotEvaluateError, TooLateError
 from bnfold.evidence.proof.storage import Trial
 
 _ABOVE_NOISE: Final = 8.0
@@ -170,7 +170,10 @@ class SelfTest:
         found = Coverage(target, np.zeros(mutator.count, bool), elements=elements)
         for trial in self.trials:
             feeds = self.comparer.mapped(self.pair, trial.feeds)
-            shown, tap = self._channels(mutator, trial), self._tap(mutator, trial)
+            try:
+                shown, tap = self._channels(mutator, trial), self._tap(mutator, trial)
+            except TooLateError:
+                break
             found.join(Coverage(target, shown, mutator.reads(feeds), tap))
             if found.is_whole:
                 break
@@ -260,6 +263,8 @@ class SelfTest:
         feeds = self.comparer.mapped(self.pair, trial.feeds)
         try:
             return mutation.evaluate(self.comparer.folded, self.pair.folded, feeds)
+        except TooLateError:
+            raise  # it shows nothing of the mutation
         except CannotEvaluateError:
             return None
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from bnfold.evidence.clock import OutOfTimeError
 from bnfold.evidence.proof.contents import stored_values
 from bnfold.evidence.proof.rounding import roundoff_of
 from bnfold.evidence.reference import Evaluator
@@ -39,8 +40,18 @@ _STANDARD: Final = ("", "ai.onnx", "com.microsoft")
 _OVERRIDABLE_SINCE: Final = 4
 
 
+TOO_LATE: Final = "the time was up"
+
+
 class CannotEvaluateError(Exception):
     """A piece of a graph has no value here; says why."""
+
+
+class TooLateError(CannotEvaluateError):
+    """It may have one, but there was no time: nothing follows from that."""
+
+    def __init__(self) -> None:
+        super().__init__(TOO_LATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +368,8 @@ class Side:
                 )
         except MemoryError:
             raise
+        except OutOfTimeError as error:
+            raise TooLateError from error
         except Exception as error:
             message = f"{node.op_type} {node.name!r}: {type(error).__name__}: {error}"
             raise CannotEvaluateError(message) from error

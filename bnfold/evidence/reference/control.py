@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from bnfold.evidence.reference.arrays import NoKernelError
 from bnfold.evidence.reference.call import Call
+from bnfold.evidence.reference.sizes import Held
 
 RunGraph: TypeAlias = Callable[[ir.Graph, Sequence[Any]], list[Any]]
 """Evaluates a subgraph with values for its inputs."""
@@ -27,12 +28,13 @@ def run_loop(call: Call, run: RunGraph) -> list[Any]:
     limit, go, carried = call.maybe(0), call.maybe(1), list(call.x[2:])
     go = np.ones((), bool) if go is None else go
     scans: list[list[Any]] = [[] for _ in body.outputs[1 + len(carried) :]]
-    turn = 0
+    turn, held = 0, Held(call)
     while (limit is None or turn < int(np.reshape(limit, ()))) and np.all(go):
         out = run(body, [np.array(turn, np.int64), go, *carried])
         go, carried = out[0], out[1 : 1 + len(carried)]
         for rows, value in zip(scans, out[1 + len(carried) :], strict=True):
             rows.append(value)
+        held.add(out[1 + len(carried) :])
         turn += 1
     declared = body.outputs[1 + len(carried) :]
     return [*carried, *(_stacked(r, v, 0) for r, v in zip(scans, declared, strict=True))]
@@ -54,11 +56,13 @@ def run_scan(call: Call, run: RunGraph) -> list[Any]:
     ]
     declared = body.outputs[kept:]
     stacks: list[list[Any]] = [[] for _ in declared]
+    held = Held(call)
     for turn in zip(*steps, strict=True):
         out = run(body, [*carried, *turn])
         carried = out[:kept]
         for rows, value in zip(stacks, out[kept:], strict=True):
             rows.append(value)
+        held.add(out[kept:])
     out_axes = call.integers("scan_output_axes", (0,) * len(stacks))
     out_back = call.integers("scan_output_directions", (0,) * len(stacks))
     entries = zip(stacks, declared, out_axes, out_back, strict=True)

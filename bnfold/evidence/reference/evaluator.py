@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.errors import UsageError
+from bnfold.evidence import clock
 from bnfold.evidence.reference.arrays import (
     Array,
     NoKernelError,
@@ -28,6 +29,7 @@ from bnfold.evidence.reference.control import run_control
 from bnfold.evidence.reference.nodes import evaluate_node
 from bnfold.evidence.reference.references import bound
 from bnfold.evidence.reference.schedule import Schedule, schedule
+from bnfold.evidence.reference.sizes import check_size
 from bnfold.evidence.reference.smooth import is_float
 from bnfold.evidence.reference.tracking import Outcome, evaluate_known, exactly
 from bnfold.evidence.reference.typed import Known
@@ -127,6 +129,7 @@ class Evaluator:
             kept = {*graph.outputs, *graph.initializers.values()}
             scope.schedules[graph] = schedule(graph, kept)
         for node, dying in scope.schedules[graph]:
+            clock.check()
             inputs = [None if v is None else self._value(v, scope) for v in node.inputs]
             outcome = self._evaluate(node, inputs, scope)
             entries = zip(node.outputs, outcome.results, outcome.known, strict=False)
@@ -209,6 +212,7 @@ class Evaluator:
         return Outcome(results, [_passed_on(one, passed) for one in results])
 
     def _operator(self, node: ir.Node, opset: int, inputs: Sequence[Any]) -> Sequence[Any]:
+        check_size(node, inputs, opset)
         try:
             return evaluate_node(node, inputs, opset)
         except NoKernelError:

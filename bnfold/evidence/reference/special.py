@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
+from bnfold.evidence import clock
 from bnfold.evidence.reference.arrays import Array, widen
 from bnfold.evidence.reference.call import Call
 from bnfold.evidence.reference.kernels.quantized import laid_out
@@ -133,8 +134,13 @@ def range_results(
     return Typed(elements, dtype, doubt if doubt.any() else None)
 
 
+_LOOKED_AT: Final = 1 << 12
+
+
 def _added(start: float, delta: float, count: int, dtype: ir.DataType | None) -> Array:
     found = [rounded(np.asarray(start), dtype)][:count]
     while len(found) < count:
+        if len(found) % _LOOKED_AT == 0:
+            clock.check()
         found.append(rounded(np.asarray(found[-1] + delta), dtype))
     return widen(np.array(found, np.float64))

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bnfold.errors import DataError
+from bnfold.inputs.archives import header_of_npy, headers_of_npz, read_npy, read_npz
+from bnfold.model.regular import read_regular
 from bnfold.records import LabelReport
 
 Labels: TypeAlias = str | Path | ArrayLike
 Integers = NDArray[np.int64]
+
+_MOST_TEXT_BYTES: Final = 256 << 20
 
 
 def read_labels(source: Labels) -> Integers:
@@ -26,8 +30,11 @@ def read_labels(source: Labels) -> Integers:
     where = str(source) if isinstance(source, str | Path) else "labels"
     try:
         array = _load(Path(source)) if isinstance(source, str | Path) else np.asarray(source)
-    except (OSError, ValueError, EOFError) as error:
-        raise _unusable(where, str(error).splitlines()[0]) from error
+    except (MemoryError, DataError):
+        raise
+    except Exception as error:  # readers raise many kinds
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _unusable(where, said) from error
     array = array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
     if array.ndim != 1 or not array.size:
         raise _unusable(where, f"they have the shape {array.shape}")
@@ -39,16 +46,17 @@ def read_labels(source: Labels) -> Integers:
 def _load(path: Path) -> NDArray[Any]:
     match path.suffix.lower():
         case ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
+            header_of_npy(path)
+            return read_npy(path)
         case ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                names = file.files
-                if len(names) != 1 and "labels" not in names:
-                    message = f"it has {', '.join(names)}: name one of them 'labels'"
-                    raise ValueError(message)
-                return np.asarray(file["labels" if "labels" in names else names[0]])
+            headers = headers_of_npz(path)
+            if len(headers) != 1 and "labels" not in headers:
+                message = f"it has {', '.join(headers)}: name one of them 'labels'"
+                raise ValueError(message)
+            name = "labels" if "labels" in headers else next(iter(headers))
+            return read_npz(path, {name: headers[name]})[name]
         case _:
-            words = path.read_text(encoding="utf-8").replace(",", " ").split()
+            words = read_regular(path, _MOST_TEXT_BYTES).decode().replace(",", " ").split()
             return np.array([float(word) for word in words])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import defaultdict
 
@@ -10,6 +11,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from bnfold.evidence.reference import Evaluator, NoKernelError
+from bnfold.model.growth import Given, growth_of
 from bnfold.model.io import from_proto
 
 with warnings.catch_warnings():
@@ -87,3 +89,32 @@ def test_operator(cases):
                     raise
             else:
                 agree(list(got.values()), [decoded(value) for value in wanted], case.name)
+
+
+NO_BOUND = ("If", "Loop", "Scan", "ImageDecoder", "LinearAttention", "Constant")
+
+
+def flat(value):
+    """A sequence counts as a row of all its elements."""
+    if isinstance(value, list):
+        return np.zeros(sum(np.size(one) for one in value))
+    return value
+
+
+def test_every_operator_makes_no_more_than_its_bound():
+    seen = set()
+    for case in CASES:
+        nodes = case.model.graph.node
+        if len(nodes) > 1 or nodes[0].domain or nodes[0].op_type in NO_BOUND:
+            continue
+        names = [info.name for info in case.model.graph.input]
+        node, opset = from_proto(case.model).graph[0], case.model.opset_import[0].version
+        for inputs, wanted in case.data_sets:
+            given = dict(zip(names, (flat(decoded(x)) for x in inputs), strict=False))
+            arrays = [given.get(name) if name else None for name in nodes[0].input]
+            shapes = [None if x is None else np.shape(x) for x in arrays]
+            found = growth_of(Given(node, shapes, arrays.__getitem__, opset)).elements
+            made = max((np.size(flat(decoded(one))) for one in wanted), default=0)
+            assert made <= found < math.inf, (case.name, made, found)
+        seen.add(node.op_type)
+    assert len(seen) > 150

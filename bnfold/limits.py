@@ -1,0 +1,92 @@
+"""Bounds on what a model may ask for: elements, memory, nodes, depth.
+
+A file of a few hundred bytes can describe a constant of a terabyte. So what is computed is
+judged by its size before it is made, and what a process may allocate is bounded. The bounds
+are ambient: whoever calls bnfold sets them for a block,
+``with limited(elements=1 << 28): bnfold.fold(model)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Final
+
+FREE_ELEMENTS: Final = 1 << 22
+"""So many elements a computed constant may have whatever the model stores."""
+BASE_BYTES: Final = 1 << 30
+"""What a process may allocate for the smallest of models."""
+_PER_FILE_BYTE: Final = 8
+_PER_INPUT_BYTE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model may ask for.
+
+    Attributes:
+        elements: Elements of one computed constant at most, and of one value of the reference.
+        nodes: Nodes at most that the calls of functions stand for once they are written out.
+        depth: How deep graphs in graphs, and functions in functions, may be nested.
+        memory_bytes: What one process of ours may allocate; None: 1 GiB, 8 bytes for each byte
+            of the model's files, and 16 for each of its inputs.
+    """
+
+    elements: int = 1 << 27
+    nodes: int = 1_000_000
+    depth: int = 64
+    memory_bytes: int | None = None
+
+    def constant_elements(self, stored: int) -> int:
+        """Return how many elements a constant may have in a model that stores so many.
+
+        A computed constant takes the place of stored ones: it may not be larger than all of
+        them together, nor than `elements`; small ones are free.
+        """
+        return min(self.elements, max(FREE_ELEMENTS, stored))
+
+    def process_bytes(self, file_bytes: int, input_bytes: int = 0) -> int:
+        """Return what a process may allocate that runs models of so many bytes."""
+        if self.memory_bytes is not None:
+            return self.memory_bytes
+        return BASE_BYTES + _PER_FILE_BYTE * file_bytes + _PER_INPUT_BYTE * input_bytes
+
+
+_CURRENT: Final[ContextVar[Limits]] = ContextVar("bnfold.limits")
+
+
+def current() -> Limits:
+    """Return the bounds that hold here."""
+    return _CURRENT.get(Limits())
+
+
+@contextmanager
+def limited(
+    *,
+    elements: int | None = None,
+    nodes: int | None = None,
+    depth: int | None = None,
+    memory_bytes: int | None = None,
+) -> Iterator[Limits]:
+    """Change bounds for a block; what is None stays as it is.
+
+    Args:
+        elements: As of `Limits`.
+        nodes: As of `Limits`.
+        depth: As of `Limits`.
+        memory_bytes: As of `Limits`; holds for the processes that are started.
+    """
+    changes = {
+        "elements": elements,
+        "nodes": nodes,
+        "depth": depth,
+        "memory_bytes": memory_bytes,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    token = _CURRENT.set(replace(current(), **given))
+    try:
+        yield current()
+    finally:
+        _CURRENT.reset(token)
