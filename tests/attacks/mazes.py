@@ -12,6 +12,7 @@ from tests.attacks.bombs import conv, model_of, tensor
 
 Model = onnx.ModelProto
 _DOMAIN = "attack"
+YES = onnx.numpy_helper.from_array(np.array(1, np.bool_), "yes")
 _OPSET = [helper.make_opsetid("", 17)]
 
 
@@ -67,7 +68,7 @@ def recursive_in_a_branch() -> Model:
         [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)],
     )  # fmt: skip
     nodes = [
-        helper.make_node("Constant", [], ["yes"], value=tensor(True, "v", np.bool_)),
+        helper.make_node("Constant", [], ["yes"], value=tensor([True], "v", np.bool_)),
         helper.make_node("If", ["yes"], ["b"], then_branch=inner, else_branch=inner),
     ]
     return calling("f", [function("f", nodes)])
@@ -92,7 +93,10 @@ def too_many_results() -> Model:
 
 
 def cyclic_function() -> Model:
-    nodes = [helper.make_node("Add", ["a", "b"], ["t"]), helper.make_node("Relu", ["t"], ["b"])]
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["t"]),
+        helper.make_node("Relu", ["t"], ["b"]),
+    ]
     return calling("f", [function("f", nodes)])
 
 
@@ -136,7 +140,7 @@ def endless(turns: int | None = None, *, outputs=("next",), scans: bool = False)
         nodes.append(helper.make_node("Identity", ["next"], ["row"]))
         outputs = ("next", "row")
     body = _body(nodes, outputs)
-    stored = [tensor(True, "yes", np.bool_), tensor([1.0], "one")]
+    stored = [YES, tensor([1.0], "one")]
     limit = ""
     if turns is not None:
         limit = "turns"
@@ -177,7 +181,7 @@ def nested_loops(levels: int) -> Model:
     site = helper.make_node("Mul", ["c", "scale"], ["l"], name="site")
     loop = helper.make_node("Loop", ["turns", "yes", "l"], ["y"], body=body)
     stored = [
-        tensor(True, "yes", np.bool_), tensor([1.0], "one"), tensor(10**9, "turns", np.int64),
+        YES, tensor([1.0], "one"), tensor(10**9, "turns", np.int64),
         tensor(np.full((3, 1, 1), 2.0), "scale"),
     ]  # fmt: skip
     return model_of([*layers, site, loop], [*weights, *stored])
@@ -204,7 +208,9 @@ def nested_branches(levels: int) -> bytes:
     end = _field(12, helper.make_tensor_value_info("o", 1, None).SerializeToString())
     for _ in range(levels):
         branches = b"".join(
-            _field(5, _field(1, name) + _field(6, inner) + bytes([20 << 3 & 0x7F | 0x80, 1, 5]))
+            _field(
+                5, _field(1, name) + _field(6, inner) + bytes([20 << 3 & 0x7F | 0x80, 1, 5])
+            )
             for name in (b"then_branch",)
         )
         node = _field(1, b"yes") + _field(2, b"o") + _field(4, b"If") + branches
@@ -234,8 +240,10 @@ def lattice(levels: int, op: str) -> Model:
     layers, weights = conv()
     scale = tensor(np.full((3, 1, 1), 2.0), "scale")
     nodes = [*layers, helper.make_node("Mul", ["c", "scale"], ["l0"])]
-    for level in range(levels):
-        nodes.append(helper.make_node(op, [f"l{level}", f"l{level}"], [f"l{level + 1}"]))
+    nodes.extend(
+        helper.make_node(op, [f"l{level}", f"l{level}"], [f"l{level + 1}"])
+        for level in range(levels)
+    )
     nodes.append(helper.make_node("Mul", [f"l{levels}", "scale"], ["y"]))
     return model_of(nodes, [*weights, scale])
 
@@ -248,7 +256,9 @@ def diamonds(levels: int) -> Model:
         last = f"l{level}"
         nodes.append(helper.make_node("Relu", [last], [f"a{level}"]))
         nodes.append(helper.make_node("Transpose", [last], [f"t{level}"], perm=[0, 1, 3, 2]))
-        nodes.append(helper.make_node("Transpose", [f"t{level}"], [f"s{level}"], perm=[0, 1, 3, 2]))
+        nodes.append(
+            helper.make_node("Transpose", [f"t{level}"], [f"s{level}"], perm=[0, 1, 3, 2])
+        )
         nodes.append(helper.make_node("Add", [f"a{level}", f"s{level}"], [f"l{level + 1}"]))
     return model_of(nodes, [*weights, scale], y=None) if not levels else _ended(
         nodes, [*weights, scale], f"l{levels}"
