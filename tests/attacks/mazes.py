@@ -12,6 +12,7 @@ from tests.attacks.bombs import conv, model_of, tensor
 
 Model = onnx.ModelProto
 _DOMAIN = "attack"
+YES = onnx.numpy_helper.from_array(np.array(1, np.bool_), "yes")
 _OPSET = [helper.make_opsetid("", 17)]
 
 
@@ -67,7 +68,7 @@ def recursive_in_a_branch() -> Model:
         [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)],
     )  # fmt: skip
     nodes = [
-        helper.make_node("Constant", [], ["yes"], value=tensor(True, "v", np.bool_)),
+        helper.make_node("Constant", [], ["yes"], value=tensor([True], "v", np.bool_)),
         helper.make_node("If", ["yes"], ["b"], then_branch=inner, else_branch=inner),
     ]
     return calling("f", [function("f", nodes)])
@@ -139,7 +140,7 @@ def endless(turns: int | None = None, *, outputs=("next",), scans: bool = False)
         nodes.append(helper.make_node("Identity", ["next"], ["row"]))
         outputs = ("next", "row")
     body = _body(nodes, outputs)
-    stored = [tensor(True, "yes", np.bool_), tensor([1.0], "one")]
+    stored = [YES, tensor([1.0], "one")]
     limit = ""
     if turns is not None:
         limit = "turns"
@@ -180,7 +181,7 @@ def nested_loops(levels: int) -> Model:
     site = helper.make_node("Mul", ["c", "scale"], ["l"], name="site")
     loop = helper.make_node("Loop", ["turns", "yes", "l"], ["y"], body=body)
     stored = [
-        tensor(True, "yes", np.bool_), tensor([1.0], "one"), tensor(10**9, "turns", np.int64),
+        YES, tensor([1.0], "one"), tensor(10**9, "turns", np.int64),
         tensor(np.full((3, 1, 1), 2.0), "scale"),
     ]  # fmt: skip
     return model_of([*layers, site, loop], [*weights, *stored])
@@ -239,8 +240,10 @@ def lattice(levels: int, op: str) -> Model:
     layers, weights = conv()
     scale = tensor(np.full((3, 1, 1), 2.0), "scale")
     nodes = [*layers, helper.make_node("Mul", ["c", "scale"], ["l0"])]
-    for level in range(levels):
-        nodes.append(helper.make_node(op, [f"l{level}", f"l{level}"], [f"l{level + 1}"]))
+    nodes.extend(
+        helper.make_node(op, [f"l{level}", f"l{level}"], [f"l{level + 1}"])
+        for level in range(levels)
+    )
     nodes.append(helper.make_node("Mul", [f"l{levels}", "scale"], ["y"]))
     return model_of(nodes, [*weights, scale])
 

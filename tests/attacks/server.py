@@ -2,8 +2,8 @@
 
 ``python -m tests.attacks.server`` has bnfold and what it loads imported already, so a command
 costs a fork in place of a start. It reads one request per line on stdin (JSON: ``argv``,
-``folder``, ``seconds``, ``address_space``, ``variables``, ``call``) and answers with one line
-on stdout.
+``folder``, ``seconds``, ``address_space``, ``file_size``, ``cwd``, ``variables``) and answers
+with one line on stdout.
 """
 
 from __future__ import annotations
@@ -114,6 +114,9 @@ def _be_the_command(request: dict[str, Any], folder: Path) -> None:
     limit = request["address_space"]
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if request.get("file_size") is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"],) * 2)
     sys.argv = ["bnfold", *request["argv"]]
     code = 0
     try:

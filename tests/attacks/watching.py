@@ -57,8 +57,12 @@ class Watcher:
         address_space: int = 6 * GIB,
         cwd: Path | None = None,
         variables: Mapping[str, str] | None = None,
+        file_size: int | None = None,
     ) -> Seen:
-        """Run a command line in a fork with so much address space; end it after so long."""
+        """Run a command line in a fork with so much address space; end it after so long.
+
+        No file may grow beyond ``file_size``: what a full disk does, at a moment of choice.
+        """
         self._count += 1
         folder = self._folder / f"run{self._count}"
         folder.mkdir()
@@ -69,6 +73,7 @@ class Watcher:
             "address_space": address_space,
             "cwd": None if cwd is None else str(cwd),
             "variables": dict(variables or {}),
+            "file_size": file_size,
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
