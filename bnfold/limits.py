@@ -8,6 +8,7 @@ are ambient: whoever calls bnfold sets them for a block,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +19,8 @@ FREE_ELEMENTS: Final = 1 << 22
 """So many elements a computed constant may have whatever the model stores."""
 BASE_BYTES: Final = 1 << 30
 """What a process may allocate for the smallest of models."""
+_PER_CORE_BYTES: Final = 16 << 20
+"""Runtimes start a thread for each core: its stack, and a heap of its own."""
 _PER_FILE_BYTE: Final = 8
 _PER_INPUT_BYTE: Final = 16
 
@@ -30,8 +33,8 @@ class Limits:
         elements: Elements of one computed constant at most, and of one value of the reference.
         nodes: Nodes at most that the calls of functions stand for once they are written out.
         depth: How deep graphs in graphs, and functions in functions, may be nested.
-        memory_bytes: What one process of ours may allocate; None: 1 GiB, 8 bytes for each byte
-            of the model's files, and 16 for each of its inputs.
+        memory_bytes: What one process of ours may allocate; None: 1 GiB, 16 MiB for each core,
+            8 bytes for each byte of the model's files, and 16 for each of its inputs.
     """
 
     elements: int = 1 << 27
@@ -51,7 +54,8 @@ class Limits:
         """Return what a process may allocate that runs models of so many bytes."""
         if self.memory_bytes is not None:
             return self.memory_bytes
-        return BASE_BYTES + _PER_FILE_BYTE * file_bytes + _PER_INPUT_BYTE * input_bytes
+        base = BASE_BYTES + _PER_CORE_BYTES * (os.cpu_count() or 1)
+        return base + _PER_FILE_BYTE * file_bytes + _PER_INPUT_BYTE * input_bytes
 
 
 _CURRENT: Final[ContextVar[Limits]] = ContextVar("bnfold.limits")

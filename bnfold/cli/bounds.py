@@ -61,7 +61,7 @@ _OPTIONS: Final = (
         type=_Size(),
         metavar="SIZE",
         help="What this process, and each that it starts, may allocate: 4GB."
-        "  [default: 1 GiB, and 8 bytes for each of the files]",
+        "  [default: 1 GiB, 16 MiB a core, 8 bytes a byte of the files]",
     ),
     click.option(
         "--max-elements",
