@@ -717,7 +717,7 @@ PRINTERS = {
     "rich.print": set(),
     "markupsafe.Markup": {"report/drawing.py"},
     "sys.stdout.write": set(),
-    "sys.stderr.write": set(),
+    "sys.stderr.write": {"runtime/telling.py"},  # of a child: its parent makes it one line
     "warnings.warn": set(),
 }
 """What shows text, and the files that may: each makes it safe first."""
