@@ -185,19 +185,21 @@ class _Check:
             MissingDependencyError: If a run is asked for and no runtime is installed.
         """
         from bnfold.evidence import check_fold
-        from bnfold.evidence.verdict import by_proof, one_verdict
+        from bnfold.evidence.verdict import by_proof, one_verdict, within_memory
         from bnfold.runtime import available
 
         if run is None and not available():
             return by_proof(proof, _NO_RUNTIME)
         left_s = self.seconds - (time.monotonic() - self.begun)
-        ran = check_fold(
-            self.original,
-            unrounded(self.result.model),
-            seed=self.seed,
-            shapes=self.shapes,
-            proved=proof.passed,
-            max_time=max(left_s, (1.0 - _PROOF_SHARE) * self.seconds),
+        ran = within_memory(
+            lambda: check_fold(
+                self.original,
+                unrounded(self.result.model),
+                seed=self.seed,
+                shapes=self.shapes,
+                proved=proof.passed,
+                max_time=max(left_s, (1.0 - _PROOF_SHARE) * self.seconds),
+            )
         )
         report = one_verdict(proof, ran)
         if report.verdict is Verdict.FAILED:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from bnfold.errors import UsageError
 from bnfold.evidence.proof.certificate import Certificate, read_certificate
 from bnfold.evidence.proof.prove import prove, proved
-from bnfold.evidence.verdict import by_proof, one_verdict
+from bnfold.evidence.verdict import by_proof, one_verdict, within_memory
 from bnfold.folding.api import Document, FoldResult
 from bnfold.folding.inference import read_as_inference
 from bnfold.folding.selection import Selection
@@ -171,7 +171,9 @@ class _Question:
         left_s = max(most_s - spent_s, _LEAST_SHARE * most_s)
         proof = _that_counts(proof, before, after)
         wishes = replace(wishes, max_time_s=left_s)
-        report = judge_end_to_end(before, after, wishes, tell, proved=proof.passed)
+        report = within_memory(
+            lambda: judge_end_to_end(before, after, wishes, tell, proved=proof.passed)
+        )
         return _localised(one_verdict(proof, report), before, after, wishes)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bnfold.benchmarked.inputs import Asked, draw_cases
-from bnfold.benchmarked.models import Models, gather_models
+from bnfold.benchmarked.models import Models, gather_models, with_own_data
 from bnfold.errors import ModelError, UsageError
 from bnfold.files.scratch import scratch_folder
 from bnfold.measurement.arms import BASE, DEFAULT_ARMS, How, plan_arms
@@ -125,7 +125,7 @@ def benchmark(
         as_given = models.original
         if dtype == "float16":
             tell(Stage("converting to float16", 0.0))
-            models = models.mapped(lambda one: in_float16(one, folder))
+            models = models.mapped(lambda one: in_float16(with_own_data(one, folder), folder))
         plans = plan_arms(models.original, models.folded, models.more, arms, how)
         asked = Asked(batch, shapes, inputs, seed, max_time_s or _SECONDS_PER_BATCH)
         cases = draw_cases(models.original, as_given, asked, folder)

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import onnx_ir as ir
+
 from bnfold.errors import ModelError
 from bnfold.folding.api import FoldResult, fold_unchecked
 from bnfold.folding.pictures import pictures_of
 from bnfold.inputs.signature import differences
 from bnfold.measurement.arms import Subject
 from bnfold.measurement.subjects import subject
+from bnfold.model.graphs import graphs_of
 from bnfold.model.io import Openable, opened
 from bnfold.model.save import save
 from bnfold.records import FoldReport, Picture
@@ -88,6 +91,19 @@ def _subject(model: Openable, word: str, folder: Path) -> Subject:
     path = folder / f"{word}.onnx"
     save(graph, path)
     return subject(path, f"{word} ({type(model).__name__})")
+
+
+def with_own_data(one: Subject, folder: Path) -> Subject:
+    """The same with its data in a file of our own: onnx's reader follows no links."""
+    graph = opened(one.path, "benchmark")
+    values = (
+        value for inner in graphs_of(graph.graph) for value in inner.initializers.values()
+    )
+    if not any(isinstance(value.const_value, ir.ExternalTensor) for value in values):
+        return one
+    path = folder / f"own-{one.path.stem}-{len(list(folder.iterdir()))}.onnx"
+    save(graph, path)
+    return replace(subject(path, one.shown), size_bytes=one.size_bytes)
 
 
 def _saved(result: FoldResult, original: Subject, folder: Path) -> Subject:

@@ -14,9 +14,23 @@ not judged    any            the run's: it decides alone, within limits that kno
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+from bnfold.evidence.clock import NO_MEMORY
 from bnfold.records import ProofReport, Verdict, VerifyReport
+
+
+def within_memory(run: Callable[[], VerifyReport]) -> VerifyReport:
+    """Return what a run gives; one that memory does not suffice for judges nothing.
+
+    Args:
+        run: Runs both models and judges.
+    """
+    try:
+        return run()
+    except MemoryError:
+        return VerifyReport(Verdict.NOT_JUDGED, why=f"the run was given up: {NO_MEMORY}")
 
 
 def one_verdict(proof: ProofReport, run: VerifyReport) -> VerifyReport:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bnfold.errors import DataError, ModelError, UsageError
+from bnfold.model.regular import UnreadableError, size_of
 
 _CODE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _NESTED: Final = ("state_dict", "model_state_dict", "model")
@@ -137,6 +138,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
+        size_of(path)  # a pipe would be waited for, a device never ends
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets what is no pickle with errors of any kind
         raise DataError(
@@ -166,6 +168,8 @@ def unreadable(error: Exception) -> str:
     """Say why torch.load fails, without its own advice: to run the code of the file."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
+    if isinstance(error, UnreadableError):
+        return str(error)
     if isinstance(error, EOFError):
         return "it is empty, or cut off"
     if isinstance(error, pickle.UnpicklingError):

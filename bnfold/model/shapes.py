@@ -27,6 +27,11 @@ _UNKNOWN: Final = onnx.TensorProto.UNDEFINED
 _NO_PROPAGATION: Final = "bnfold.no_propagation"
 """Marks a model whose sizes cannot be computed: onnx holds a message for every element of a
 list that may be one of sizes, of a hundred million of them too."""
+_LONG: Final = 1 << 16
+_MAKE_LISTS: Final = frozenset(
+    {"ConstantOfShape", "Expand", "Range", "Tile", "Pad", "RandomNormal", "RandomUniform"}
+    | {"HannWindow", "HammingWindow", "BlackmanWindow", "Resize", "Upsample"}
+)
 _SPARED_BYTES: Final = 1 << 27
 _SPARED_TIMES: Final = 64
 
@@ -110,13 +115,28 @@ def _declared_dims(value: ir.Value) -> Dims | None:
 def _infer(model: ir.Model) -> onnx.GraphProto | None:
     """Infer shapes on a copy without the large weights; None when onnx gives up."""
     proto = light_proto(model)
-    if _NO_PROPAGATION not in model.graph.meta:
+    if _NO_PROPAGATION not in model.graph.meta and not _has_long_lists(proto):
         try:
             with process.spared(_SPARED_BYTES + _SPARED_TIMES * proto.ByteSize()):
                 return _inferred(proto, data_prop=True)
         except MemoryError:
             model.graph.meta[_NO_PROPAGATION] = True
     return _inferred(proto, data_prop=False)
+
+
+def _has_long_lists(proto: onnx.ModelProto) -> bool:
+    """Return whether sizes should not be propagated, where no limit of memory would stop it.
+
+    Whatever makes lists is looked at without propagation first, in a process of others.
+    """
+    if process.own() is not None or not any(
+        node.op_type in _MAKE_LISTS for node in proto.graph.node
+    ):
+        return False
+    found = _inferred(proto, data_prop=False)
+    infos = () if found is None else (*found.value_info, *found.output)
+    shapes = (info.type.tensor_type.shape.dim for info in infos)
+    return any(len(dims) == 1 and dims[0].dim_value > _LONG for dims in shapes)
 
 
 def light_proto(model: ir.Model) -> onnx.ModelProto:

@@ -30,6 +30,7 @@ _LISTS: Final = (
     "string_data",
 )
 _MOST_DIM: Final = 1 << 48
+_STRICT: Final = ("FLOAT6E2M3", "FLOAT6E3M2")
 _PAIRS: Final = ("COMPLEX64", "COMPLEX128")
 
 
@@ -132,6 +133,8 @@ def check_tensor(stored: Stored, where: str) -> None:
         )
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         _check_held(stored, kind, where)
+        if kind.name in _STRICT:
+            _check_readable(stored, where)
 
 
 def needed_bytes(tensor: onnx.TensorProto) -> int:
@@ -162,6 +165,15 @@ def _check_held(stored: Stored, kind: ir.DataType, where: str) -> None:
         what = "a tensor has more or fewer bytes than its shape"
         why = f"it holds {held} {unit}, a {shaped} needs {needed}"
     raise _fault(stored, where, what, why)
+
+
+def _check_readable(stored: Stored, where: str) -> None:
+    """Read a tensor of a type of which not every pattern of bits is a number."""
+    try:
+        ir.serde.TensorProtoTensor(stored.tensor).numpy()
+    except (ValueError, AssertionError, OverflowError) as error:
+        what = "a tensor holds what is no number of its type"
+        raise _fault(stored, where, what, str(error)) from error
 
 
 def _raw_bytes(tensor: onnx.TensorProto, kind: ir.DataType) -> int:

@@ -18,6 +18,7 @@ from bnfold.rules.passing import (
     channels_of,
     maps_differ,
     onward,
+    refuse_vast_axis,
     unknown_shape,
 )
 from bnfold.rules.weights import only_map
@@ -110,7 +111,8 @@ def _join(
         if affine.channels not in (None, size):
             return wrong_axis(node, affine, f"that part has {size} channels")
         pieces.append((affine, size))
-    return Affine.concat(axis, pieces)
+    vast = refuse_vast_axis(node, sum(size for _, size in pieces))
+    return vast or Affine.concat(axis, pieces)
 
 
 def _is_dead(part: ir.Value, node: ir.Node) -> bool:

@@ -12,7 +12,7 @@ from bnfold.model.attributes import int_attr, string_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Refusal
 from bnfold.rules.base import Maps, Rule, Taken, wrong_axis
-from bnfold.rules.passing import Indices, pick_after, pick_before
+from bnfold.rules.passing import Indices, pick_after, pick_before, refuse_vast_axis
 
 _CHANNEL_AXIS: Final = 1
 
@@ -49,11 +49,13 @@ def _pass(node: ir.Node, affine: Affine, *, up: bool) -> Taken | Refusal:
     if affine.axis is None:
         return Taken(onward={0: affine})
     block = int_attr(node, "blocksize", 1) ** 2
-    channels = affine.scale.size if up else affine.scale.size // block
-    if affine.axis > _CHANNEL_AXIS or (not up and affine.scale.size % block):
+    channels = affine.scale.size if up else affine.scale.size // max(block, 1)
+    if affine.axis > _CHANNEL_AXIS or (not up and affine.scale.size % max(block, 1)):
         return wrong_axis(node, affine, "it regroups axes 1, 2 and 3")
     if affine.axis < _CHANNEL_AXIS:
         return Taken(onward={0: affine})
+    if vast := refuse_vast_axis(node, channels * block):
+        return vast
     shallow = _shallow_channels(node, channels, block)
     if up:
         return pick_before(node, affine, shallow, channels)

@@ -11,7 +11,13 @@ from bnfold.affine import Affine
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, Rule, Taken, name_of, wrong_axis
-from bnfold.rules.passing import channels_of, pick_after, pick_before, unknown_shape
+from bnfold.rules.passing import (
+    channels_of,
+    pick_after,
+    pick_before,
+    refuse_vast_axis,
+    unknown_shape,
+)
 from bnfold.rules.weights import only_map
 
 _REPEATS_SINCE: Final = 6
@@ -77,6 +83,8 @@ def _tile(node: ir.Node, affine: Affine, facts: Facts, *, up: bool) -> Taken | R
     if times < 1 or (up and size % times):
         return wrong_axis(node, affine, f"it repeats that axis {times} times")
     channels = size // times if up else size
+    if vast := refuse_vast_axis(node, channels * times):
+        return vast
     sources = np.tile(np.arange(channels), times)
     pick = pick_after if up else pick_before
     return pick(node, affine, sources, channels)

@@ -31,6 +31,7 @@ from bnfold.rules.passing import (
     onward,
     pick_after,
     pick_before,
+    refuse_vast_axis,
     scatter,
     unknown_shape,
 )
@@ -54,6 +55,11 @@ class _Padding:
     def grows_other_than(self, axis: int | None) -> bool:
         """Return whether elements of the constant stand beside those of a channel."""
         return any(max(pads) > 0 for place, pads in self.by_axis.items() if place != axis)
+
+    def widened(self, axis: int, channels: int) -> int:
+        """Return how many channels the result has."""
+        front, behind = self.by_axis.get(axis, (0, 0))
+        return channels + max(front, 0) + max(behind, 0)
 
     def sources(self, axis: int, channels: int) -> Indices:
         """Return which channel each channel of the result is; −1 for one that is new."""
@@ -79,6 +85,8 @@ class Pad(Rule):
         channels = channels_of(node.inputs[0], affine.axis, facts)
         if channels is None:
             return unknown_shape(node, "how many channels its input has")
+        if vast := refuse_vast_axis(node, padding.widened(affine.axis, channels)):
+            return vast
         sources = padding.sources(affine.axis, channels)
         if padding.mode != "constant":
             return pick_after(node, affine, sources, channels)
@@ -94,6 +102,8 @@ class Pad(Rule):
             return padding
         if affine.axis is None or affine.axis not in padding.by_axis:
             return _before_others(node, padding, affine, facts)
+        if vast := refuse_vast_axis(node, padding.widened(affine.axis, affine.scale.size)):
+            return vast
         sources = padding.sources(affine.axis, affine.scale.size)
         if padding.mode != "constant":
             return pick_before(node, affine, sources, affine.scale.size)

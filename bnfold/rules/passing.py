@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.affine import Affine
+from bnfold.limits import FREE_ELEMENTS
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, SetConstant, Taken, dynamic_weight, name_of, wrong_axis
@@ -79,9 +80,20 @@ def is_constant(node: ir.Node, index: int, facts: Facts) -> bool:
 
 
 def channels_of(value: ir.Value | None, axis: int, facts: Facts) -> int | None:
-    """Return the size of a value along ``axis`` if it is a known number."""
+    """Return the size of a value along ``axis`` if it is a known number that maps can have."""
     size = None if value is None else facts.dim(value, axis)
-    return size if isinstance(size, int) else None
+    return size if isinstance(size, int) and size <= FREE_ELEMENTS else None
+
+
+def refuse_vast_axis(node: ir.Node, channels: int) -> Refusal | None:
+    """Refuse a map of more channels than any layer has, before one is made.
+
+    A few bytes can tile, pad or regroup four channels into billions.
+    """
+    if channels <= FREE_ELEMENTS:
+        return None
+    why = f"the map would have {channels} entries, {FREE_ELEMENTS} are the most"
+    return Refusal(Code.TOO_LARGE, name_of(node), why)
 
 
 def scatter(affine: Affine, sources: Indices, channels: int) -> Affine | None:

@@ -16,7 +16,7 @@ from bnfold.records import Refusal
 from bnfold.rules.base import Maps, Rule, Taken, wrong_axis
 from bnfold.rules.passing import along_one_axis, unknown_shape
 
-_MAX_ELEMENTS: Final = 1 << 24
+_MAX_ELEMENTS: Final = 1 << 22
 
 
 class Reshape(Rule):

@@ -299,7 +299,7 @@ def ALL() -> dict[str, Callable[[], Model | bytes]]:  # noqa: N802  a table
         "nested_branches_20": lambda: nested_branches(20),
         "nested_branches_31": lambda: nested_branches(31),
         "nested_branches_40": lambda: nested_branches(40),
-        "nested_branches_5000": lambda: nested_branches(5000),
+        "nested_branches_900": lambda: nested_branches(900),
         "lattice_add": lambda: lattice(80, "Add"),
         "lattice_mul": lambda: lattice(80, "Mul"),
         "lattice_max": lambda: lattice(80, "Max"),

@@ -51,6 +51,10 @@ def test_the_example_of_measuring_runs(tmp_path):
     assert "nodes of the original" in run(example_of("measuring.md"), tmp_path)
 
 
+def test_the_example_of_limits_runs(tmp_path):
+    assert "folds" in run(example_of("limits.md"), tmp_path)
+
+
 def test_the_example_of_verifying_runs(tmp_path):
     said = run(example_of("verifying.md"), tmp_path)
     assert said.startswith("passed")

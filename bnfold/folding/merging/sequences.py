@@ -14,13 +14,17 @@ from bnfold.folding.merging import convolutions, products
 from bnfold.folding.merging.convolutions import Convolution, read_convolution
 from bnfold.folding.merging.products import Product, read_product
 from bnfold.folding.merging.sums import Reader
-from bnfold.folding.merging.taps import Window
+from bnfold.folding.merging.taps import Window, composed_elements
 from bnfold.folding.ranges import check_ranges
 from bnfold.folding.selection import Selection
+from bnfold.limits import FREE_ELEMENTS
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Edit, name_of
 
+_MOST_HELD: Final = 4 * FREE_ELEMENTS
+_TIMES_HELD: Final = 16
+"""What weights may have on their way to be one, and in times of what they have."""
 _PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
 
 
@@ -126,6 +130,10 @@ def _check_work(
         ratio *= _places_between(a, b, size)
     whole = one.form.then(two.form).work
     before = min(ratio, Fraction(1)) * one.work + two.work
+    held = composed_elements(one.form, two.form)
+    if held > max(_MOST_HELD, _TIMES_HELD * (one.work + two.work)):
+        why = f"on the way to one convolution, weights would have {held} elements"
+        return Refusal(Code.TOO_LARGE, name_of(node), why)
     if whole <= before:
         return None
     why = f"one convolution would take {whole} multiply-adds, in a row it is {float(before):g}"

@@ -179,6 +179,13 @@ def embed(weight: Wide, inner: Form, outer: Form) -> Wide:
     return whole
 
 
+def composed_elements(a: Form, b: Form) -> int:
+    """Return how many elements `compose` holds: matrices with zeros between finer groups."""
+    groups = math.gcd(a.groups, b.groups)
+    forms = (Form(one.outputs, one.inputs, groups, one.windows) for one in (a, b))
+    return sum(form.work for form in forms)
+
+
 def compose(first: Wide, a: Form, second: Wide, b: Form) -> Wide:
     """Return the weight of ``b`` behind ``a``: the sum over the channels between them."""
     whole = a.then(b)
