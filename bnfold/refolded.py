@@ -49,8 +49,13 @@ def with_names(proof: ProofReport, before: ir.Model, after: ir.Model) -> ProofRe
     if not graphs_part or _bytes_of(after) > _LARGEST_BYTES:
         return proof
     suspects = _suspects(before, after)
-    if not suspects or any(one.node in suspects for one in findings):
+    if not suspects:
         return proof
+    agreed = [one for one in findings if one.node in suspects]
+    if agreed:
+        # What both ways of looking name comes first: it is what a user is shown.
+        rest = [one for one in findings if one.node not in suspects]
+        return replace(proof, findings=(*agreed, *rest))
     place = findings.index(graphs_part[0])
     findings[place] = _moved(findings[place], suspects, after)
     return replace(proof, findings=tuple(findings))

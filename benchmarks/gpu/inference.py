@@ -134,6 +134,8 @@ def _measured(
     task = queue[0]
     details = _takes_details(context, part, queue, past)
     share = _share_s(context, queue, past, details=details)
+    if share is None and context.options.dry_run and not past:
+        share = _DRY_S  # one at least, however slow the machine: the path is to be walked
     if share is None:
         return None
     row = rows.of_task(task, details=details)

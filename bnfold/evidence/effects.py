@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from bnfold.evidence.compare import Deviation
 from bnfold.evidence.judge import LIMIT, Trial
@@ -55,13 +56,25 @@ def _moved(
             yield rms / trial.noise_rms, one
 
 
+_TELLING: Final = 1e6
+"""Beyond, the noise is that of numbers all but exact (a quantised output that never crosses a
+tie has none), and a quotient by it tells a reader nothing."""
+
+
+def _times(size: float) -> str:
+    if size > _TELLING:
+        return "where rounding moves hardly anything"
+    return f"{size:.3g} times its rounding noise"
+
+
 def told(effect: RuntimeEffect) -> str:
     """A warning that names whose doing it is, and its size."""
     said = (
         f"output {effect.output!r}: optimisation {effect.level!r} of the runtime moves the"
-        f" folded model {effect.size_folded:.3g} times its rounding noise away from itself"
-        f" ({effect.max_abs_folded:.3g} at most), and the original"
-        f" {effect.size_original:.3g} times: the runtime's doing, not the fold's"
+        f" folded model by {effect.max_abs_folded:.3g} at most away from itself"
+        f" ({_times(effect.size_folded)}), and the original by"
+        f" {effect.max_abs_original:.3g} ({_times(effect.size_original)}):"
+        " the runtime's doing, not the fold's"
     )
     if effect.new_not_finite:
         said += f"; {effect.new_not_finite} numbers are not finite only because of it"
