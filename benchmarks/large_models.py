@@ -236,7 +236,9 @@ def measure(name: str, model: Path, largest_mb: float, gigabytes: float, steps: 
         "verify --certificate": ([*verify, *certificate], False),
         "inspect": ([*bnfold, "inspect", str(model)], False),
     }
-    chosen = {key: one for key, one in commands.items() if not steps or key in steps.split(",")}
+    chosen = {
+        key: one for key, one in commands.items() if not steps or key in steps.split(",")
+    }
     for step, (command, writes) in chosen.items():
         row.steps[step] = _step(command, out, writes=writes)
         print(f"{name} {step}: {row.steps[step]}", flush=True)

@@ -7,23 +7,18 @@ copy of a large tensor outlives its use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.blocks import MOST_ELEMENTS, Block, Stored, blocks, reader
+
 Wide = NDArray[np.float64]
 _NATIVE: Final = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
-
-
-class Stored(Protocol):
-    """Anything that hands out its elements: an onnx_ir tensor, or `Held`."""
-
-    def numpy(self) -> NDArray[np.generic]:
-        """Return the elements."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +122,15 @@ class Expression:
         origin = Made("map", {"scale": scale, "shift": shift}, (self,))
         return Expression.of(np.asarray(elements), origin)
 
-    @np.errstate(
-        all="ignore"
-    )  # weights are read late, and any may overflow: see `range_fault`
+    # Weights are read late, and any may overflow: see `range_fault`.
+    @np.errstate(all="ignore")
     def evaluate(self) -> Wide:
         """Return the elements in float64: a new array unless ``base`` holds float64."""
+        if self.size > MOST_ELEMENTS and self.factors:
+            wide = np.empty(self.shape)
+            for block, part in self._stored_blocks():
+                self._times_factors(block, part, wide[block.at])
+            return wide
         base = np.asarray(self.base.numpy())
         if not self.factors:
             return base.astype(np.float64, copy=False)
@@ -140,33 +139,100 @@ class Expression:
             wide *= factor
         return wide
 
+    def wide_blocks(self) -> Iterator[tuple[Block, Wide]]:
+        """Yield the elements in float64 block by block, in C order."""
+        for block, part in self._stored_blocks():
+            with np.errstate(all="ignore"):
+                wide = self._times_factors(block, part, None)
+            yield block, wide
+
+    def rounded_blocks(
+        self, dtype: np.dtype[np.generic]
+    ) -> Iterator[tuple[Block, NDArray[np.generic]]]:
+        """Yield the elements in ``dtype``, rounded once, block by block in C order."""
+        one_pass = len(self.factors) == 1 and dtype in _NATIVE
+        for block, part in self._stored_blocks():
+            with np.errstate(all="ignore"):
+                if one_pass:
+                    out = np.empty(block.shape, dtype)
+                    _multiplied(part, block.of(self.factors[0]), out)
+                else:
+                    out = round_once(self._times_factors(block, part, None), dtype)
+            yield block, out
+
+    def _stored_blocks(self) -> Iterator[tuple[Block, NDArray[np.generic]]]:
+        """Yield what the expression is based on block by block; nothing is kept of it."""
+        read = reader(self.base)
+        for block in blocks(self.shape):
+            yield block, read(block.start, block.stop).reshape(block.shape)
+
+    def _times_factors(
+        self, block: Block, part: NDArray[np.generic], out: Wide | None
+    ) -> Wide:
+        if not self.factors:
+            return part.astype(np.float64, copy=False)
+        wide = np.multiply(part, block.of(self.factors[0]), out=out, dtype=np.float64)
+        for factor in self.factors[1:]:
+            wide *= block.of(factor)
+        return np.asarray(wide)
+
+    @property
+    def size(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.shape)
+
     @np.errstate(all="ignore")
     def rounded(self, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
         """Return the elements in ``dtype``, rounded once from float64."""
+        if self.size > MOST_ELEMENTS:
+            out = np.empty(self.shape, dtype)
+            for block, part in self.rounded_blocks(dtype):
+                out[block.at] = part
+            return out
         if len(self.factors) != 1 or dtype not in _NATIVE:
             return round_once(self.evaluate(), dtype)
-        # One pass in blocks: numpy multiplies in float64 and rounds as it stores.
         out = np.empty(self.shape, dtype)
-        np.multiply(
-            np.asarray(self.base.numpy()),
-            self.factors[0],
-            out=out,
-            dtype=np.float64,
-            casting="same_kind",
-        )
+        _multiplied(np.asarray(self.base.numpy()), self.factors[0], out)
         return out
 
     def peaks(self, axis: int | None) -> Wide:
-        """Return the peak of every slice along ``axis``, or every magnitude for None."""
+        """Return the peak of every slice along ``axis``, or the one of all for None."""
         along = [size if place == axis else 1 for place, size in enumerate(self.shape)]
         if axis is None or any(
             np.broadcast_shapes(f.shape, along) != tuple(along) for f in self.factors
         ):
-            return _peaks(self.evaluate(), axis)
-        peaks = _peaks(np.asarray(self.base.numpy()), axis)
+            return _peaks(self.wide_blocks(), self.shape, axis)
+        peaks = _peaks(self._stored_blocks(), self.shape, axis)
         for factor in self.factors:
             peaks = peaks * np.abs(factor).reshape(-1)
         return peaks
+
+    def contracted(self, vector: Wide, axis: int) -> Wide:
+        """Return the sum over ``axis`` of these elements times a vector that runs along it.
+
+        Shape and order of the result are those of the other axes.
+        """
+        if self.size <= MOST_ELEMENTS:
+            return np.asarray(np.tensordot(self.evaluate(), vector, axes=([axis], [0])))
+        others = [size for place, size in enumerate(self.shape) if place != axis]
+        whole = np.zeros(others)
+        for block, wide in self.wide_blocks():
+            kept = tuple(part for place, part in enumerate(block.at) if place != axis)
+            whole[kept] += np.tensordot(wide, vector[block.at[axis]], axes=([axis], [0]))
+        return whole
+
+    def summed(self, kept: int) -> Wide:
+        """Return the sums over all axes but the first ``kept`` ones."""
+        whole = np.zeros(self.shape[:kept])
+        for block, wide in self.wide_blocks():
+            rows = wide.reshape(*wide.shape[:kept], -1)
+            whole[block.at[:kept]] += rows.sum(axis=-1)
+        return whole
+
+
+def _multiplied(base: NDArray[np.generic], factor: Wide, out: NDArray[np.generic]) -> None:
+    """Multiply in one pass: numpy does so in float64, and rounds as it stores."""
+    np.multiply(base, factor, out=out, dtype=np.float64, casting="same_kind")
 
 
 def _merge(factors: tuple[Wide, ...], factor: Wide) -> tuple[Wide, ...]:
@@ -218,7 +284,7 @@ def range_fault(expression: Expression, dtype: np.dtype[np.generic], axis: int |
         )
     low = (peaks > 0) & (peaks < smallest)
     if axis is not None and low.any():
-        before = _peaks(np.asarray(expression.base.numpy()), axis)
+        before = Expression(expression.base, expression.shape).peaks(axis)
         if before.shape != peaks.shape or (low & (before >= smallest)).any():
             return (
                 f"a whole channel would shrink to {peaks[low].min():.3g}, below the normal "
@@ -234,14 +300,27 @@ def shrinks(expression: Expression, own: Expression, dtype: np.dtype[np.generic]
     return bool(0 < peak < smallest <= own.peaks(None).max(initial=0.0))
 
 
-def _peaks(elements: NDArray[np.generic], axis: int | None) -> Wide:
-    """Largest magnitude of every slice along ``axis``, or of every element."""
-    if axis is None or elements.ndim == 0 or elements.size == 0:
-        return np.abs(elements.astype(np.float64)).reshape(-1)
-    others = tuple(other for other in range(elements.ndim) if other != axis % elements.ndim)
-    high = elements.max(axis=others) if others else elements
-    low = elements.min(axis=others) if others else elements
-    return np.maximum(np.abs(high.astype(np.float64)), np.abs(low.astype(np.float64)))
+def _peaks(
+    parts: Iterable[tuple[Block, NDArray[np.generic]]],
+    shape: tuple[int, ...],
+    axis: int | None,
+) -> Wide:
+    """Largest magnitude of every slice along ``axis``, or of all elements."""
+    place = None if axis is None or not shape else axis % len(shape)
+    if math.prod(shape) == 0:
+        return np.zeros(0)
+    peaks = np.zeros(1 if place is None else shape[place])
+    for block, part in parts:
+        mine = slice(None) if place is None else block.at[place]
+        others = tuple(other for other in range(part.ndim) if other != place)
+        high, low = (part.max(axis=others), part.min(axis=others)) if others else (part, part)
+        size = np.maximum(np.abs(_wide(high)), np.abs(_wide(low)))
+        peaks[mine] = np.maximum(peaks[mine], size)
+    return peaks
+
+
+def _wide(elements: NDArray[np.generic]) -> Wide:
+    return np.asarray(elements).astype(np.float64)
 
 
 def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:

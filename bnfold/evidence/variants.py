@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.model.external import outside_from_bytes
 from bnfold.model.io import through_protobuf, to_proto
+from bnfold.model.layout import Layout, plan_of
 
 Change = Callable[[str, ir.TensorProtocol], ir.TensorProtocol]
 """From the name of a constant and its tensor to the tensor that takes its place."""
@@ -79,7 +79,7 @@ def _write(model: ir.Model, path: Path) -> None:
 
     Large weights go beside it: the runtime maps them, and nothing holds them twice.
     """
-    if outside_from_bytes(model) is not None or _nbytes(model) > _INSIDE_BYTES:
+    if plan_of(model, Layout()).files or _nbytes(model) > _INSIDE_BYTES:
         ir.external_data.unload_from_model(
             model, path.parent, f"{path.name}.data", size_threshold_bytes=_LARGE_BYTES
         )

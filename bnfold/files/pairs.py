@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,19 +30,37 @@ _CHUNK_BYTES: Final = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A data file in a scratch folder, on disk.
+
+    Attributes:
+        path: Where it is.
+        digest: SHA-256 of its contents; empty if nobody computed it.
+    """
+
+    path: Path
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """A model as it was written.
 
     Attributes:
         model: The ``.onnx`` file, as it was asked for.
-        data: The file beside it that its weights are in; None where they are inside.
+        data: The file beside it that its weights are in, the first if there are several;
+            None where they are inside.
         left: Data files that the model before it was read with, and this one is not, and
             that were left: they have names of their own, or something else names them.
+        files: All files that its weights are in.
+        said: Why the weights are not where they were asked to be; empty if they are.
     """
 
     model: Path
     data: Path | None = None
     left: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+    said: str = ""
 
 
 def is_data_of(model: Path, name: str) -> bool:
@@ -56,11 +74,22 @@ def data_path(model: Path) -> Path:
     return model.with_name(f"{model.name}.data")
 
 
+def wants_digest(target: Target, count: int) -> bool:
+    """Whether data files are going to be named after their contents, as far as can be seen.
+
+    Args:
+        target: Where the ``.onnx`` goes.
+        count: How many data files it has.
+    """
+    plain = data_path(target.path)
+    return count > 1 or os.path.lexists(plain) or plain.name in locations_in(target.path)
+
+
 def put_model(
     scratch: Path,
     target: Target,
-    written: Path | None,
-    model_with: Callable[[str], bytes],
+    written: Sequence[Written],
+    model_with: Callable[[Sequence[str]], bytes],
     kept: frozenset[Identity] = frozenset(),
 ) -> Saved:
     """Move a model that was written to a scratch folder to its place beside that folder.
@@ -68,8 +97,8 @@ def put_model(
     Args:
         scratch: The folder, in the folder of the target.
         target: Where the ``.onnx`` goes.
-        written: Its data, in the scratch folder and on disk; None for none.
-        model_with: Given the name of its data file, the bytes of the ``.onnx``.
+        written: Its data files, in the scratch folder and on disk.
+        model_with: Given the names of its data files, the bytes of the ``.onnx``.
         kept: Files that are not to be removed, whatever they are called.
 
     Raises:
@@ -80,27 +109,46 @@ def put_model(
     with alone_in(folder):
         before = locations_in(target.path)
         owned = dict(_owned(target.path, before, kept))
-        name = "" if written is None else _name(written, target.path, before, owned)
-        placed = written is not None and not os.path.lexists(folder / name)
+        names = _names(written, target.path, before, owned)
+        # of files with the same contents, one is placed
+        placed = {
+            name: one.path
+            for name, one in zip(names, written, strict=True)
+            if not os.path.lexists(folder / name)
+        }
         new = scratch / NEW_MODEL
-        write_through(new, model_with(name))
-        if placed and written is not None:
-            _keep_access(written, new, target, owned)
+        write_through(new, model_with(names))
+        for path in placed.values():
+            _keep_access(path, new, target, owned)
         if target.found is not None:
             keep_access(new, target.path, target.found)
-        replaced = {one: found.st_ino for one, found in owned.items() if one != name}
-        inode = {name: written.stat().st_ino} if placed and written is not None else {}
-        Journal(inode, replaced).write(scratch)
+        replaced = {one: found.st_ino for one, found in owned.items() if one not in names}
+        inodes = {name: path.stat().st_ino for name, path in placed.items()}
+        Journal(inodes, replaced).write(scratch)
         try:
-            if placed and written is not None:
-                _place(written, folder / name)
+            for name, path in placed.items():
+                _place(path, folder / name)
+            if placed:
+                flush(folder)
             new.replace(target.path)
             flush(folder)
         finally:
             settle(scratch)
     given = target.given.parent
-    left = tuple(given / one for one in sorted(before - {name}) if _is_there(folder / one))
-    return Saved(target.given, given / name if name else None, left)
+    left = (one for one in sorted(before.difference(names)) if _is_there(folder / one))
+    files = tuple(given / name for name in dict.fromkeys(names))
+    return Saved(
+        target.given, next(iter(files), None), tuple(given / one for one in left), files
+    )
+
+
+def _names(
+    written: Sequence[Written], model: Path, before: frozenset[str], owned: Iterable[str]
+) -> tuple[str, ...]:
+    """Return a name for each data file; where there are several, all have their contents'."""
+    if len(written) == 1:
+        return (_name(written[0], model, before, owned, (0, _DIGITS, 64)),)
+    return tuple(_name(one, model, before, (), (_DIGITS, 64)) for one in written)
 
 
 def _owned(
@@ -115,24 +163,37 @@ def _owned(
             yield name, path.stat()
 
 
-def _name(written: Path, model: Path, before: frozenset[str], owned: Iterable[str]) -> str:
+def _name(
+    written: Written,
+    model: Path,
+    before: frozenset[str],
+    owned: Iterable[str],
+    lengths: Iterable[int],
+) -> str:
     """Return the name under which the data is there already, or else one that is free.
 
     ``<model>.data`` first; where that has other contents, one made of the contents. A name
     that the old model says is not free, though nothing is there: the old model would read
     the new weights.
+
+    Args:
+        written: The data.
+        model: The ``.onnx`` file.
+        before: Names that the old model says.
+        owned: Those of its data files that are its own.
+        lengths: How many digits of the digest may be in the name, 0 for none, in turn.
     """
     for name in owned:
-        if _same(written, model.with_name(name)):
+        if _same(written.path, model.with_name(name)):
             return name
-    digest = ""
-    for digits in (0, _DIGITS, 64):
+    digest = written.digest
+    for digits in lengths:
         if digits and not digest:
-            digest = _digest(written)
+            digest = _digest(written.path)
         path = data_path(model)
         if digits:
             path = model.with_name(f"{model.name}.{digest[:digits]}.data")
-        if _same(written, path):
+        if _same(written.path, path):
             return path.name
         if not os.path.lexists(path) and (digits or path.name not in before):
             return path.name
@@ -158,7 +219,6 @@ def _place(written: Path, path: Path) -> None:
         written.rename(path)
     else:
         written.unlink()
-    flush(path.parent)
 
 
 def _keep_access(

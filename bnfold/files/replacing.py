@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -52,7 +53,7 @@ def write_through(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
         file.flush()
-        _sync(file.fileno())
+        sync(file.fileno())
 
 
 def keep_access(new: Path, old: Path, found: os.stat_result) -> None:
@@ -96,14 +97,20 @@ def flush(path: Path) -> None:
         return  # folders cannot be opened there
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        _sync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _sync(descriptor: int) -> None:
+def sync(descriptor: int, how: Callable[[int], None] | None = None) -> None:
+    """Ask the system to put an open file on disk; one that cannot is let be.
+
+    Args:
+        descriptor: The file.
+        how: What asks; None for `os.fsync`.
+    """
     try:
-        os.fsync(descriptor)
+        (how or os.fsync)(descriptor)
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
             raise

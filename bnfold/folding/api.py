@@ -14,6 +14,7 @@ from bnfold.files.pairs import Saved
 from bnfold.folding.fold import fold_in_place
 from bnfold.folding.selection import Selection
 from bnfold.model.io import UNSORTED, Openable, opened, to_proto
+from bnfold.model.layout import Layout
 from bnfold.model.save import save, save_over_source
 from bnfold.model.validity import models_blamed
 from bnfold.records import FoldReport, Permissions, VerifyReport
@@ -49,28 +50,47 @@ class FoldResult:
         """Return the folded model as a protobuf message."""
         return to_proto(self.model)
 
-    def save(self, path: str | Path) -> Saved:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        external_data: str = "keep",
+        size_threshold: int | None = None,
+    ) -> Saved:
         """Write the folded model; the file appears whole or not at all.
 
-        Large weights go to a file beside it if the original's did: see `Saved`.
+        Args:
+            path: Where its ``.onnx`` file goes.
+            external_data: Where its weights go: ``keep``, as the original's lay; ``one`` file
+                beside it; ``per-tensor``, a file for each; ``inline``, into the model. More
+                than the 2 GB that a model file holds go beside it: see `Saved`.
+            size_threshold: Tensors of fewer bytes go into the model; None for as they lay.
 
         Raises:
-            UsageError: If that would overwrite a file that the model was read from.
+            UsageError: If that would overwrite a file that the model was read from, or there
+                is no such layout.
             OutputError: If it cannot be written.
         """
-        return save(self.model, path)
+        return save(self.model, path, Layout.of(external_data, size_threshold))
 
-    def save_in_place(self) -> Saved:
+    def save_in_place(
+        self, *, external_data: str = "keep", size_threshold: int | None = None
+    ) -> Saved:
         """Replace the file that the model was read from, and its data.
 
         At every moment the file is the old model or the new one, with its own weights. The
         original is gone then: nothing can be compared with it any more.
 
+        Args:
+            external_data: As of `save`.
+            size_threshold: As of `save`.
+
         Raises:
-            UsageError: If it was not read from a file, or that has changed since.
+            UsageError: If it was not read from a file, or that has changed since, or there is
+                no such layout.
             OutputError: If it cannot be written; the original is as it was then.
         """
-        return save_over_source(self.model)
+        return save_over_source(self.model, Layout.of(external_data, size_threshold))
 
 
 def fold_unchecked(

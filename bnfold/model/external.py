@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final
 
 import onnx
@@ -13,48 +12,21 @@ import onnx_ir as ir
 
 from bnfold.errors import ModelError
 from bnfold.model.graphs import graphs_of
+from bnfold.model.held_outside import DataFile, held_outside
 from bnfold.model.neighbours import Neighbours, Region
 from bnfold.model.tensors import Stored, needed_bytes, stored_tensors
 
-OUTSIDE_FROM_BYTES: Final = "bnfold.outside_from_bytes"
-_DEFAULT_OUTSIDE_FROM_BYTES: Final = 1024
-_PROTOBUF_LIMIT_BYTES: Final = 1_900_000_000
+PLACES: Final = "bnfold.places"
+"""Under this name a graph notes where its initializers lay that were outside, by name."""
+
+INSIDE: Final = "bnfold.inside"
+"""Under this name a graph notes the names of those that were inside."""
+
+PROTOBUF_LIMIT_BYTES: Final = 1_900_000_000
+"""So many bytes of tensors a model file may hold; protobuf's limit is 2³¹ for all of it."""
+
 _MOST_DIGITS: Final = 18
 _KEYS: Final = ("location", "offset", "length")
-
-
-class HeldOutside(ir.ExternalTensor):
-    """A tensor in a file that was checked: it is read from there, whatever links are called.
-
-    onnx_ir would look for it in the current folder, and refuse the links of model hubs' caches
-    and files that have a second name; which files may be read was decided before.
-    """
-
-    __slots__ = ("_checked",)
-
-    def __init__(self, like: ir.ExternalTensor, file: Path) -> None:
-        """Take the place of a tensor.
-
-        Args:
-            like: The tensor as onnx_ir read it.
-            file: Where its data is: an absolute path without links.
-        """
-        super().__init__(
-            like.location,
-            like.offset,
-            like.length,
-            like.dtype,
-            shape=like.shape,
-            name=like.name,
-            doc_string=like.doc_string,
-            metadata_props=dict(like.metadata_props),
-        )
-        self._checked = file
-
-    @property
-    def path(self) -> str:
-        """The file that is read."""
-        return str(self._checked)
 
 
 def check_external_data(
@@ -135,25 +107,25 @@ def _fault(stored: Stored, where: str, what: str, why: str) -> ModelError:
 def bind_external_data(model: ir.Model, neighbours: Neighbours) -> None:
     """Tell every external tensor the file that it is in; it has been checked.
 
-    The graph remembers from which size on its initializers were outside, so that a fold, whose
-    new tensors are in memory, can put them outside again.
+    The graph remembers where they lay, so that a fold, whose new tensors are in memory, can
+    lay them out so again.
 
     Attributes become tensors that are part of the model, still mapped from the file: a saved
     copy in another folder has no such file.
     """
     graphs = list(_all_graphs(model))
-    held = [
-        value
-        for graph in graphs
-        for value in graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    ]
-    sizes = [value.const_value.nbytes for value in held if value.const_value is not None]
-    if sizes:
-        model.graph.meta[OUTSIDE_FROM_BYTES] = min(*sizes, _DEFAULT_OUTSIDE_FROM_BYTES)
     bound = _binder(neighbours)
-    for value in held:
-        value.const_value = bound(value.const_value)
+    places: dict[str, Region] = {}
+    inside: set[str] = set()
+    for value in (value for graph in graphs for value in graph.initializers.values()):
+        tensor, name = value.const_value, value.name or ""
+        if not isinstance(tensor, ir.ExternalTensor):
+            inside.add(name)
+            continue
+        value.const_value = bound(tensor)
+        places[name] = Region(str(tensor.location), tensor.offset or 0, tensor.nbytes)
+    if places:
+        model.graph.meta[PLACES], model.graph.meta[INSIDE] = places, frozenset(inside)
     for graph in graphs:
         for node in graph:
             _bind_attributes(node, bound)
@@ -163,9 +135,14 @@ _Bind = Callable[[ir.TensorProtocol | None], ir.TensorProtocol]
 
 
 def _binder(neighbours: Neighbours) -> _Bind:
+    files: dict[str, DataFile] = {}
+
     def bound(tensor: ir.TensorProtocol | None) -> ir.TensorProtocol:
         assert isinstance(tensor, ir.ExternalTensor)
-        return HeldOutside(tensor, neighbours.file(str(tensor.location)))
+        location = str(tensor.location)
+        if location not in files:
+            files[location] = DataFile(neighbours.file(location))
+        return held_outside(tensor, files[location])
 
     return bound
 
@@ -222,7 +199,7 @@ def read_rare_in(proto: onnx.ModelProto, neighbours: Neighbours, where: str) -> 
         if not stored.is_plain and stored.tensor.data_location == onnx.TensorProto.EXTERNAL
     ]
     whole_bytes = sum(needed_bytes(stored.tensor) for stored in rare)
-    if whole_bytes > _PROTOBUF_LIMIT_BYTES:
+    if whole_bytes > PROTOBUF_LIMIT_BYTES:
         why = f"they hold {whole_bytes} bytes, which no model file can"
         raise _fault(rare[0], where, "sparse or training tensors are too large", why)
     for stored in rare:
@@ -238,19 +215,3 @@ def no_word_of_onnx() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def outside_from_bytes(model: ir.Model) -> int | None:
-    """Return the size from which on initializers belong outside of the file; None for nowhere.
-
-    They do when they were outside before, or when protobuf's 2 GB would not hold them.
-    """
-    initializers = [v for graph in graphs_of(model.graph) for v in graph.initializers.values()]
-    tensors = [v.const_value for v in initializers if v.const_value is not None]
-    remembered = model.graph.meta.get(OUTSIDE_FROM_BYTES)
-    if isinstance(remembered, int):
-        return remembered
-    outside = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-    if outside or sum(tensor.nbytes for tensor in tensors) > _PROTOBUF_LIMIT_BYTES:
-        return _DEFAULT_OUTSIDE_FROM_BYTES
-    return None

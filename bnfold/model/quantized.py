@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.expression import Expression, Stored
+from bnfold.blocks import Stored
+from bnfold.expression import Expression
 from bnfold.model.attributes import int_attr
 from bnfold.model.constants import FLOATS, Constant
 from bnfold.model.native import UndecidedError

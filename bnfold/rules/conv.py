@@ -74,7 +74,7 @@ def _take_inputs(
     )
     bias: tuple[Edit, ...] | Refusal = ()
     if affine.has_shift:
-        taps = weight.constant.wide().reshape(outputs, per_group, -1).sum(axis=2)
+        taps = weight.constant.expression.summed(2)
         bias = bias_plus(node, _BIAS, (taps * shift_rows).sum(axis=1), weight, facts)
     blocked = refuse_scaled_inputs(node, _BIAS, affine, facts)
     return blocked or together(weight.times(scale_rows, 0, 1, channels=0), bias)

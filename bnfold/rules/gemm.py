@@ -72,7 +72,7 @@ class Gemm(Rule):
         scale, shift = affine.entries(inputs)
         grown: tuple[Edit, ...] | Refusal = ()
         if affine.has_shift:
-            image = np.tensordot(weight.constant.wide(), shift, axes=([inner], [0]))
+            image = weight.constant.expression.contracted(shift, inner)
             grown = _addend_plus(node, image * float_attr(node, "alpha", 1.0), weight, facts)
         blocked = refuse_scaled_inputs(node, _C, affine, facts)
         return blocked or together(weight.times(scale, inner, channels=1 - inner), grown)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
 import onnx_ir as ir
 
 from bnfold.affine import Affine
@@ -195,7 +194,7 @@ def _image(
     if not affine.has_shift:
         return Affine.uniform()
     _, shift = affine.entries(weight.shape[summed])
-    image = np.tensordot(weight.constant.wide(), shift, axes=([summed], [0]))
+    image = weight.constant.expression.contracted(shift, summed)
     out_rank = facts.rank(node.outputs[0])
     if image.size == 1 or (image == image.flat[0]).all():
         return Affine.uniform(shift=float(image.flat[0]))

@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.expression import Expression, Held, Stored
+from bnfold.blocks import Stored
+from bnfold.expression import Expression, Held
 from bnfold.model.attributes import ints_attr
 from bnfold.model.constants import Constant
 from bnfold.model.facts import Facts

@@ -1,0 +1,215 @@
+"""Tensors in data files: mapped for as long as somebody holds what was read, and no longer."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.errors import ModelError
+
+_MOST_OPEN: Final = 64
+"""So many data files stay open; of more, each is opened whenever it is read."""
+
+_WHOLE_BYTES: Final = 8
+"""Bits of an element from which on it can be mapped; smaller ones are unpacked."""
+
+
+_open: Final[set[int]] = set()
+"""The descriptors of the data files that stay open."""
+
+
+class DataFile:
+    """A file that tensors are read from: the same file, unchanged, at every read.
+
+    It is opened when it is first read. Whatever becomes of its name then does not matter.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Look at the file, which was checked.
+
+        Args:
+            path: An absolute path without links.
+        """
+        self.path = path
+        self._descriptor: int | None = None
+        self._seen = _looked_at(path.stat())
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """What tells this file, as it was when it was found, from every other."""
+        return self._seen
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """Open the file, or use it as it is open.
+
+        Yields:
+            A descriptor; not to be closed, nor to be used afterwards.
+
+        Raises:
+            ModelError: If it cannot be opened, or is not what it was.
+        """
+        if self._descriptor is not None:
+            yield self._descriptor
+            return
+        descriptor = self._checked()
+        if len(_open) < _MOST_OPEN:
+            _open.add(descriptor)
+            self._descriptor = descriptor
+            weakref.finalize(self, _closed, descriptor)
+            yield descriptor
+            return
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _checked(self) -> int:
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise _changed(self.path, error.strerror or str(error)) from error
+        if _looked_at(os.fstat(descriptor)) != self._seen:
+            os.close(descriptor)
+            raise _changed(self.path, "it was written to, or another file took its place")
+        return descriptor
+
+    def mapped(self, offset: int, length: int) -> tuple[mmap.mmap, int]:
+        """Map a part of the file.
+
+        Returns:
+            The map, and where in it the part begins.
+        """
+        before = offset % mmap.ALLOCATIONGRANULARITY
+        with self.opened() as descriptor:
+            found = mmap.mmap(
+                descriptor, before + length, access=mmap.ACCESS_READ, offset=offset - before
+            )
+        return found, before
+
+
+def _closed(descriptor: int) -> None:
+    _open.discard(descriptor)
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+
+
+def _looked_at(found: os.stat_result) -> tuple[int, ...]:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _changed(path: Path, why: str) -> ModelError:
+    return ModelError(
+        "the data of the model cannot be read any more",
+        where=str(path),
+        why=why,
+        remedy="leave the files of a model alone while it is worked on, and try again",
+    )
+
+
+class HeldOutside(ir.ExternalTensor):
+    """A tensor in a file that was checked: it is read from there, whatever links are called.
+
+    onnx_ir would look for it in the current folder, and refuse the links of model hubs' caches
+    and files that have a second name; which files may be read was decided before. And it
+    would keep what was read mapped: here the pages go with the last array that shows them.
+    """
+
+    __slots__ = ("_file", "_view")
+
+    def __init__(self, like: ir.ExternalTensor, file: DataFile) -> None:
+        """Take the place of a tensor.
+
+        Args:
+            like: The tensor as onnx_ir read it.
+            file: Where its data is.
+        """
+        super().__init__(
+            like.location,
+            like.offset,
+            like.length,
+            like.dtype,
+            shape=like.shape,
+            name=like.name,
+            doc_string=like.doc_string,
+            metadata_props=dict(like.metadata_props),
+        )
+        self._file = file
+        self._view: weakref.ref[NDArray[Any]] | None = None
+
+    @property
+    def path(self) -> str:
+        """The file that is read."""
+        return str(self._file.path)
+
+    @property
+    def file(self) -> DataFile:
+        """The file that is read, which stays the same one."""
+        return self._file
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells its elements from those of every other tensor: equal keys, equal ones."""
+        shape = tuple(int(size) for size in self.shape.numpy())
+        return (*self._file.key, self.offset or 0, self.dtype, shape)
+
+    def numpy(self) -> NDArray[Any]:
+        """Return the elements, mapped from the file; or unpacked, if they share bytes."""
+        found = None if self._view is None else self._view()
+        if found is None:
+            found = self._whole()
+            self._view = weakref.ref(found)
+        return found
+
+    def _whole(self) -> NDArray[Any]:
+        """Let onnx_ir unpack what shares bytes, and forget it."""
+        try:
+            found: NDArray[Any] = super().numpy()
+        finally:
+            self._array = self.raw = None
+        return found
+
+    def __array__(self, dtype: Any = None) -> NDArray[Any]:
+        """Return the elements for numpy."""
+        return np.asarray(self.numpy(), dtype)
+
+    def tobytes(self) -> bytes:
+        """Return the bytes of the elements as they lie in the file."""
+        if not self.nbytes:
+            return b""
+        data, before = self._file.mapped(self.offset or 0, self.nbytes)
+        with data:
+            return data[before : before + self.nbytes]
+
+
+class MappedOutside(HeldOutside):
+    """One whose elements take whole bytes: any part of it can be mapped alone."""
+
+    __slots__ = ()
+
+    def _whole(self) -> NDArray[Any]:
+        return self.part(0, self.size).reshape(tuple(self.shape.numpy()))
+
+    def part(self, start: int, stop: int) -> NDArray[Any]:
+        """Return the elements ``start`` to ``stop`` in C order, as an array of one axis."""
+        kind = np.dtype(self.dtype.numpy())
+        if start >= stop:
+            return np.empty(0, kind)
+        offset = (self.offset or 0) + start * kind.itemsize
+        data, before = self._file.mapped(offset, (stop - start) * kind.itemsize)
+        return np.frombuffer(data, kind.newbyteorder("<"), stop - start, before)
+
+
+def held_outside(like: ir.ExternalTensor, file: DataFile) -> HeldOutside:
+    """Return what reads a tensor from a file that was checked."""
+    is_mapped = like.dtype.bitwidth % _WHOLE_BYTES == 0
+    return (MappedOutside if is_mapped else HeldOutside)(like, file)

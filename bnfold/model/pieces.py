@@ -1,0 +1,41 @@
+"""The elements of any tensor piece by piece: what is large is neither held nor kept mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.blocks import InParts, blocks
+from bnfold.model.constants import expression_of
+
+
+def pieces_of(tensor: ir.TensorProtocol) -> Iterator[NDArray[Any]]:
+    """Yield the elements of a tensor in C order, as arrays that lie in one piece.
+
+    Together they are ``tensor.numpy()``; a folded tensor is computed as it goes.
+    """
+    expression = expression_of(tensor)
+    if expression is not None:
+        for _, part in expression.rounded_blocks(tensor.dtype.numpy()):
+            yield part
+    elif isinstance(tensor, InParts):
+        for block in blocks((tensor.size,)):
+            yield tensor.part(block.start, block.stop)
+    else:
+        yield np.ascontiguousarray(tensor.numpy())
+
+
+def bytes_of(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a tensor as a data file has them: little-endian, small ones packed."""
+    if expression_of(tensor) is None:
+        yield tensor.tobytes()
+        return
+    for part in pieces_of(tensor):
+        if part.dtype.byteorder == ">":
+            yield part.byteswap().reshape(-1).view(np.uint8).data
+        else:
+            yield part.reshape(-1).view(np.uint8).data
