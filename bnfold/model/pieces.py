@@ -30,7 +30,7 @@ def pieces_of(tensor: ir.TensorProtocol) -> Iterator[NDArray[Any]]:
 
 
 def bytes_of(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of a tensor as a data file has them: little-endian, small ones packed."""
+    """Yield the bytes of a tensor as it is stored: little-endian, narrow types packed."""
     if expression_of(tensor) is None:
         yield tensor.tobytes()
         return
