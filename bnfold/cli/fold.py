@@ -11,6 +11,7 @@ import click
 from bnfold.cli.bounds import bound_options
 from bnfold.cli.options import (
     FoldChoices,
+    external_data_option,
     given,
     markdown_option,
     max_time_option,
@@ -18,6 +19,7 @@ from bnfold.cli.options import (
     report_option,
     selection_options,
     shape_option,
+    size_threshold_option,
 )
 from bnfold.cli.terminal import say
 
@@ -65,6 +67,8 @@ _REMEDY: Final = "pip install 'bnfold[cpu]', or prove it by --certificate C.json
 )
 @report_option
 @markdown_option
+@external_data_option
+@size_threshold_option
 @click.option("--dry-run", is_flag=True, help="Report what would be folded; write nothing.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the check's inputs.")
 @selection_options
@@ -80,6 +84,8 @@ def command(
     require: tuple[str, ...],
     page: Path | None,
     markdown: str | None,
+    external_data: str,
+    size_threshold: int | None,
     dry_run: bool,
     seed: int,
     as_json: bool,
@@ -114,12 +120,15 @@ def command(
     if certificate is not None and result.certificate is not None:
         # Before the model: where that replaces its original, no second try could make one.
         write_text(certificate, result.certificate.to_json())
-    saved = None if dry_run else _saved(result, output)
+    layout = {"external_data": external_data, "size_threshold": size_threshold}
+    saved = None if dry_run else _saved(result, output, layout)
     _tell(result, model, saved, asked)
 
 
-def _saved(result: FoldResult, output: Path | None) -> Saved:
-    return result.save_in_place() if output is None else result.save(output)
+def _saved(result: FoldResult, output: Path | None, layout: dict[str, Any]) -> Saved:
+    if output is None:
+        return result.save_in_place(**layout)
+    return result.save(output, **layout)
 
 
 def _tell(result: FoldResult, model: Path, saved: Saved | None, asked: bool | None) -> None:
@@ -137,8 +146,11 @@ def _tell(result: FoldResult, model: Path, saved: Saved | None, asked: bool | No
 
 def _beside(saved: Saved) -> Iterator[str]:
     """Say what lies beside the model now, and what lies there still."""
+    if saved.said:
+        yield saved.said
+    more = len(saved.files) - 1
     if saved.data is not None:
-        yield f"its data: {saved.data}"
+        yield f"its data: {saved.data}{f' and {more} files more' if more else ''}"
     for path in saved.left:
         yield f"left: {path}; the model before read it, remove it if nothing else does"
 

@@ -53,6 +53,22 @@ max_time_option = click.option(
 )
 
 
+external_data_option = click.option(
+    "--external-data",
+    type=click.Choice(["keep", "one", "per-tensor", "inline"]),
+    default="keep",
+    show_default=True,
+    help="Where weights go: as they lay in MODEL; one file beside the model; a file for each;"
+    " into the model, as far as its 2 GB hold them.",
+)
+size_threshold_option = click.option(
+    "--size-threshold",
+    type=click.IntRange(min=0),
+    metavar="BYTES",
+    help="Tensors of fewer bytes go into the model.  [default: as they lay in MODEL; 1024]",
+)
+
+
 def given(**choices: Any) -> dict[str, Any]:
     """Return the options that the user gave; the call knows the defaults of the others."""
     return {name: choice for name, choice in choices.items() if choice not in (None, ())}
