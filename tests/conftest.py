@@ -14,7 +14,7 @@ settings.register_profile(
 )
 settings.register_profile(
     "ci",
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=_SLOW_DRAWS,
@@ -23,6 +23,15 @@ settings.register_profile(
     "long", max_examples=5000, deadline=None, suppress_health_check=_SLOW_DRAWS
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+_LONG = ("test_in_interpreter.py", "test_ahead_of_time.py", "test_distributed.py")
+"""Tests of minutes: whoever begins with them is not left alone with them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what takes longest first; all else keeps its order."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
 
 
 @pytest.fixture

@@ -45,7 +45,13 @@ SPLIT = [
 ]
 
 
-@pytest.mark.parametrize("capability", kernel_registers.CAPABILITIES)
+@pytest.mark.parametrize(
+    "capability",
+    [
+        pytest.param(one, marks=[] if one == 90 else [pytest.mark.thorough])
+        for one in kernel_registers.CAPABILITIES
+    ],
+)
 def test_kernels_fit_registers_and_use_wide_access(capability):
     faults = []
     for variant in VARIANTS:

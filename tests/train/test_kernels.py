@@ -21,7 +21,11 @@ from tests.train.steps import Step, small_tiles, steps  # noqa: E402  # after th
 # and lanes outside the tensor, which nothing stores, may be out of the storage type's range.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 
-few = settings(max_examples=25, suppress_health_check=list(HealthCheck))
+# The interpreter takes a second for what a GPU does in a millisecond.
+few = settings(
+    max_examples=25 if torch.cuda.is_available() else 10,
+    suppress_health_check=list(HealthCheck),
+)
 LARGE = Step(
     shape=(9, 70, 5, 5),
     dtype=torch.bfloat16,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -15,16 +16,11 @@ from bnfold.evidence.proof.certificate import Certificate, TensorChange
 from bnfold.evidence.proof.changes import Change, Kind, changed_nodes, changed_tensors
 from bnfold.evidence.proof.channels import channel_of
 from bnfold.evidence.proof.contents import Contents
-from bnfold.evidence.proof.recipes import Constants, Recipe, RecipeError, derive
-from bnfold.evidence.proof.rounding import Wide, furthest
+from bnfold.evidence.proof.recipes import RecipeError
+from bnfold.evidence.proof.rounding import Wide
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side, TooLateError
+from bnfold.evidence.proof.unrounded import Unrounded, compared
 from bnfold.records import REQUANTIZED, Charge, Finding
-
-_ROOM: Final = 1 << 20
-"""Elements of unrounded tensors that are kept for the walk through the graphs.
-
-Few: to derive a large one again costs less than fresh memory for all of them at once.
-"""
 
 _MULTIPLIED_AS_THEY_ARE: Final = ("float16", "float32", "float64")
 
@@ -48,19 +44,24 @@ class Account:
 
 @dataclass(slots=True)
 class Books:
-    """A certificate, and the two models as they are."""
+    """A certificate, and the two models as they are.
+
+    Attributes:
+        certificate: What is claimed.
+        original: The model before.
+        folded: The model after.
+        before: What the original holds.
+        after: What the folded model holds.
+        derived: Tensors that were found to be what their recipes give; others are added.
+    """
 
     certificate: Certificate
     original: Side
     folded: Side
     before: Contents
     after: Contents
-    _wide: Unrounded = field(init=False)
+    derived: Unrounded
     _rounded: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        """Start with nothing derived."""
-        self._wide = Unrounded(self._constant)
 
     def check(self) -> Account:
         """Compare what is claimed with what is there."""
@@ -69,8 +70,9 @@ class Books:
             findings.extend(self._tensors())
             findings.extend(self._compared())
             findings.extend(self._rest(findings))
-        derived = len(self._wide)
-        return Account(tuple(findings), self._wide, frozenset(self._rounded), derived)
+        return Account(
+            tuple(findings), self.derived, frozenset(self._rounded), len(self.derived)
+        )
 
     def _identity(self) -> Iterator[Finding]:
         certificate = self.certificate
@@ -139,11 +141,13 @@ class Books:
         if old is None or new is None or old.shape != new.shape or not old.ndim:
             return None
         off = np.abs(new.astype(np.float64) - old.astype(np.float64))
-        return self._channel(change.name, off.shape, int(np.argmax(off)))
+        place = [int(index) for index in np.unravel_index(int(np.argmax(off)), off.shape)]
+        return self._channel(change.name, off.shape, place)
 
-    def _channel(self, tensor: str, shape: tuple[int, ...], flat: int) -> int | None:
+    def _channel(
+        self, tensor: str, shape: tuple[int, ...], place: Sequence[int]
+    ) -> int | None:
         """Return the output channel of an element of a tensor of the folded model."""
-        place = [int(index) for index in np.unravel_index(flat, shape)]
         use = next(iter(self.after.stored[tensor].uses()), None)
         node, slot = (None, 0) if use is None else (use.node, use.idx)
         return channel_of(node, slot, shape, place)
@@ -171,32 +175,30 @@ class Books:
         if entry.recipe is None:
             self._rounded.add(name)
             return
+        if self.derived.recipes.get(name) is entry.recipe:
+            return
+        stored = np.asarray(tensor.numpy())
         try:
-            wide = np.asarray(derive(entry.recipe, self._constant, tensor.size), np.float64)
+            found = compared(entry.recipe, partial(constant_named, self.original), stored)
         except TooLateError:
             raise  # nothing follows from that
         except (RecipeError, CannotEvaluateError) as error:
             yield Finding(Charge.TENSOR, node, name, f"cannot be derived: {error}", None, fold)
             return
-        stored = np.asarray(tensor.numpy())
-        if stored.shape != wide.shape:
-            why = f"its shape is {stored.shape}, {wide.shape} is derived"
+        if stored.shape != found.shape:
+            why = f"its shape is {stored.shape}, {found.shape} is derived"
             yield Finding(Charge.TENSOR, node, name, why, None, fold)
             return
-        self._wide.remember(name, wide)
-        self._wide.recipes[name] = entry.recipe
-        found = furthest(stored, wide)
-        if found is not None:
-            place = np.unravel_index(found[0], stored.shape)
-            got, want = float(stored[place]), float(wide[place])
-            where = [int(index) for index in place]
-            off = f"{found[1]:.3g} half ulps apart"
-            why = f"element {where} is {got:.9g}, {want:.9g} is derived: {off}"
-            channel = self._channel(name, stored.shape, found[0])
+        self.derived.remember(name, entry.recipe, found)
+        if found.worst is not None:
+            worst = found.worst
+            off = f"{worst.half_ulps:.3g} half ulps apart"
+            why = (
+                f"element {list(worst.place)} is {worst.got:.9g},"
+                f" {worst.want:.9g} is derived: {off}"
+            )
+            channel = self._channel(name, stored.shape, worst.place)
             yield Finding(Charge.TENSOR, node, name, why, channel, fold)
-
-    def _constant(self, name: str) -> NDArray[np.generic] | None:
-        return constant_named(self.original, name)
 
     def _reader_of(self, tensor: str) -> str:
         value = self.after.stored.get(tensor)
@@ -205,40 +207,6 @@ class Books:
 
     def _fold_of(self, name: str, node: str) -> str:
         return fold_of(self.certificate, name, node)
-
-
-class Unrounded(Mapping[str, Wide]):
-    """The unrounded tensors of a folded model: kept while there is room, or derived again."""
-
-    def __init__(self, constants: Constants) -> None:
-        """Start with none."""
-        self.recipes: dict[str, Recipe] = {}
-        self._constants = constants
-        self._kept: dict[str, Wide] = {}
-        self._sizes: dict[str, int] = {}
-        self._room = _ROOM
-
-    def remember(self, name: str, wide: Wide) -> None:
-        """Keep a tensor that was derived, if there is room."""
-        self._sizes[name] = wide.size
-        if wide.size <= self._room:
-            self._room -= wide.size
-            self._kept[name] = wide
-
-    def __getitem__(self, name: str) -> Wide:
-        """Return a tensor."""
-        if name in self._kept:
-            return self._kept[name]
-        size = self._sizes[name]
-        return np.asarray(derive(self.recipes[name], self._constants, size), np.float64)
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
-        return iter(self.recipes)
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self.recipes)
 
 
 def constant_named(side: Side, name: str) -> NDArray[np.generic] | None:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from bnfold.evidence import clock
 from bnfold.model.graphs import graphs_of
 
-_THREADS = 2
-_WORTH_A_THREAD = 1 << 17
+_THREADS: Final = 2
+_WORTH_A_THREAD: Final = 1 << 17
+_NS_PER_BYTE: Final = 0.3
+"""SHA-256 takes at the least so long: what cannot be digested in time is not begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +60,58 @@ class Contents:
 
 
 def contents_of(model: ir.Model) -> Contents:
-    """Return the parts of a model; reads every weight once."""
+    """Return the parts of a model; reads every weight once.
+
+    Raises:
+        OutOfTimeError: If there is no time to read them.
+    """
+    return _contents(model, {})
+
+
+def contents_of_both(original: ir.Model, folded: ir.Model) -> tuple[Contents, Contents]:
+    """Return the parts of two models; a tensor that both hold is read once.
+
+    A fold in memory leaves most tensors as the objects that they were.
+
+    Raises:
+        OutOfTimeError: If there is no time to read them.
+    """
+    known: dict[int, str] = {}
+    return _contents(original, known), _contents(folded, known)
+
+
+def _contents(model: ir.Model, known: dict[int, str]) -> Contents:
     keys = _keys(model.graph)
     nodes = {key: _node_digest(node) for node, key in keys.items()}
     operators = {key: node.op_type for node, key in keys.items()}
     stored = stored_values(model)
-    large = {name: one for name, one in stored.items() if _is_large(one)}
-    with ThreadPoolExecutor(_THREADS) as pool:
-        told = dict(zip(large, pool.map(_digest_of, large.values()), strict=True))
-    tensors = {name: told.get(name) or _digest_of(one) for name, one in stored.items()}
-    return Contents(_header_digest(model), nodes, operators, tensors, keys, stored)
+    held = {name: one.const_value for name, one in stored.items()}
+    tensors = [one for one in held.values() if one is not None]
+    _digest(tensors, known)
+    digests = {name: "" if one is None else known[id(one)] for name, one in held.items()}
+    return Contents(_header_digest(model), nodes, operators, digests, keys, stored)
+
+
+def _digest(tensors: Iterable[ir.TensorProtocol], known: dict[int, str]) -> None:
+    """Add the digests of tensors that are not known, by the identity of the objects.
+
+    Large ones are read by several threads. The clock is asked here, between two of them: a
+    thread of the pool does not see the deadline of the one that began it.
+    """
+    fresh = {id(one): one for one in tensors if id(one) not in known}
+    large = {key: one for key, one in fresh.items() if one.size > _WORTH_A_THREAD}
+    clock.check(_NS_PER_BYTE * sum(one.nbytes for one in large.values()) / _THREADS)
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        told = [(key, pool.submit(tensor_digest, one)) for key, one in large.items()]
+        for key, one in fresh.items():
+            if key not in large:
+                known[key] = tensor_digest(one)
+        for key, digest in told:
+            known[key] = digest.result()
+            clock.check()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def stored_values(model: ir.Model) -> dict[str, ir.Value]:
@@ -82,15 +128,6 @@ def stored_values(model: ir.Model) -> dict[str, ir.Value]:
             taken[name] += 1
             found[name if taken[name] == 1 else f"{name} #{taken[name]}"] = value
     return found
-
-
-def _is_large(value: ir.Value) -> bool:
-    """Return whether a thread of its own pays."""
-    return value.const_value is not None and value.const_value.size > _WORTH_A_THREAD
-
-
-def _digest_of(value: ir.Value) -> str:
-    return "" if value.const_value is None else tensor_digest(value.const_value)
 
 
 def _keys(graph: ir.Graph) -> dict[ir.Node, str]:

@@ -20,15 +20,16 @@ from bnfold.evidence.proof.blame import blame, origin
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
 from bnfold.evidence.proof.comparer import Comparer
-from bnfold.evidence.proof.contents import Contents, contents_of
+from bnfold.evidence.proof.contents import Contents, contents_of_both
 from bnfold.evidence.proof.links import Gap, Link
 from bnfold.evidence.proof.lockstep import Lockstep
 from bnfold.evidence.proof.outcomes import SAME, Lost
-from bnfold.evidence.proof.recipes import RecipeError, derive
-from bnfold.evidence.proof.rounding import furthest, half_ulp
+from bnfold.evidence.proof.recipes import RecipeError
+from bnfold.evidence.proof.rounding import half_ulp
 from bnfold.evidence.proof.segments import SegmentJudge
 from bnfold.evidence.proof.shares import Share, share_of
 from bnfold.evidence.proof.sides import TOO_LATE, CannotEvaluateError, Side, TooLateError
+from bnfold.evidence.proof.unrounded import Unrounded, compared
 from bnfold.inputs.signature import differences
 from bnfold.inputs.sizes import Shapes
 from bnfold.records import CONSTANT_INPUTS, Charge, Finding, ProofReport, Step, Verdict
@@ -99,7 +100,7 @@ def _proof(
     assumptions = () if certificate is None else certificate.assumptions
     free = CONSTANT_INPUTS in assumptions
     sides = [Side(model, constant_inputs=free) for model in (original, folded)]
-    contents = [contents_of(model) for model in (original, folded)]
+    contents = contents_of_both(original, folded)
     account = _account(certificate, sides, contents)
     if account.findings:
         return ProofReport(
@@ -180,9 +181,12 @@ def _certified(
 ) -> tuple[Certificate, ProofReport]:
     free = CONSTANT_INPUTS in assumptions
     side = Side(original, constant_inputs=free)
-    before, after = contents_of(original), contents_of(folded)
+    before, after = contents_of_both(original, folded)
+    derived = Unrounded(partial(constant_named, side))
     tensors = tuple(
-        TensorChange(change, _that_holds(recipes.get(change.name), change.name, side, after))
+        TensorChange(
+            change, _that_holds(recipes.get(change.name), change.name, derived, after)
+        )
         for change in changed_tensors(before, after)
     )
     certificate = Certificate(
@@ -195,7 +199,7 @@ def _certified(
         tensors=tensors,
     )
     account = Books(
-        certificate, side, Side(folded, constant_inputs=free), before, after
+        certificate, side, Side(folded, constant_inputs=free), before, after, derived
     ).check()
     new = Side(folded, account.wide, constant_inputs=free)
     walk = _walk(side, new, [before, after], account, seed, deadline, shapes=shapes)
@@ -209,28 +213,36 @@ def _fields(certificate: Certificate) -> dict[str, Any]:
 
 
 def _that_holds(
-    recipe: Mapping[str, Any] | None, name: str, side: Side, after: Contents
+    recipe: Mapping[str, Any] | None, name: str, derived: Unrounded, after: Contents
 ) -> Mapping[str, Any] | None:
-    """Return a recipe if it gives the tensor that is there; a fold may not know its origin."""
+    """Return a recipe if it gives the tensor that is there; a fold may not know its origin.
+
+    What holds is noted in ``derived``: nothing is derived twice.
+    """
     value = after.stored.get(name)
     tensor = None if value is None else value.const_value
     if recipe is None or tensor is None:
         return None
+    stored = np.asarray(tensor.numpy())
     try:
-        constants = partial(constant_named, side)
-        wide = np.asarray(derive(recipe, constants, tensor.size), np.float64)
+        found = compared(recipe, derived.constants, stored)
     except (RecipeError, CannotEvaluateError):
         return None
-    stored = np.asarray(tensor.numpy())
-    fits = stored.shape == wide.shape and furthest(stored, wide) is None
-    return recipe if fits else None
+    if stored.shape != found.shape or found.worst is not None:
+        return None
+    if tensor.dtype.is_floating_point():
+        derived.remember(name, recipe, found)
+    return recipe
 
 
 def _account(
     certificate: Certificate | None, sides: Sequence[Side], contents: Sequence[Contents]
 ) -> Account:
     if certificate is not None:
-        return Books(certificate, sides[0], sides[1], contents[0], contents[1]).check()
+        derived = Unrounded(partial(constant_named, sides[0]))
+        return Books(
+            certificate, sides[0], sides[1], contents[0], contents[1], derived
+        ).check()
     changed = {change.name for change in changed_tensors(*contents)}
     floats = {
         name

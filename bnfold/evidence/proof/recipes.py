@@ -59,6 +59,62 @@ def derive(recipe: Recipe, constants: Constants, elements: int = 0) -> NDArray[A
         _MOST.reset(token)
 
 
+def rows_of(
+    recipe: Recipe, constants: Constants, shape: tuple[int, ...]
+) -> Callable[[slice], NDArray[Any]] | None:
+    """Return what derives rows (along axis 0) of a tensor, or None where rows hang together.
+
+    What is made element by element need not be held as a whole: a weight of a gigabyte is
+    two in float64, and memory that was never touched costs more than the arithmetic.
+
+    Args:
+        recipe: How the tensor is made.
+        constants: Gives the constants of the original.
+        shape: Of the tensor; a recipe that gives another one is for `derive`.
+
+    Raises:
+        RecipeError: If it names what is not there.
+    """
+    if not shape:
+        return None
+    if "value" in recipe or "numbers" in recipe:
+        whole = _derived(recipe, constants)
+        return whole.__getitem__ if whole.shape == shape else None
+    by, source = _by_elements(recipe)
+    inner = None if source is None else rows_of(source, constants, shape)
+    if inner is None or any(_broadcast(shape, one.shape) != shape for one in by):
+        return None
+    if "product" in recipe:
+        return lambda part: _product(inner(part), [_rows(one, part, shape) for one in by])
+    scale, shift = by
+    return lambda part: _mapped(
+        inner(part), _rows(scale, part, shape), _rows(shift, part, shape)
+    )
+
+
+def _by_elements(recipe: Recipe) -> tuple[list[NDArray[Any]], Recipe | None]:
+    """Return what every element of a tensor is multiplied by or added to, and that tensor."""
+    if "product" in recipe and recipe["factors"]:
+        return [np.asarray(one) for one in recipe["factors"]], recipe["product"]
+    if recipe.get("made") == "map":
+        settings, (source,) = recipe["settings"], recipe["of"]
+        return [np.asarray(settings[key]) for key in ("scale", "shift")], source
+    return [], None
+
+
+def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | None:
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        return None
+
+
+def _rows(part: NDArray[Any], rows: slice, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return what of a factor belongs to rows of a tensor that it broadcasts to."""
+    varies = part.ndim == len(shape) and part.shape[0] > 1
+    return part[rows] if varies else part
+
+
 _MOST: Final[ContextVar[int]] = ContextVar("bnfold.recipes", default=1 << 24)
 
 
@@ -89,19 +145,27 @@ def _derived(recipe: Recipe, constants: Constants) -> Wide:
         return np.asarray(found)
     if "product" in recipe:
         whole = _derived(recipe["product"], constants)
-        first, *others = recipe["factors"]
         for factor in recipe["factors"]:
             _same_shape(_together(whole, factor), whole.shape)
-        wide = np.multiply(whole, first, dtype=np.float64)
-        for factor in others:
-            wide = wide * factor
-        return np.asarray(wide)
+        return _product(whole, recipe["factors"])
     make = _KINDS.get(recipe.get("made", ""))
     if make is None:
         message = f"no way is known to make {recipe.get('made')!r}"
         raise RecipeError(message)
     sources = [np.asarray(_derived(one, constants), np.float64) for one in recipe["of"]]
     return make(recipe["settings"], sources)
+
+
+def _product(whole: NDArray[Any], factors: Sequence[Any]) -> Wide:
+    first, *others = factors
+    wide = np.multiply(whole, first, dtype=np.float64)
+    for factor in others:
+        wide = wide * factor
+    return np.asarray(wide)
+
+
+def _mapped(source: NDArray[Any], scale: Any, shift: Any) -> Wide:
+    return np.asarray(np.asarray(source, np.float64) * scale + shift)
 
 
 def named_in(recipe: Recipe) -> set[str]:
@@ -120,7 +184,7 @@ def _same_shape(found: tuple[int, ...], shape: tuple[int, ...]) -> None:
 
 def _map(settings: Recipe, sources: Sequence[Wide]) -> Wide:
     _together(sources[0], settings["scale"], settings["shift"])
-    return np.asarray(sources[0] * settings["scale"] + settings["shift"])
+    return _mapped(sources[0], settings["scale"], settings["shift"])
 
 
 def _sum_of_convolutions(settings: Recipe, sources: Sequence[Wide]) -> Wide:

@@ -8,6 +8,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.evidence import clock
+
 Wide = NDArray[np.float64]
 
 _SLACK: Final = 2.0**-46
@@ -43,11 +45,15 @@ def furthest(stored: NDArray[np.generic], wide: Wide) -> tuple[int, float] | Non
 
     Returns:
         The flat index of the element that is furthest off, and by how many half ulps.
+
+    Raises:
+        OutOfTimeError: If the time is up.
     """
     flat = np.ascontiguousarray(stored).reshape(-1)
     exact = np.ascontiguousarray(wide).reshape(-1)
     worst: tuple[int, float] | None = None
     for start in range(0, flat.size, _BLOCK):
+        clock.check()
         found = _furthest_in(flat[start : start + _BLOCK], exact[start : start + _BLOCK])
         if found is not None and (worst is None or found[1] > worst[1]):
             worst = (start + found[0], found[1])
