@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bnfold.evidence import clock
 from bnfold.model.graphs import graphs_of
+from bnfold.model.pieces import pieces_of
 
 _THREADS: Final = 2
 _WORTH_A_THREAD: Final = 1 << 17
@@ -154,17 +155,17 @@ def _node_digest(node: ir.Node) -> str:
 
 def tensor_digest(tensor: ir.TensorProtocol) -> str:
     """Return the digest of the type, the shape and the elements of a tensor."""
-    elements = tensor.numpy()
-    told = f"{tensor.dtype.name} {tuple(int(size) for size in elements.shape)}\n"
-    digest = hashlib.sha256(told.encode())
-    digest.update(_bytes(elements))
+    shape = tuple(int(size) for size in tensor.shape.numpy())
+    digest = hashlib.sha256(f"{tensor.dtype.name} {shape}\n".encode())
+    for piece in pieces_of(tensor):
+        digest.update(_bytes(piece))
     return digest.hexdigest()
 
 
 def _bytes(elements: NDArray[np.generic]) -> bytes | memoryview:
+    flat = elements.reshape(-1)
     if elements.dtype == np.object_:
-        return b"\0".join(bytes(one) for one in elements.reshape(-1).tolist())
-    flat = np.ascontiguousarray(elements).reshape(-1)
+        return b"\0".join(bytes(one) for one in flat.tolist())
     return flat.view(np.uint8).data if flat.size else b""
 
 

@@ -235,7 +235,9 @@ def _extents(node: ir.Node, side: Side) -> Lengths | None:
         if weight is None or not side.is_constant(weight):
             return None
         try:
-            taps = side.constant(weight).shape[2:]
+            stored = weight.const_value
+            whole = side.constant(weight).shape if stored is None else stored.shape.numpy()
+            taps = tuple(map(int, whole[2:]))
         except CannotEvaluateError:
             return None
     dilations = _from_last(ints_attr(node, "dilations", ()), 1)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from bnfold.evidence.proof.by_rows import Rows
 from bnfold.evidence.proof.channels import channels_of
 from bnfold.evidence.proof.sides import Segment, Side
 from bnfold.model.attributes import float_attr, int_attr
@@ -147,12 +148,27 @@ class Mutator:
         value = self.target.value
         if value is None:
             return
-        elements = np.asarray(self.side.constant(value))
-        self._elements = elements
-        self._channels = channels_of(self.target.node, self.target.slot, elements.shape)
+        rows = self._rows(value)
+        shape = () if rows is None else rows.shape
+        if rows is None:
+            self._elements = np.asarray(self.side.constant(value))
+            shape = self._elements.shape
+        self._channels = channels_of(self.target.node, self.target.slot, shape)
         self.count = int(self._channels.max(initial=-1)) + 1
         self._factors = self.rng.uniform(1.25, 3.0, self.count)
-        self._is_large = self._is_large_factor()
+        self._is_large = rows is not None or self._is_large_factor()
+
+    def _rows(self, value: ir.Value) -> Rows | None:
+        """Return a weight by rows that is so large that what it gives is changed instead."""
+        node, slot = self.target.node, self.target.slot
+        is_factor = node.op_type in _LINEAR and slot == 1
+        rows = self.side.rows(value, as_stored=True) if is_factor else None
+        if rows is None:
+            return None
+        channels = channels_of(node, slot, rows.shape)
+        kept = [axis for axis, size in enumerate(channels.shape) if size > 1]
+        typical = _SMALL * _typical(rows.sample(_SAMPLE))
+        return rows if bool((rows.peaks(kept) > typical).all()) else None
 
     def signs(self, mask: Mask, feeds: Mapping[str, Array], result: Array) -> Mutation:
         """Turn the sign of the channels of a mask, and change their size."""
@@ -201,13 +217,13 @@ class Mutator:
         node, value = self.target.node, self.target.value
         if value is None:
             return Mutation(nodes={node: _with_attribute(node, self.target.attribute)})
+        if self._is_large:
+            return self._behind(factors, None, feeds, result)
         if self._elements is None or self._channels is None:
             return Mutation()
         if self._is_addend():
             added = np.where(mask, (factors - 1.0) * _filled(self._elements), 0.0)
             return self._behind(None, added, feeds, result)
-        if self._is_large:
-            return self._behind(factors, None, feeds, result)
         per_element = factors[self._channels]
         touched = np.broadcast_to(mask[self._channels], self._elements.shape)
         return Mutation({value: _multiplied(self._elements, per_element, touched)})

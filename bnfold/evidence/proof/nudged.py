@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from bnfold.evidence.proof.by_rows import Rows
 from bnfold.evidence.proof.rounding import nudged
 from bnfold.evidence.proof.sides import Side
 
@@ -71,6 +72,10 @@ class NudgedSide(Side):
         if tensor is None or tensor.size <= _MANY or value.producer() is not None:
             return False
         return all(_takes_noise(use.node, use.idx) for use in value.uses())
+
+    def rows(self, _: ir.Value, *, as_stored: bool = False) -> Rows | None:  # noqa: ARG002
+        """Return nothing: what a large weight gives is moved, and that asks for the weight."""
+        return None
 
     def constant(self, value: ir.Value) -> Array:
         """Return a constant; a large one that is not moved itself is read only once."""

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.evidence.clock import OutOfTimeError
+from bnfold.evidence.proof.by_rows import LARGE, Rows, is_product, multiplied, rows_of_tensor
 from bnfold.evidence.proof.contents import stored_values
 from bnfold.evidence.proof.rounding import roundoff_of
 from bnfold.evidence.reference import Evaluator
@@ -39,6 +40,8 @@ _RANDOM: Final = frozenset(
 _STANDARD: Final = ("", "ai.onnx", "com.microsoft")
 _OVERRIDABLE_SINCE: Final = 4
 
+
+_MATRIX_AXES: Final = 2
 
 TOO_LATE: Final = "the time was up"
 
@@ -318,6 +321,10 @@ class Side:
         for node in segment.nodes:
             if node.outputs and all(value in scope for value in node.outputs):
                 continue
+            streamed = self._by_rows(node, scope, feeds)
+            if streamed is not None:
+                scope[node.outputs[0]] = streamed
+                continue
             given = self._given_to(node, scope, feeds)
             captured = {
                 value: held
@@ -334,6 +341,52 @@ class Side:
             message = f"{segment.result.name!r} was not computed"
             raise CannotEvaluateError(message)
         return given_one
+
+    def rows(self, value: ir.Value, *, as_stored: bool = False) -> Rows | None:
+        """Return a large initializer by rows, unrounded if that is known; None for others.
+
+        Args:
+            value: The initializer.
+            as_stored: Whether what is stored will do, where it need not be computed.
+        """
+        tensor, key = value.const_value, self.key_of(value)
+        if tensor is None or value.producer() is not None or value in self._exchanged:
+            return None
+        if tensor.size < LARGE or not self.is_constant(value):
+            return None
+        if key not in self.wide or as_stored:
+            found = rows_of_tensor(tensor)
+            if found is not None or key not in self.wide:
+                return found
+        rows = getattr(self.wide, "rows", None)
+        return None if rows is None else rows(key, tuple(map(int, tensor.shape.numpy())))
+
+    def _by_rows(
+        self, node: ir.Node, scope: Mapping[ir.Value, Array], feeds: Mapping[str, Array]
+    ) -> Array | None:
+        """Return the product of data with a large matrix; None for all other nodes."""
+        if not is_product(node) or node in self._stand_ins:
+            return None
+        data, matrix, *more = node.inputs
+        if data is None or matrix is None or matrix in scope or (matrix.name or "") in feeds:
+            return None
+        if self.is_constant(data) or node.op_identifier() in self.model.functions:
+            return None
+        rows = self.rows(matrix)
+        if rows is None or len(rows.shape) != _MATRIX_AXES:
+            return None
+        given = self._given(data, scope, feeds)
+        if given is None or given.dtype != np.float64 or not given.ndim:
+            return None
+        addend = self._given(more[0], scope, feeds) if more else None
+        try:
+            with np.errstate(all="ignore"):
+                return multiplied(node, given, rows, addend)
+        except OutOfTimeError as error:
+            raise TooLateError from error
+        except ValueError as error:
+            message = f"{node.op_type} {node.name!r}: {error}"
+            raise CannotEvaluateError(message) from error
 
     def _given_to(
         self, node: ir.Node, scope: Mapping[ir.Value, Array], feeds: Mapping[str, Array]

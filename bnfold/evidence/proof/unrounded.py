@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.evidence import clock
+from bnfold.evidence.proof.by_rows import Rows
 from bnfold.evidence.proof.recipes import Constants, Recipe, derive, rows_of
 from bnfold.evidence.proof.rounding import Wide, furthest
+from bnfold.evidence.reference.arrays import widen
 
 _ROOM: Final = 1 << 20
 """Elements of unrounded tensors that are kept for the walk through the graphs.
@@ -114,6 +116,17 @@ class Unrounded(Mapping[str, Wide]):
             return self._kept[name]
         size = self._sizes[name]
         return np.asarray(derive(self.recipes[name], self.constants, size), np.float64)
+
+    def rows(self, name: str, shape: tuple[int, ...]) -> Rows | None:
+        """Return a large tensor by rows; None where rows of it hang together."""
+        if name in self._kept:
+            return None
+        read = rows_of(self.recipes[name], self.constants, shape)
+        return None if read is None else Rows(shape, lambda part: widen(read(part)))
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is a tensor of that name; Mapping's own would derive it."""
+        return name in self.recipes
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""

@@ -1,0 +1,173 @@
+"""Large matrices in float64 by rows: a weight of a gigabyte would be two, and fresh memory."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from bnfold.blocks import InParts
+from bnfold.evidence import clock
+from bnfold.evidence.reference.arrays import widen
+from bnfold.model.attributes import float_attr, int_attr
+
+Array = NDArray[Any]
+
+LARGE: Final = 1 << 22
+"""From so many elements on a matrix is not held as a whole."""
+
+_BLOCK: Final = 1 << 19
+"""Elements of rows that are widened at once: they stay in the cache."""
+
+_THREADS: Final = 2
+_AHEAD: Final = 3
+"""So many blocks are read, or have been, while one is used."""
+
+_ONE_THREAD: Final = 1 << 18
+"""Multiplications up to which OpenBLAS wakes no other threads (interface/gemm.c).
+
+To wake them for little costs more than it gains, on a machine that is busy ten times as much.
+"""
+
+_FEWEST_ROWS: Final = 8
+"""Cut smaller, the calls cost more than the threads."""
+
+_PRODUCTS: Final = ("MatMul", "Gemm")
+
+
+class Rows(NamedTuple):
+    """A large tensor that is read by rows, along axis 0.
+
+    Attributes:
+        shape: Its shape.
+        read: Gives rows, floats in float64.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[slice], Array]
+
+    def blocks(self) -> Iterator[tuple[slice, Array]]:
+        """Yield all rows, some at a time; the next ones are read meanwhile.
+
+        Raises:
+            OutOfTimeError: If the time is up.
+        """
+        height = max(1, _BLOCK // max(1, math.prod(self.shape[1:])))
+        starts = range(0, self.shape[0], height)
+        parts = [slice(start, min(start + height, self.shape[0])) for start in starts]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            begun = deque((part, pool.submit(self._read, part)) for part in parts[:_AHEAD])
+            for part in [*parts[_AHEAD:], *[None] * len(begun)]:
+                clock.check()
+                done, rows = begun.popleft()
+                if part is not None:
+                    begun.append((part, pool.submit(self._read, part)))
+                yield done, rows.result()
+
+    def _read(self, part: slice) -> Array:
+        with np.errstate(all="ignore"):  # a thread does not know what its caller ignores
+            return np.asarray(self.read(part))
+
+    def peaks(self, kept: Sequence[int]) -> Array:
+        """Return the largest magnitudes along all axes but some, whose length is one then."""
+        others = tuple(axis for axis in range(len(self.shape)) if axis not in kept)
+        peaks = np.zeros([n if axis in kept else 1 for axis, n in enumerate(self.shape)])
+        for part, rows in self.blocks():
+            mine = part if 0 in kept else slice(None)
+            high = rows.max(axis=others, initial=0.0, keepdims=True)
+            low = rows.min(axis=others, initial=0.0, keepdims=True)
+            peaks[mine] = np.maximum(peaks[mine], np.maximum(high, -low))
+        return peaks
+
+    def sample(self, most: int) -> Array:
+        """Return so many of its elements, evenly spread."""
+        step, each = max(math.prod(self.shape) // most, 1), math.prod(self.shape[1:])
+        found = [
+            rows.reshape(-1)[(-part.start * each) % step :: step]
+            for part, rows in self.blocks()
+        ]
+        return np.concatenate(found)
+
+
+def rows_of_tensor(tensor: ir.TensorProtocol) -> Rows | None:
+    """Return a stored tensor by rows; None where it would be computed each time."""
+    shape = tuple(int(size) for size in tensor.shape.numpy())
+    each = math.prod(shape[1:])
+    if isinstance(tensor, InParts):
+        mapped = tensor
+
+        def read(part: slice) -> Array:
+            found = mapped.part(part.start * each, part.stop * each)
+            return widen(found.reshape(part.stop - part.start, *shape[1:]))
+
+        return Rows(shape, read)
+    if isinstance(tensor, ir.Tensor | ir.serde.TensorProtoTensor):
+        held = tensor.numpy()
+        return Rows(shape, lambda part: widen(held[part]))
+    return None
+
+
+def is_product(node: ir.Node) -> bool:
+    """Whether a node is a product with a matrix that may be read by rows."""
+    return (
+        node.op_type in _PRODUCTS
+        and node.domain in ("", "ai.onnx")
+        and len(node.inputs) > 1
+        and not any(attribute.is_ref() for attribute in node.attributes.values())
+    )
+
+
+def multiplied(node: ir.Node, data: Array, rows: Rows, addend: Array | None) -> Array:
+    """Return what MatMul or Gemm gives for a second input [K, N], or turned.
+
+    Args:
+        node: The node; what `is_product` takes.
+        data: Its first input, in float64.
+        rows: The second.
+        addend: The third of Gemm, if there is one.
+    """
+    if node.op_type == "MatMul":
+        flat = data.reshape(-1, data.shape[-1])
+        return _summed(flat, rows).reshape(*data.shape[:-1], rows.shape[1])
+    data = data.T if int_attr(node, "transA", 0) else data
+    y = _beside(data, rows) if int_attr(node, "transB", 0) else _summed(data, rows)
+    y *= float_attr(node, "alpha", 1.0)
+    if addend is not None:
+        y = y + float_attr(node, "beta", 1.0) * addend
+    return y
+
+
+def _summed(data: Array, rows: Rows) -> Array:
+    """[M, K] · [K, N], the rows being what is summed over."""
+    y = np.zeros((data.shape[0], rows.shape[1]))
+    for part, some in rows.blocks():
+        for few in _few(part, y.size):
+            y += data[:, few] @ some[few.start - part.start : few.stop - part.start]
+    return y
+
+
+def _beside(data: Array, rows: Rows) -> Array:
+    """[M, K] · [N, K]ᵀ, the rows being what the results run along."""
+    y = np.empty((data.shape[0], rows.shape[0]))
+    for part, some in rows.blocks():
+        for few in _few(part, data.size):
+            y[:, few] = data @ some[few.start - part.start : few.stop - part.start].T
+    return y
+
+
+def _few(part: slice, each: int) -> Iterator[slice]:
+    """Cut a range of rows so that a product of each piece is computed by one thread.
+
+    Args:
+        part: The rows.
+        each: How many products one row takes part in.
+    """
+    height = max(_FEWEST_ROWS, _ONE_THREAD // max(each, 1))
+    for start in range(part.start, part.stop, height):
+        yield slice(start, min(start + height, part.stop))
