@@ -227,8 +227,8 @@ def measure(name: str, model: Path, largest_mb: float, gigabytes: float, steps: 
     out = folder.with_name("out")
     bnfold = [sys.executable, "-m", "bnfold"]
     fold = [*bnfold, "fold", str(model), "-o", str(out / "o.onnx"), "--no-verify"]
-    certificate = ["--certificate", str(out / "c.json")]
-    verify = [*bnfold, "verify", str(model), str(out / "o.onnx"), "--max-time", "3600"]
+    certificate = ["--certificate", str(out / "c.json"), "--max-time", "3600"]
+    verify = [*bnfold, "verify", str(model), str(out / "o.onnx")]
     commands: dict[str, tuple[list[str], bool]] = {
         "cp": (["cp", "-r", f"{folder}/.", str(out)], True),
         "fold": (fold, True),
