@@ -89,7 +89,7 @@ class Rows(NamedTuple):
         """Return so many of its elements, evenly spread."""
         step, each = max(math.prod(self.shape) // most, 1), math.prod(self.shape[1:])
         found = [
-            rows.reshape(-1)[(-part.start * each) % step :: step]
+            rows.reshape(-1)[(-part.start * each) % step :: step].copy()  # not all of it
             for part, rows in self.blocks()
         ]
         return np.concatenate(found)
