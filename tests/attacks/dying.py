@@ -26,6 +26,8 @@ import onnx
 from bnfold.files.scratch import remove_all
 from bnfold.folding.api import fold_unchecked
 from bnfold.model.io import load
+from bnfold.model.layout import ExternalData, Layout
+from bnfold.model.save import save_over_source
 from tests.small import conv_bn
 
 EVENTS = frozenset(
@@ -39,7 +41,7 @@ Opening a file counts if it is to be written.
 
 KINDS = (
     "single-new", "single-existing", "external-new", "external-existing", "in-place-single",
-    "in-place-external",
+    "in-place-external", "several-existing", "in-place-several",
 )  # fmt: skip
 
 Weights = dict[str, np.ndarray]
@@ -57,6 +59,7 @@ class Writer:
         self.inputs.mkdir()
         self.is_external = "single" not in kind
         self.is_in_place = kind.startswith("in-place")
+        self.is_several = "several" in kind
         self.target = self.folder / "out.onnx"
         self._save(1, self.inputs / "new.onnx")
         if self.is_in_place:
@@ -83,6 +86,8 @@ class Writer:
             location=f"{path.name}.data",
             size_threshold=0,
         )
+        if self.is_several:  # its data files get names that are its own
+            save_over_source(load(path), Layout(ExternalData.PER_TENSOR, 0))
 
     def write(self) -> None:
         """The work."""
