@@ -284,3 +284,36 @@ def test_whoever_holds_a_folder_for_ever_does_not_stop_others(tmp_path, monkeypa
     monkeypatch.setattr("bnfold.files.locks._PATIENCE_S", 0.05)
     with alone_in(tmp_path), alone_in(tmp_path):
         pass
+
+
+def test_several_data_files_go_again_if_the_model_cannot_come_to_its_place(
+    folded, out, monkeypatch
+):
+    def fails(*_):
+        raise OSError(5, "Input/output error")
+
+    folded(0).save(out)
+    before = names(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fails)
+        with pytest.raises(OutputError):
+            folded(1).save(out, external_data="per-tensor", size_threshold=0)
+    assert names(out) == before
+    assert len(folded(1).save(out, external_data="per-tensor", size_threshold=0).files) > 1
+
+
+def test_a_data_file_is_flushed_before_it_has_its_name(folded, out, monkeypatch):
+    told = []
+    fsync, link = os.fsync, Path.hardlink_to
+    monkeypatch.setattr(
+        os, "fsync", lambda one: told.append(os.fstat(one).st_ino) or fsync(one)
+    )
+
+    def linked(path, other):
+        assert other.stat().st_ino in told
+        told.append("linked")
+        link(path, other)
+
+    monkeypatch.setattr(Path, "hardlink_to", linked)
+    folded(0).save(out, external_data="per-tensor", size_threshold=0)
+    assert told.count("linked") > 1
