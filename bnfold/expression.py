@@ -150,15 +150,32 @@ class Expression:
         self, dtype: np.dtype[np.generic]
     ) -> Iterator[tuple[Block, NDArray[np.generic]]]:
         """Yield the elements in ``dtype``, rounded once, block by block in C order."""
-        one_pass = len(self.factors) == 1 and dtype in _NATIVE
         for block, part in self._stored_blocks():
-            with np.errstate(all="ignore"):
-                if one_pass:
-                    out = np.empty(block.shape, dtype)
-                    _multiplied(part, block.of(self.factors[0]), out)
-                else:
-                    out = round_once(self._times_factors(block, part, None), dtype)
-            yield block, out
+            yield block, self._rounded_block(block, part, dtype)
+
+    @np.errstate(all="ignore")
+    def _rounded_block(
+        self, block: Block, part: NDArray[np.generic], dtype: np.dtype[np.generic]
+    ) -> NDArray[np.generic]:
+        if len(self.factors) != 1 or dtype not in _NATIVE:
+            return round_once(self._times_factors(block, part, None), dtype)
+        out = np.empty(block.shape, dtype)
+        _multiplied(part, block.of(self.factors[0]), out)
+        return out
+
+    def rounded_rows(
+        self, dtype: np.dtype[np.generic]
+    ) -> Callable[[slice], NDArray[np.generic]]:
+        """Return what gives rows along axis 0 in ``dtype``, rounded once."""
+        read, each = reader(self.base), math.prod(self.shape[1:])
+        rest = tuple(slice(0, size) for size in self.shape[1:])
+
+        def rows(part: slice) -> NDArray[np.generic]:
+            block = Block(part.start * each, part.stop * each, (part, *rest))
+            base = read(block.start, block.stop).reshape(block.shape)
+            return self._rounded_block(block, base, dtype)
+
+        return rows
 
     def _stored_blocks(self) -> Iterator[tuple[Block, NDArray[np.generic]]]:
         """Yield what the expression is based on block by block; nothing is kept of it."""

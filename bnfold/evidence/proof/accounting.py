@@ -19,7 +19,7 @@ from bnfold.evidence.proof.contents import Contents
 from bnfold.evidence.proof.recipes import RecipeError
 from bnfold.evidence.proof.rounding import Wide
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side, TooLateError
-from bnfold.evidence.proof.unrounded import Unrounded, compared
+from bnfold.evidence.proof.unrounded import Unrounded, compared, stored_rows
 from bnfold.records import REQUANTIZED, Charge, Finding
 
 _MULTIPLIED_AS_THEY_ARE: Final = ("float16", "float32", "float64")
@@ -177,7 +177,7 @@ class Books:
             return
         if self.derived.recipes.get(name) is entry.recipe:
             return
-        stored = np.asarray(tensor.numpy())
+        stored = stored_rows(tensor)
         try:
             found = compared(entry.recipe, partial(constant_named, self.original), stored)
         except TooLateError:

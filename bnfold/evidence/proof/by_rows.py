@@ -16,6 +16,7 @@ from bnfold.blocks import InParts
 from bnfold.evidence import clock
 from bnfold.evidence.reference.arrays import widen
 from bnfold.model.attributes import float_attr, int_attr
+from bnfold.model.constants import expression_of
 
 Array = NDArray[Any]
 
@@ -46,14 +47,14 @@ class Rows(NamedTuple):
 
     Attributes:
         shape: Its shape.
-        read: Gives rows, floats in float64.
+        read: Gives rows as they are stored, or in float64.
     """
 
     shape: tuple[int, ...]
     read: Callable[[slice], Array]
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
-        """Yield all rows, some at a time; the next ones are read meanwhile.
+        """Yield all rows in float64, some at a time; the next ones are read meanwhile.
 
         Raises:
             OutOfTimeError: If the time is up.
@@ -72,7 +73,7 @@ class Rows(NamedTuple):
 
     def _read(self, part: slice) -> Array:
         with np.errstate(all="ignore"):  # a thread does not know what its caller ignores
-            return np.asarray(self.read(part))
+            return widen(self.read(part))
 
     def peaks(self, kept: Sequence[int]) -> Array:
         """Return the largest magnitudes along all axes but some, whose length is one then."""
@@ -95,8 +96,13 @@ class Rows(NamedTuple):
         return np.concatenate(found)
 
 
-def rows_of_tensor(tensor: ir.TensorProtocol) -> Rows | None:
-    """Return a stored tensor by rows; None where it would be computed each time."""
+def rows_of_tensor(tensor: ir.TensorProtocol, *, is_computed: bool = False) -> Rows | None:
+    """Return a stored tensor by rows, as it is stored; None where rows hang together.
+
+    Args:
+        tensor: The tensor.
+        is_computed: Whether it may be one that is computed each time.
+    """
     shape = tuple(int(size) for size in tensor.shape.numpy())
     each = math.prod(shape[1:])
     if isinstance(tensor, InParts):
@@ -104,12 +110,15 @@ def rows_of_tensor(tensor: ir.TensorProtocol) -> Rows | None:
 
         def read(part: slice) -> Array:
             found = mapped.part(part.start * each, part.stop * each)
-            return widen(found.reshape(part.stop - part.start, *shape[1:]))
+            return found.reshape(part.stop - part.start, *shape[1:])
 
         return Rows(shape, read)
+    expression = expression_of(tensor)
+    if expression is not None and is_computed:
+        return Rows(shape, expression.rounded_rows(tensor.dtype.numpy()))
     if isinstance(tensor, ir.Tensor | ir.serde.TensorProtoTensor):
         held = tensor.numpy()
-        return Rows(shape, lambda part: widen(held[part]))
+        return Rows(shape, held.__getitem__)
     return None
 
 

@@ -29,7 +29,7 @@ from bnfold.evidence.proof.rounding import half_ulp
 from bnfold.evidence.proof.segments import SegmentJudge
 from bnfold.evidence.proof.shares import Share, share_of
 from bnfold.evidence.proof.sides import TOO_LATE, CannotEvaluateError, Side, TooLateError
-from bnfold.evidence.proof.unrounded import Unrounded, compared
+from bnfold.evidence.proof.unrounded import Unrounded, compared, stored_rows
 from bnfold.inputs.signature import differences
 from bnfold.inputs.sizes import Shapes
 from bnfold.records import CONSTANT_INPUTS, Charge, Finding, ProofReport, Step, Verdict
@@ -223,7 +223,7 @@ def _that_holds(
     tensor = None if value is None else value.const_value
     if recipe is None or tensor is None:
         return None
-    stored = np.asarray(tensor.numpy())
+    stored = stored_rows(tensor)
     try:
         found = compared(recipe, derived.constants, stored)
     except (RecipeError, CannotEvaluateError):

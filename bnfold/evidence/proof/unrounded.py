@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.evidence import clock
-from bnfold.evidence.proof.by_rows import Rows
+from bnfold.evidence.proof.by_rows import Rows, rows_of_tensor
 from bnfold.evidence.proof.recipes import Constants, Recipe, derive, rows_of
 from bnfold.evidence.proof.rounding import Wide, furthest
-from bnfold.evidence.reference.arrays import widen
 
 _ROOM: Final = 1 << 20
 """Elements of unrounded tensors that are kept for the walk through the graphs.
@@ -57,25 +57,45 @@ class Comparison:
     wide: Wide | None = None
 
 
-def compared(recipe: Recipe, constants: Constants, stored: NDArray[np.generic]) -> Comparison:
+def stored_rows(tensor: ir.TensorProtocol) -> Rows:
+    """Return a tensor as it is stored: a large one is not held as a whole, where it can."""
+    large = rows_of_tensor(tensor, is_computed=True) if tensor.size > _ROOM else None
+    if large is not None and large.shape:
+        return large
+    return _held(np.asarray(tensor.numpy()))
+
+
+def _held(whole: NDArray[np.generic]) -> Rows:
+    return Rows(whole.shape, lambda part: whole[part] if whole.ndim else whole)
+
+
+def compared(
+    recipe: Recipe, constants: Constants, stored: Rows | NDArray[np.generic]
+) -> Comparison:
     """Derive a tensor by a recipe, and compare the stored one with it.
 
     Raises:
         RecipeError: If the recipe cannot be followed.
         OutOfTimeError: If the time is up.
     """
-    rows = rows_of(recipe, constants, stored.shape) if stored.size > _ROOM else None
+    stored = stored if isinstance(stored, Rows) else _held(stored)
+    size = math.prod(stored.shape)
+    rows = rows_of(recipe, constants, stored.shape) if size > _ROOM else None
     if rows is None:
-        wide = np.asarray(derive(recipe, constants, stored.size), np.float64)
+        wide = np.asarray(derive(recipe, constants, size), np.float64)
         if wide.shape != stored.shape:
             return Comparison(wide.shape)
-        return Comparison(wide.shape, _worst_of(stored, wide, 0), wide)
+        return Comparison(
+            wide.shape,
+            _worst_of(stored.read(slice(0, max(1, *stored.shape[:1]))), wide, 0),
+            wide,
+        )
     worst: Worst | None = None
     height = max(1, _BLOCK // math.prod(stored.shape[1:]))
     for start in range(0, stored.shape[0], height):
         clock.check()
-        part = slice(start, start + height)
-        found = _worst_of(stored[part], np.asarray(rows(part), np.float64), start)
+        part = slice(start, min(start + height, stored.shape[0]))
+        found = _worst_of(stored.read(part), np.asarray(rows(part), np.float64), start)
         if found and (worst is None or found.half_ulps > worst.half_ulps):
             worst = found
     return Comparison(stored.shape, worst)
@@ -122,7 +142,7 @@ class Unrounded(Mapping[str, Wide]):
         if name in self._kept:
             return None
         read = rows_of(self.recipes[name], self.constants, shape)
-        return None if read is None else Rows(shape, lambda part: widen(read(part)))
+        return None if read is None else Rows(shape, read)
 
     def __contains__(self, name: object) -> bool:
         """Return whether there is a tensor of that name; Mapping's own would derive it."""
