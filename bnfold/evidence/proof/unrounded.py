@@ -115,6 +115,10 @@ class Unrounded(Mapping[str, Wide]):
         size = self._sizes[name]
         return np.asarray(derive(self.recipes[name], self.constants, size), np.float64)
 
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is a tensor of that name; Mapping's own would derive it."""
+        return name in self.recipes
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
         return iter(self.recipes)
