@@ -35,8 +35,20 @@ _TIMES: Final = 3.0
 _LEAST_S: Final = 10.0
 """What a check may take: so many times what the fold took, and these seconds at the least."""
 
+_STORED_PER_S: Final = 0.5e9
+"""Bytes. Weights are computed as they are written, which comes after the check: a fold takes
+as long as that too."""
+
 _PROOF_SHARE: Final = 0.85
 """Of the time for both, what the proof may take: where it passes, the run asks little."""
+
+_RUN_PER_S: Final = 0.1e9
+"""Bytes of a model. A run writes out both, and nudged ones for the noise, and opens all."""
+
+_TOO_LARGE: Final = (
+    "judged by the proof alone: there is no time to run models of {size:.2g} GB"
+    " (--max-time allows more)"
+)
 
 _NO_RUNTIME: Final = "judged by the proof alone: no ONNX Runtime is installed"
 
@@ -117,7 +129,7 @@ def fold(
             result,
             tuple(word for word, is_allowed in words.items() if is_allowed),
             (shapes,) if isinstance(shapes, str) else shapes,
-            max(_TIMES * took_s, _LEAST_S) if max_time is None else max_time,
+            _seconds(took_s, result) if max_time is None else max_time,
             seed,
         )
         written, proof = check.proof()
@@ -128,6 +140,16 @@ def fold(
         if not wanted:
             return result
         return replace(result, check=check.judged(proof, run=verify))
+
+
+def _seconds(took_s: float, result: FoldResult) -> float:
+    """Return what the check of a fold may take that took so long before it was written."""
+    return max(_TIMES * (took_s + _bytes_of(result.model) / _STORED_PER_S), _LEAST_S)
+
+
+def _bytes_of(model: ir.Model) -> int:
+    held = (value.const_value for value in model.graph.initializers.values())
+    return sum(one.nbytes for one in held if one is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +173,16 @@ class _Check:
     seed: int
     begun: float = field(default_factory=time.monotonic)
 
+    @property
+    def _is_too_large(self) -> bool:
+        """Whether a run would take all the time there is and not come to an end."""
+        return _bytes_of(self.original) / _RUN_PER_S > self.seconds
+
     def proof(self) -> tuple[Certificate | None, ProofReport]:
         """Write down what was done, and prove it; a fold that does not hold is an error."""
         from bnfold.evidence.proof import certify, proved
 
+        share = 1.0 if self._is_too_large else _PROOF_SHARE
         made: list[Certificate] = []
 
         def attempt() -> ProofReport:
@@ -166,7 +194,7 @@ class _Check:
                 recipes,
                 self.allowed,
                 seed=self.seed,
-                seconds=_PROOF_SHARE * self.seconds,
+                seconds=share * self.seconds,
                 shapes=self.shapes,
             )
             made.append(written)
@@ -185,12 +213,16 @@ class _Check:
             MissingDependencyError: If a run is asked for and no runtime is installed.
         """
         from bnfold.evidence import check_fold
+        from bnfold.evidence.proof.sides import TOO_LATE
         from bnfold.evidence.verdict import by_proof, one_verdict, within_memory
         from bnfold.runtime import available
 
         if run is None and not available():
             return by_proof(proof, _NO_RUNTIME)
         left_s = self.seconds - (time.monotonic() - self.begun)
+        if self._is_too_large and (proof.passed or proof.why == TOO_LATE):
+            size = _bytes_of(self.original) / 1e9
+            return by_proof(proof, _TOO_LARGE.format(size=size))
         ran = within_memory(
             lambda: check_fold(
                 self.original,

@@ -9,7 +9,7 @@ import click
 
 from bnfold.cli.bounds import bound_options
 from bnfold.cli.options import FoldChoices, model_argument, selection_options, shape_option
-from bnfold.cli.terminal import print_json
+from bnfold.cli.terminal import print_json, to_stdout
 
 
 @click.command("inspect")
@@ -42,4 +42,5 @@ def command(
         return
     from bnfold.report.to_terminal import print_sites
 
-    print_sites(result.report, str(model), sizes)
+    with to_stdout():
+        print_sites(result.report, str(model), sizes)

@@ -5,14 +5,18 @@ No other file of the command line prints. `print_sites` has a console of its own
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import TextIO
 
 import click
 
+from bnfold.errors import OutputError
 from bnfold.safe_text import for_json_in_ascii, for_terminal, shown_lines
 
 
@@ -22,8 +26,41 @@ def say(text: str) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print what the user wants on stdout, on the same terms."""
-    click.echo(for_terminal(text))
+    """Print what the user wants on stdout, on the same terms.
+
+    Raises:
+        OutputError: If it cannot be written, other than to a pipe that nobody reads any more.
+    """
+    _print(for_terminal(text))
+
+
+def _print(text: str) -> None:
+    with to_stdout():
+        click.echo(text)
+
+
+@contextlib.contextmanager
+def to_stdout() -> Iterator[None]:
+    """Say in words that stdout cannot be written to, for a block.
+
+    Raises:
+        OutputError: If so; a pipe that nobody reads any more goes on as it is.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is held back would be written, and fail, once more as the process ends.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(
+            "cannot write the result",
+            where="standard output",
+            why=error.strerror or str(error),
+            remedy="free some space where it goes to, or send it elsewhere",
+        ) from error
 
 
 def print_json(serialised: str) -> None:
@@ -31,12 +68,15 @@ def print_json(serialised: str) -> None:
 
     Args:
         serialised: What `to_json` made: exact, and safe.
+
+    Raises:
+        OutputError: If it cannot be written, other than to a pipe that nobody reads any more.
     """
     try:
         serialised.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         serialised = for_json_in_ascii(serialised)
-    click.echo(serialised)
+    _print(serialised)
 
 
 def say_misuse(error: click.ClickException) -> None:

@@ -121,6 +121,8 @@ def _tiny(dtype: np.dtype[Any]) -> float:
     """Half precision keeps subnormals; wider types may be flushed by the processor."""
     if dtype == np.float16:
         return float(np.finfo(np.float16).smallest_subnormal)
+    if dtype == np.float64:
+        return float(np.finfo(np.float64).smallest_normal)
     return _FLUSHED
 
 

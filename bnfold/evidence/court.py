@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.evidence.bench import Variant, bytes_of, nudged, plain, run_variants
@@ -45,6 +46,8 @@ _FEW_SETS: Final = 3
 _NUDGED_PER_S: Final = 1.5e8
 _ATTEMPTS: Final = 2
 _HURRIED: Final = 0.4
+_SQUARED: Final = (1e-150, 1e150)
+"""Between these, sums of squares of a million numbers and of their rounding are numbers."""
 _OUT_OF_TIME: Final = (Outcome.TIMED_OUT, Outcome.SKIPPED)
 
 
@@ -259,6 +262,10 @@ def _measured(
 ) -> Hearing:
     models = court.ground.models
     expected = [by_place(models.original, run) for run in reference]
+    names = tuple(value.name or "" for value in models.original.graph.outputs)
+    beyond = next(filter(None, (_beyond_squares(one, names) for one in expected)), "")
+    if beyond:
+        return Hearing(unheard=beyond)
     folded = _outputs(models.folded, runs[1])
     drawn = runs[2 : 2 + len(draws)]
     others = list(runs[2 + len(draws) :])
@@ -277,7 +284,7 @@ def _measured(
     if broken:
         return Hearing(broken=broken)
     readings = Readings(
-        names=tuple(value.name or "" for value in models.original.graph.outputs),
+        names=names,
         own_outputs=len(court.original.graph.outputs),
         fronts=models.fronts,
         behind=models.behind,
@@ -290,6 +297,25 @@ def _measured(
         coarsest=_coarsest(court.original),
     )
     return Hearing(readings, tuple(sets), tuple(expected), tuple(folded))
+
+
+def _beyond_squares(outputs: Outputs, names: Sequence[str]) -> str:
+    """Say which output holds numbers whose squares are beyond float64; empty if none does.
+
+    Noise is measured by sums of squares: they overflow, or vanish, where float64 outputs are
+    of the size of 1e160 or 1e-160.
+    """
+    for place, array in outputs.items():
+        if array.dtype == np.float64 and array.size:
+            peak = float(
+                np.abs(array, where=np.isfinite(array), out=np.zeros(array.shape)).max()
+            )
+            if peak > 0 and not _SQUARED[0] < peak < _SQUARED[1]:
+                return (
+                    f"output {names[place]!r} reaches {peak:.3g}:"
+                    " its squares are beyond float64"
+                )
+    return ""
 
 
 def _outputs(model: ir.Model, runs: Sequence[Run]) -> list[Outputs | None]:

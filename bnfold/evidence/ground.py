@@ -12,7 +12,7 @@ from typing import Final
 import onnx_ir as ir
 
 from bnfold.errors import ModelError
-from bnfold.evidence.bench import Bench, plain, run_variants
+from bnfold.evidence.bench import NO_TIME, Bench, plain, run_variants
 from bnfold.evidence.budget import Budget
 from bnfold.evidence.fronts import Exposed, bare, expose_fronts
 from bnfold.evidence.variants import constants_of
@@ -158,7 +158,13 @@ def find_ground(
                 opening_s(spent_s / len(stage.sizes)),
                 tuple(source.seconds for source in sources),
             )
-    return NoGround(f"the original does not run: {first_reason}")
+    return NoGround(_never_ran(first_reason))
+
+
+def _never_ran(reason: str) -> str:
+    if reason == NO_TIME:
+        return "the time was up before the original could run"
+    return f"the original does not run: {reason}"
 
 
 def _in_time(ways: Iterator[Bench], budget: Budget) -> Iterator[Bench]:

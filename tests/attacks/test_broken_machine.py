@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +94,18 @@ def test_a_disk_that_fills_up_in_a_child_ends_the_check(tmp_path, watcher):
     assert "on the way" in seen.stderr
     assert not out.exists()
     assert watcher.run("fold", path, "-o", out, "--verify").exit_code == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_full_stdout_is_said_in_words(options):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    command = [sys.executable, "-m", "bnfold", "inspect", "models/digits_cnn.onnx", *options]
+    with full.open("w") as stdout:
+        done = subprocess.run(
+            command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 3
+    assert "standard output" in done.stderr
+    assert "Traceback" not in done.stderr

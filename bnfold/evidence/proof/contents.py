@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -77,11 +77,26 @@ def contents_of_both(original: ir.Model, folded: ir.Model) -> tuple[Contents, Co
     Raises:
         OutOfTimeError: If there is no time to read them.
     """
-    known: dict[int, str] = {}
+    known: dict[_Place, str] = {}
     return _contents(original, known), _contents(folded, known)
 
 
-def _contents(model: ir.Model, known: dict[int, str]) -> Contents:
+_Place = tuple[Hashable, ...]
+"""Where the bytes of a tensor are, as long as both models are held."""
+
+
+def _place_of(tensor: ir.TensorProtocol) -> _Place:
+    """Return where a tensor's bytes are: a range of a file, or the object itself.
+
+    A file that is opened twice gives other objects; its type and shape belong to the digest.
+    """
+    if isinstance(tensor, ir.ExternalTensor):
+        shape = tuple(tensor.shape.numpy())
+        return str(tensor.path), tensor.offset, tensor.length, tensor.dtype, shape
+    return (id(tensor),)
+
+
+def _contents(model: ir.Model, known: dict[_Place, str]) -> Contents:
     keys = _keys(model.graph)
     nodes = {key: _node_digest(node) for node, key in keys.items()}
     operators = {key: node.op_type for node, key in keys.items()}
@@ -89,17 +104,20 @@ def _contents(model: ir.Model, known: dict[int, str]) -> Contents:
     held = {name: one.const_value for name, one in stored.items()}
     tensors = [one for one in held.values() if one is not None]
     _digest(tensors, known)
-    digests = {name: "" if one is None else known[id(one)] for name, one in held.items()}
+    digests = {
+        name: "" if one is None else known[_place_of(one)] for name, one in held.items()
+    }
     return Contents(_header_digest(model), nodes, operators, digests, keys, stored)
 
 
-def _digest(tensors: Iterable[ir.TensorProtocol], known: dict[int, str]) -> None:
-    """Add the digests of tensors that are not known, by the identity of the objects.
+def _digest(tensors: Iterable[ir.TensorProtocol], known: dict[_Place, str]) -> None:
+    """Add the digests of tensors that are not known, by where their bytes are.
 
     Large ones are read by several threads. The clock is asked here, between two of them: a
     thread of the pool does not see the deadline of the one that began it.
     """
-    fresh = {id(one): one for one in tensors if id(one) not in known}
+    fresh = {_place_of(one): one for one in tensors}
+    fresh = {place: one for place, one in fresh.items() if place not in known}
     large = {key: one for key, one in fresh.items() if one.size > _WORTH_A_THREAD}
     clock.check(_NS_PER_BYTE * sum(one.nbytes for one in large.values()) / _THREADS)
     pool = ThreadPoolExecutor(_THREADS)

@@ -189,9 +189,9 @@ def _fit_along(original: Wide, folded: Wide, axis: int | None) -> Link | None:
         np.moveaxis(one, axis or 0, 0).reshape(count, -1) if one.ndim else one.reshape(1, 1)
         for one in (original, folded)
     ]
-    x, y = rows
-    if x.shape[1] < _FEWEST:
+    if rows[0].shape[1] < _FEWEST:
         return None
+    (x, x_unit), (y, y_unit) = map(_in_units, rows)
     x_mean, y_mean = x.mean(1), y.mean(1)
     dx, dy = x - x_mean[:, None], y - y_mean[:, None]
     spread = (dx * dx).sum(1)
@@ -200,4 +200,15 @@ def _fit_along(original: Wide, folded: Wide, axis: int | None) -> Link | None:
         scale = np.where(varies, (dx * dy).sum(1) / spread, 1.0)
     if not np.isfinite(scale).all() or (scale == 0.0).any():
         return None
-    return Link(axis, scale, y_mean - scale * x_mean)
+    shift = y_mean - scale * x_mean
+    with np.errstate(over="ignore", under="ignore"):
+        scale, shift = scale * (y_unit / x_unit), shift * y_unit
+    if not (np.isfinite(scale).all() and np.isfinite(shift).all()) or (scale == 0.0).any():
+        return None
+    return Link(axis, scale, shift)
+
+
+def _in_units(rows: Wide) -> tuple[Wide, Wide]:
+    """Return rows over a power of two each, so that their squares are numbers, and those."""
+    _, exponent = np.frexp(np.abs(rows).max(axis=1, initial=0.0))
+    return np.ldexp(rows, -exponent[:, None]), np.ldexp(1.0, exponent)

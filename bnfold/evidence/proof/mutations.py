@@ -31,6 +31,9 @@ _LINEAR: Final = {"Conv": 1, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
 _SAMPLE: Final = 1 << 16
 """What is typical of a weight is seen from so many of its elements."""
 
+_VAST: Final = 1e8
+"""In units of the median: weights spread over less, penalties of masks lie above."""
+
 _SMALL: Final = 0.05
 """Elements this much smaller than is typical are replaced, not multiplied."""
 
@@ -316,11 +319,18 @@ def _multiplied(elements: Array, factors: Array, touched: Mask) -> Array:
 
 
 def _typical(elements: Array) -> float:
-    """Return the root mean square of what is a number and not zero; one if nothing is."""
+    """Return the root mean square of what is a number and not zero; one if nothing is.
+
+    What is vast beside the median, as the penalties of a mask are, is left out.
+    """
     step = max(elements.size // _SAMPLE, 1)
-    elements = elements.reshape(-1)[::step]
-    some = elements[np.isfinite(elements) & (elements != 0) & (np.abs(elements) < 1e30)]
-    return float(np.sqrt(np.mean(some * some))) if some.size else 1.0
+    sizes = np.abs(elements.reshape(-1)[::step])
+    some = sizes[np.isfinite(sizes) & (sizes != 0)]
+    if not some.size:
+        return 1.0
+    middle = float(np.median(some))
+    shares = some[some <= _VAST * middle] / middle
+    return float(middle * np.sqrt(np.mean(shares * shares)))
 
 
 def _with_attribute(node: ir.Node, name: str) -> ir.Node:

@@ -72,15 +72,22 @@ def prove(
         the time was up.
     """
     with until(time.monotonic() + seconds) as deadline:
-        return _proof(
-            original,
-            folded,
-            certificate,
-            seed,
-            deadline,
-            impulses=impulses,
-            shapes=shapes,
-        )
+        try:
+            return _proof(
+                original,
+                folded,
+                certificate,
+                seed,
+                deadline,
+                impulses=impulses,
+                shapes=shapes,
+            )
+        except (OutOfTimeError, TooLateError):
+            return _too_late(certified=certificate is not None)
+
+
+def _too_late(*, certified: bool) -> ProofReport:
+    return ProofReport(Verdict.NOT_JUDGED, why=TOO_LATE, certified=certified)
 
 
 def _proof(
@@ -131,7 +138,7 @@ def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofRepor
     except MissingDependencyError as error:
         return ProofReport(Verdict.NOT_JUDGED, why=error.what, certified=certified)
     except (OutOfTimeError, TooLateError):
-        return ProofReport(Verdict.NOT_JUDGED, why=TOO_LATE, certified=certified)
+        return _too_late(certified=certified)
     except MemoryError:
         return ProofReport(Verdict.NOT_JUDGED, why=NO_MEMORY, certified=certified)
     except Exception as error:  # noqa: BLE001  graphs of strangers can be wrong in any way
@@ -162,6 +169,9 @@ def certify(
         seed: Of the proof.
         seconds: How long the proof may take; what was not compared by then is inconclusive.
         shapes: Sizes of inputs that the model leaves open.
+
+    Raises:
+        OutOfTimeError: If there was no time to write it down.
     """
     with until(time.monotonic() + seconds) as deadline:
         return _certified(
