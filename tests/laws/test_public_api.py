@@ -173,7 +173,11 @@ def test_a_result_is_checked_when_a_runtime_is_there():
 
 
 def test_signatures_of_saving():
-    for method, names in (("save", ["self", "path"]), ("save_in_place", ["self"])):
+    layout = ["external_data", "size_threshold"]
+    for method, names in (
+        ("save", ["self", "path", *layout]),
+        ("save_in_place", ["self", *layout]),
+    ):
         signature = inspect.signature(getattr(bnfold.FoldResult, method))
         assert list(signature.parameters) == names
         assert signature.return_annotation == "Saved"

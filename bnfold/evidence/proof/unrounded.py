@@ -85,11 +85,8 @@ def compared(
         wide = np.asarray(derive(recipe, constants, size), np.float64)
         if wide.shape != stored.shape:
             return Comparison(wide.shape)
-        return Comparison(
-            wide.shape,
-            _worst_of(stored.read(slice(0, max(1, *stored.shape[:1]))), wide, 0),
-            wide,
-        )
+        whole = stored.read(slice(0, stored.shape[0] if stored.shape else 1))
+        return Comparison(wide.shape, _worst_of(whole, wide, 0), wide)
     worst: Worst | None = None
     height = max(1, _BLOCK // math.prod(stored.shape[1:]))
     for start in range(0, stored.shape[0], height):
