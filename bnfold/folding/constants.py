@@ -13,6 +13,7 @@ from bnfold.model.constants import Constant
 from bnfold.model.continuity import nature_of
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
+from bnfold.model.uses import is_used, uses_of
 from bnfold.records import Refusal, Step
 from bnfold.rules.base import name_of
 from bnfold.rules.quantized import hangs_on_integers
@@ -48,7 +49,7 @@ def store_mapped_constants(facts: Facts, editor: Editor, selection: Selection) -
 def _result(node: ir.Node, facts: Facts) -> Constant | None:
     """Return what a node computes, if that is known and may be stored."""
     result = node.outputs[0]
-    if not result.uses() or result.is_graph_output():
+    if not is_used(result) or result.is_graph_output():
         return None
     found = (
         _mapped(node, facts)
@@ -82,7 +83,7 @@ def _makes_steps(value: ir.Value, held: Constant, facts: Facts) -> bool:
 def _reaches_a_step(value: ir.Value, facts: Facts) -> bool:
     pending, seen = [value], {value}
     while pending:
-        for reader, _ in pending.pop().uses():
+        for reader, _ in uses_of(pending.pop()):
             if not facts.is_standard(reader) or not nature_of(reader.op_type).continuous:
                 return True
             results = [out for out in reader.outputs if out not in seen]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,6 +18,19 @@ _FARTHEST: Final = 200
 """No walk asks more nodes, all its ways together: planning stays linear in the graph."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Detour:
+    """The way of a map to the node where it met another.
+
+    Attributes:
+        passed: Nodes that handed it on.
+        meets: That node.
+    """
+
+    passed: tuple[ir.Node, ...]
+    meets: ir.Node
+
+
 @dataclass(slots=True)
 class Journey:
     """Where a map went.
@@ -28,6 +41,7 @@ class Journey:
         absorbed_by: Nodes that took it into their constants.
         adjusted: Readers of a value that changed under way, which take the inverse.
         recruits: Chains that met the map with one of their own, and leave with it.
+        detours: Ways of recruits from another place, by the first node of the chain.
     """
 
     edits: list[Edit] = field(default_factory=list)
@@ -35,6 +49,7 @@ class Journey:
     absorbed_by: list[ir.Node] = field(default_factory=list)
     adjusted: list[ir.Node] = field(default_factory=list)
     recruits: list[Chain] = field(default_factory=list)
+    detours: dict[ir.Node, _Detour] = field(default_factory=dict)
     _came_from: dict[ir.Node, ir.Node | None] = field(default_factory=dict)
 
     def __contains__(self, node: ir.Node) -> bool:
@@ -73,9 +88,26 @@ class Journey:
             node = self._came_from[node]
         return tuple(reversed(names))
 
-    def routes(self) -> tuple[tuple[str, ...], ...]:
-        """Return a route for every node that absorbed a part of the map."""
-        return tuple(self.route_to(node) for node in self.absorbed_by)
+    def routes(self, chain: Chain | None = None) -> tuple[tuple[str, ...], ...]:
+        """Return a route for every node that absorbed a part of the map of a chain."""
+        routes = tuple(self.route_to(node) for node in self.absorbed_by)
+        detour = None if chain is None else self.detours.get(chain.nodes[0])
+        if detour is None:
+            return routes
+        common = len(self.route_to(detour.meets)) - 1
+        own = tuple(name_of(node) for node in detour.passed)
+        return tuple((*own, *route[common:]) for route in routes)
+
+    def recruit(
+        self, chain: Chain, edits: Iterable[Edit], passed: tuple[ir.Node, ...], meets: ir.Node
+    ) -> None:
+        """Let a chain leave with the map, which it meets at a node."""
+        self.recruits.append(chain)
+        self.edits.extend(edits)
+        self.passed.extend(passed)
+        for node in passed:
+            self.reach(node, None)
+        self.detours[chain.nodes[0]] = _Detour(passed, meets)
 
     def stopped(self, refusal: Refusal, behind: ir.Node | None) -> Refusal:
         """Return the refusal with the route to it; ``behind`` is the last node passed."""
@@ -123,6 +155,24 @@ class Crossroads:
     def is_far(self) -> bool:
         """Whether so many nodes were asked that the search would cost more than it brings."""
         return self._asked > _FARTHEST
+
+
+def together_or_alone(
+    walk: Callable[[Crossroads, bool], Journey | Refusal], facts: Facts, *, together: bool
+) -> Journey | Refusal:
+    """Return the first way of a map with those that meet it, or else of it alone.
+
+    Args:
+        walk: Walks along one choice of ways, with others or alone.
+        facts: The model, which knows which maps would not go together.
+        together: Whether others may go with it.
+    """
+    if together:
+        known = len(facts.apart)
+        outcome = first_way(lambda crossroads: walk(crossroads, True))
+        if isinstance(outcome, Journey) or len(facts.apart) == known:
+            return outcome
+    return first_way(lambda crossroads: walk(crossroads, False))
 
 
 def first_way(walk: Callable[[Crossroads], Journey | Refusal]) -> Journey | Refusal:
