@@ -1,4 +1,4 @@
-"""Graphs of any number of nodes, one shape of graph per kind, to see how a fold grows with it."""
+"""Graphs of any number of nodes, many kinds of them, to see how a fold grows with it."""
 
 from __future__ import annotations
 

@@ -44,11 +44,13 @@ def lower(
             where very many come together go with it. None: none does.
     """
 
-    def walk(crossroads: Crossroads, together: bool) -> Journey | Refusal:  # noqa: FBT001
-        others = stays if together else None
-        return _Descent(value, facts, selection, crossroads, others).run(affine)
+    def alone(crossroads: Crossroads) -> Journey | Refusal:
+        return _Descent(value, facts, selection, crossroads, None).run(affine)
 
-    return together_or_alone(walk, facts, together=stays is not None)
+    def together(crossroads: Crossroads) -> Journey | Refusal:
+        return _Descent(value, facts, selection, crossroads, stays).run(affine)
+
+    return together_or_alone(None if stays is None else together, alone, facts)
 
 
 def lower_alone(

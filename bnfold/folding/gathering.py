@@ -1,15 +1,15 @@
 """Maps that enter one operator through very many inputs, or leave it, go through it together.
 
 Each alone would be completed with the identity for all the other parts: n maps in front of a
-Concat of n parts would take n² steps, and its reader would be written n times. Where an operator
-has few parts, each map goes alone, as everywhere else.
+Concat of n parts would take n² steps, and its reader would be written n times. Where an
+operator has few parts, each map goes alone, as everywhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 import onnx_ir as ir
 
@@ -189,7 +189,7 @@ def _carried_up(
     return Branch(chain, passed, tuple(edits), affine)
 
 
-def _goes_on(taken: Taken | Refusal, place: int) -> bool:
+def _goes_on(taken: Taken | Refusal, place: int) -> TypeGuard[Taken]:
     """Return whether a map goes on, this one way and no other."""
     return (
         isinstance(taken, Taken)

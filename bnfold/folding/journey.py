@@ -16,6 +16,7 @@ from bnfold.rules.base import Edit, Taken, name_of
 
 _FARTHEST: Final = 200
 """No walk asks more nodes, all its ways together: planning stays linear in the graph."""
+_WORTH_A_LOOK: Final = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,27 +153,38 @@ class Crossroads:
         return True
 
     @property
+    def is_long(self) -> bool:
+        """Whether so many nodes were asked that a look ahead pays."""
+        return self._asked >= _WORTH_A_LOOK
+
+    def is_too_long(self, count: int) -> bool:
+        """Return whether a walk would be too long with so many nodes more."""
+        return self._asked + count > _FARTHEST
+
+    @property
     def is_far(self) -> bool:
         """Whether so many nodes were asked that the search would cost more than it brings."""
         return self._asked > _FARTHEST
 
 
 def together_or_alone(
-    walk: Callable[[Crossroads, bool], Journey | Refusal], facts: Facts, *, together: bool
+    together: Callable[[Crossroads], Journey | Refusal] | None,
+    alone: Callable[[Crossroads], Journey | Refusal],
+    facts: Facts,
 ) -> Journey | Refusal:
     """Return the first way of a map with those that meet it, or else of it alone.
 
     Args:
-        walk: Walks along one choice of ways, with others or alone.
+        together: Walks along one choice of ways with others; None: none may go with it.
+        alone: Does without.
         facts: The model, which knows which maps would not go together.
-        together: Whether others may go with it.
     """
-    if together:
+    if together is not None:
         known = len(facts.apart)
-        outcome = first_way(lambda crossroads: walk(crossroads, True))
+        outcome = first_way(together)
         if isinstance(outcome, Journey) or len(facts.apart) == known:
             return outcome
-    return first_way(lambda crossroads: walk(crossroads, False))
+    return first_way(alone)
 
 
 def first_way(walk: Callable[[Crossroads], Journey | Refusal]) -> Journey | Refusal:

@@ -79,7 +79,7 @@ def source_of(node: ir.Node, facts: Facts, selection: Selection) -> Source | Ref
 
 
 def _read_source(node: ir.Node, facts: Facts) -> Source | Refusal:
-    """Return the map a node applies; one that is known is not read again from its constants."""
+    """Return the map a node applies; from its constants only if it is not known yet."""
     known = facts.sources.get(node)
     if known is not None:
         source, *rest = known

@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from bnfold.affine import Affine
 from bnfold.folding.gathering import branches_behind, is_wide_split
-from bnfold.folding.journey import Crossroads, Journey, Queue, together_or_alone
+from bnfold.folding.journey import Crossroads, Journey, Queue, together_or_alone, too_far
 from bnfold.folding.selection import Selection, rule_of
+from bnfold.folding.tracks import row_above
 from bnfold.model.facts import Facts, Use
 from bnfold.records import Code, Refusal
 from bnfold.rules import NO_RULE
@@ -45,10 +46,13 @@ def lift(
             parted in very many go with it then.
     """
 
-    def walk(crossroads: Crossroads, together: bool) -> Journey | Refusal:  # noqa: FBT001
-        return _Climb(value, facts, selection, crossroads, together=together).run(demands)
+    def alone(crossroads: Crossroads) -> Journey | Refusal:
+        return _Climb(value, facts, selection, crossroads, together=False).run(demands)
 
-    return together_or_alone(walk, facts, together=whole)
+    def together(crossroads: Crossroads) -> Journey | Refusal:
+        return _Climb(value, facts, selection, crossroads, together=True).run(demands)
+
+    return together_or_alone(together if whole else None, alone, facts)
 
 
 class _Climb:
@@ -118,11 +122,27 @@ class _Climb:
             self._gather(node, maps)
         return rule_of(node, self._facts).take_after(node, maps, self._facts)
 
+    def _refuse_row(self, value: ir.Value) -> Refusal | None:
+        """Return what will stop a long walk, if nothing on its way can take any map."""
+        if not self._crossroads.is_long:
+            return None
+        count, first = row_above(value, self._facts)
+        if not count:
+            return None
+        producer = value.producer()
+        if producer is not None and self._crossroads.is_too_long(count):
+            return too_far(producer)
+        return self._refuse_any(first)
+
     def _refuse_in_front(self, node: ir.Node) -> Refusal | None:
         """Return what stops every map in front of a node that parts a value in very many."""
         value = node.inputs[0]
-        refusal = None if value is None else self._refuse_value(value)
-        producer = None if value is None else value.producer()
+        return None if value is None else self._refuse_any(value)
+
+    def _refuse_any(self, value: ir.Value) -> Refusal | None:
+        """Return what stops every map that reaches a value, whatever the map."""
+        refusal = self._refuse_value(value)
+        producer = value.producer()
         if refusal is not None or producer is None:
             return refusal
         known = rule_of(producer, self._facts) is not NO_RULE
@@ -140,7 +160,8 @@ class _Climb:
 
     def _enter(self, value: ir.Value, by: ir.Node | None) -> Refusal | None:
         """Queue the producer of a value that must change, unless the value may not."""
-        refusal = self._refuse_value(value) or self._refuse_reader(value, by)
+        refusal = self._refuse_value(value) or self._refuse_row(value)
+        refusal = refusal or self._refuse_reader(value, by)
         if refusal is not None:
             return self._journey.stopped(refusal, by)
         producer = value.producer()

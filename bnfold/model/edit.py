@@ -300,7 +300,7 @@ class Editor:
         places.setdefault(source, []).extend(found)
 
     def _places_of(self, graph: ir.Graph) -> dict[ir.Value, list[int]]:
-        """Return the places of a graph's outputs by value; only `_become_output` moves them."""
+        """Return the places of a graph's outputs; only `_become_output` changes them."""
         known = self._places.get(graph)
         if known is None:
             known = self._places[graph] = {}

@@ -102,6 +102,8 @@ class Facts:
         self._fixed: dict[ir.Value, bool] = {}
         self._quantizes: bool | None = None
         self._room = Room(model)
+        self.rows: dict[ir.Value, tuple[int, ir.Node]] = {}
+        """Operators in a row that only hand maps on: see `bnfold.folding.tracks`."""
         self.apart: dict[ir.Node, object] = {}
         """Nodes that very many maps cannot pass together, until the graph changes."""
         self.sources: dict[ir.Node, tuple[object, ...]] = {}
