@@ -122,10 +122,25 @@ class _Descent:
                 return stopped
             self._gather(node, maps)
         taken = rule.take_before(node, maps, self._facts)
+        if self._is_known_apart(node, maps):
+            return taken
         return self._together(
             taken,
             self._chains_into(node, maps),
-            lambda more: rule.take_before(node, {**maps, **more}, self._facts),
+            lambda more: self._ask_with(node, {**maps, **more}),
+        )
+
+    def _ask_with(self, node: ir.Node, maps: dict[int, Affine]) -> Taken | Refusal:
+        answer = rule_of(node, self._facts).take_before(node, maps, self._facts)
+        if isinstance(answer, Refusal) and is_wide_join(node, self._facts):
+            self._facts.apart[node] = maps
+        return answer
+
+    def _is_known_apart(self, node: ir.Node, maps: dict[int, Affine]) -> bool:
+        """Return whether these maps, with the others in front of the node, were refused."""
+        known = self._facts.apart.get(node)
+        return isinstance(known, dict) and all(
+            index in known and known[index].equals(affine) for index, affine in maps.items()
         )
 
     def _gather(self, node: ir.Node, maps: dict[int, Affine]) -> None:

@@ -31,7 +31,6 @@ from bnfold.model.values import (
     is_read,
     is_stored,
     label,
-    name_is_taken,
     take_identity,
     values_in,
 )
@@ -49,6 +48,7 @@ class Editor:
         self._names = set(all_names(model.graph))
         self._numbers: dict[str, int] = {}
         self._places: dict[ir.Graph, dict[ir.Value, list[int]]] = {}
+        self._named: dict[ir.Graph, dict[str, ir.Value]] = {}
 
     def unique(self, wanted: str) -> str:
         """Return ``wanted``, with a number behind it if that name is taken."""
@@ -446,16 +446,18 @@ class Editor:
             branch.remove(moved)
         self._rename_clashes(inner, graph)
         graph.insert_before(node, inner)
+        named = self._named_in(graph)
         for old, new in zip(node.outputs, results, strict=True):
-            self._replace_result(node, old, new)
+            now = self._replace_result(node, old, new)
+            named[now.name or ""] = now
         self.drop_nodes([node])
 
     def _move_initializer(self, value: ir.Value, graph: ir.Graph) -> None:
         """Register a branch's initializer in the outer graph, copied if its name is taken."""
         name = value.name or ""
-        taken = name in graph.initializers or name_is_taken(graph, name)
-        if not taken:
+        if name not in graph.initializers and not self._is_taken(graph, name):
             graph.register_initializer(value)
+            self._named_in(graph)[name] = value
             return
         tensor = value.const_value
         if tensor is None:
@@ -468,17 +470,32 @@ class Editor:
             const_value=ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=fresh),
         )
         graph.register_initializer(copy)
+        self._named_in(graph)[fresh] = copy
         value.replace_all_uses_with(copy, replace_graph_outputs=True)
 
     def _rename_clashes(self, nodes: Sequence[ir.Node], graph: ir.Graph) -> None:
-        taken = {value.name for value in values_in(graph)}
+        named = self._named_in(graph)
+        moved: set[str | None] = set()
         for node in nodes:
             for value in node.outputs:
-                if value.name in taken:
+                if value.name in moved or self._is_taken(graph, value.name or ""):
                     value.name = self.unique(value.name or "")
-                taken.add(value.name)
+                moved.add(value.name)
+                named[value.name or ""] = value
 
-    def _replace_result(self, node: ir.Node, old: ir.Value, new: ir.Value) -> None:
+    def _named_in(self, graph: ir.Graph) -> dict[str, ir.Value]:
+        """Return values by name, laid out once for all branches that are put into a graph."""
+        if graph not in self._named:
+            self._named[graph] = {value.name or "": value for value in values_in(graph)}
+        return self._named[graph]
+
+    def _is_taken(self, graph: ir.Graph, name: str) -> bool:
+        """Return whether a value that is still there has this name."""
+        value = self._named_in(graph).get(name)
+        return value is not None and (value.name or "") == name and value.graph is graph
+
+    def _replace_result(self, node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
+        """Let what stands for ``old``, which is returned, be read in its place."""
         local = new.producer() is not None and new.producer().graph is node.graph  # type: ignore[union-attr]  # producer is there
         if old.is_graph_output() and (not local or new.is_graph_output()):
             keep = ir.Node("", "Identity", [new], num_outputs=1)
@@ -488,4 +505,5 @@ class Editor:
             self._become_output(new, old)
         elif local and not new.is_graph_output():
             take_identity(new, old)
-        old.replace_all_uses_with(new)
+        replace_uses(old, new)
+        return new

@@ -60,11 +60,6 @@ def values_in(graph: ir.Graph) -> Iterable[ir.Value]:
         yield from node.outputs
 
 
-def name_is_taken(graph: ir.Graph, name: str) -> bool:
-    """Return whether a value of the graph has this name."""
-    return any(value.name == name for value in values_in(graph))
-
-
 def all_names(graph: ir.Graph) -> Iterable[str]:
     """Yield every name that a value has anywhere, with repetitions."""
     for inner in graphs_of(graph):
