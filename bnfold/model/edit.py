@@ -22,6 +22,7 @@ from bnfold.model.uses import (
     is_used,
     is_used_once,
     is_wide,
+    read_only,
     replace_uses,
 )
 from bnfold.model.values import (
@@ -283,8 +284,7 @@ class Editor:
         olds = [node.inputs[index] for index in gone]
         lost = set(gone)
         stay = [value for index, value in enumerate(node.inputs) if index not in lost]
-        exchange_inputs(node, dict(enumerate(stay)))
-        node.resize_inputs(len(stay))
+        read_only(node, stay)
         producers = (None if value is None else value.producer() for value in olds)
         self.drop_nodes([producer for producer in producers if producer is not None])
 

@@ -7,7 +7,7 @@ none, its copy is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -64,6 +64,19 @@ def exchange_inputs(node: ir.Node, values: Mapping[int, ir.Value | None]) -> Non
             old._remove_usage(node, index)  # noqa: SLF001
         if value is not None:
             value._add_usage(node, index)  # noqa: SLF001
+
+
+def read_only(node: ir.Node, values: Sequence[ir.Value | None]) -> None:
+    """Leave a node these inputs, no more than it has."""
+    olds = node.inputs
+    exchange_inputs(node, dict(enumerate(values)))
+    if not is_wide(node) or not hasattr(node, "_inputs"):
+        node.resize_inputs(len(values))
+        return
+    for index, old in enumerate(olds[len(values) :], start=len(values)):
+        if old is not None:
+            old._remove_usage(node, index)  # noqa: SLF001
+    node._inputs = tuple(values)  # noqa: SLF001  as above
 
 
 def replace_uses(old: ir.Value, new: ir.Value) -> None:
