@@ -24,6 +24,7 @@ from bnfold.model.uses import (
     is_wide,
     read_only,
     replace_uses,
+    take_out,
 )
 from bnfold.model.values import (
     all_names,
@@ -236,7 +237,7 @@ class Editor:
                 continue
             inputs = [value for value in dict.fromkeys(node.inputs) if value is not None]
             captured = detach_subgraphs(node)
-            graph_of(node).remove(node, safe=True)
+            take_out(node, graph_of(node))
             for value in (*inputs, *captured):
                 producer = value.producer()
                 if producer is not None:

@@ -89,3 +89,21 @@ def replace_uses(old: ir.Value, new: ir.Value) -> None:
             node.replace_input_with(index, new)
     for node, values in wide.items():
         exchange_inputs(node, values)
+
+
+def take_out(node: ir.Node, graph: ir.Graph) -> None:
+    """Remove a node whose results nothing reads from its graph, and let it read nothing.
+
+    onnx_ir lays all outputs of a graph out for every node that it removes, and all inputs of
+    the node for each of them.
+    """
+    if is_wide(node):
+        read_only(node, [None] * len(node.inputs))
+        read_only(node, ())
+    if len(graph.outputs) <= _WIDE or not hasattr(graph, "_nodes"):
+        graph.remove(node, safe=True)
+        return
+    for index in range(len(node.inputs)):
+        node.replace_input_with(index, None)
+    node.graph = None
+    graph._nodes.remove(node)  # noqa: SLF001
