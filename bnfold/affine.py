@@ -51,7 +51,9 @@ class Affine:
         Raises:
             ValueError: If the vectors differ in length, or the axis is missing or negative.
         """
-        scale, shift = np.broadcast_arrays(_vector(scale), _vector(shift))
+        scale, shift = _vector(scale), _vector(shift)
+        if scale.size != shift.size:
+            scale, shift = map(_vector, np.broadcast_arrays(scale, shift))
         if not scale.size:
             return cls.uniform()  # of no elements: every map is the same
         if _is_constant(scale) and _is_constant(shift):
@@ -59,7 +61,7 @@ class Affine:
         if axis is None or axis < 0:
             message = f"a map with {scale.size} entries needs a non-negative axis, got {axis}"
             raise ValueError(message)
-        return cls(_vector(scale), _vector(shift), axis)
+        return cls(scale, shift, axis)
 
     @property
     def channels(self) -> int | None:

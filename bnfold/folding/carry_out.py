@@ -37,6 +37,9 @@ def carry_out(plan: Plan, remainder: Remainder | None, editor: Editor) -> list[S
     if remainder is not None:
         keep_remainder(first, remainder, editor)
         return steps
+    if len(plan.chains) > 1:
+        whole = {c.result: c.source for c in plan.chains if not c.result.is_graph_output()}
+        editor.unite_readers(whole)
     for chain in plan.chains:
         same_graph = chain.source.graph is chain.result.graph
         renamed = plan.went_up_whole and same_graph
@@ -66,7 +69,7 @@ def _step(plan: Plan, chain: Chain, remainder: Remainder | None) -> Step:
         rule=chain.rule,
         site=chain.names,
         move=plan.move,
-        routes=(*plan.up.routes(), *plan.down.routes()),
+        routes=(*plan.up.routes(chain), *plan.down.routes(chain)),
         absorbed_by=tuple(
             name_of(node) for node in (*plan.up.absorbed_by, *plan.down.absorbed_by)
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from bnfold.model.constants import Constant
 from bnfold.model.continuity import nature_of
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
+from bnfold.model.uses import is_used, uses_of
 from bnfold.records import Refusal, Step
 from bnfold.rules.base import name_of
 from bnfold.rules.quantized import hangs_on_integers
@@ -31,10 +33,11 @@ def store_mapped_constants(facts: Facts, editor: Editor, selection: Selection) -
     """
     names: list[str] = []
     tensors: list[str] = []
+    steps = _Steps(facts)
     for node in facts.nodes():
         if node.op_type not in _KINDS or not facts.is_standard(node):
             continue
-        constant = _result(node, facts)
+        constant = _result(node, facts, steps)
         if constant is None or selection.refuse_site(node) is not None:
             continue
         names.append(name_of(node))
@@ -45,17 +48,17 @@ def store_mapped_constants(facts: Facts, editor: Editor, selection: Selection) -
     return [Step("constant", tuple(names), move, (), (), tuple(tensors))]
 
 
-def _result(node: ir.Node, facts: Facts) -> Constant | None:
+def _result(node: ir.Node, facts: Facts, steps: _Steps) -> Constant | None:
     """Return what a node computes, if that is known and may be stored."""
     result = node.outputs[0]
-    if not result.uses() or result.is_graph_output():
+    if not is_used(result) or result.is_graph_output():
         return None
     found = (
         _mapped(node, facts)
         if node.op_type == "BatchNormalization"
         else (facts.constant(result))
     )
-    if isinstance(found, Refusal) or not found.is_float or _makes_steps(result, found, facts):
+    if isinstance(found, Refusal) or not found.is_float or steps.makes(result, found):
         return None
     inputs = [facts.constant(value) for value in node.inputs if value is not None]
     held = sum(math.prod(entry.shape) for entry in inputs if isinstance(entry, Constant))
@@ -63,33 +66,6 @@ def _result(node: ir.Node, facts: Facts) -> Constant | None:
     if size > max(held, _MAY_GROW_TO) or (size > _MAY_WIDEN and hangs_on_integers(node)):
         return None
     return found
-
-
-def _makes_steps(value: ir.Value, held: Constant, facts: Facts) -> bool:
-    """Return whether a constant decides anything that its last bit may change.
-
-    What is stored is rounded once, where the graph rounds after every operator. That is
-    nearer to what is meant, but an operator that is not continuous may answer otherwise.
-    """
-    if not _reaches_a_step(value, facts):
-        return False
-    once = held.expression.rounded(held.dtype.numpy())
-    # where nothing is known of the graph's own roundings, they may differ
-    known = held.rounding is not None and held.rounding.is_sure()
-    return not known or not np.array_equal(once, held.stored())
-
-
-def _reaches_a_step(value: ir.Value, facts: Facts) -> bool:
-    pending, seen = [value], {value}
-    while pending:
-        for reader, _ in pending.pop().uses():
-            if not facts.is_standard(reader) or not nature_of(reader.op_type).continuous:
-                return True
-            results = [out for out in reader.outputs if out not in seen]
-            constant = [o for o in results if not isinstance(facts.constant(o), Refusal)]
-            seen.update(results)
-            pending.extend(constant)
-    return False
 
 
 def _mapped(node: ir.Node, facts: Facts) -> Constant | Refusal:
@@ -106,3 +82,54 @@ def _mapped(node: ir.Node, facts: Facts) -> Constant | Refusal:
         along = [-1 if place == source.affine.axis else 1 for place in range(len(value.shape))]
     scale, shift = (part.reshape(along) for part in (source.affine.scale, source.affine.shift))
     return Constant(value.expression.mapped(scale, shift), value.dtype)
+
+
+class _Steps:
+    """Knows which constants reach an operator that is not continuous."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._reach: dict[ir.Value, bool] = {}
+
+    def makes(self, value: ir.Value, held: Constant) -> bool:
+        """Return whether a constant decides anything that its last bit may change.
+
+        What is stored is rounded once, where the graph rounds after every operator. That is
+        nearer to what is meant, but an operator that is not continuous may answer otherwise.
+        """
+        if not self._reaches(value):
+            return False
+        once = held.expression.rounded(held.dtype.numpy())
+        # where nothing is known of the graph's own roundings, they may differ
+        known = held.rounding is not None and held.rounding.is_sure()
+        return not known or not np.array_equal(once, held.stored())
+
+    def _reaches(self, value: ir.Value) -> bool:
+        """Look at each constant once, those that are computed from it first."""
+        stack = [value]
+        while stack:
+            current = stack[-1]
+            behind = [] if current in self._reach else list(self._behind(current))
+            waiting = [one for one in behind if one not in self._reach]
+            if current in self._reach or not waiting:
+                stack.pop()
+                self._reach.setdefault(
+                    current,
+                    any(self._reach[one] for one in behind) or self._meets_one(current),
+                )
+            else:
+                stack.extend(waiting)
+        return self._reach[value]
+
+    def _behind(self, value: ir.Value) -> Iterator[ir.Value]:
+        """Yield the constants that are computed from a constant."""
+        for reader, _ in uses_of(value):
+            for result in reader.outputs:
+                if not isinstance(self._facts.constant(result), Refusal):
+                    yield result
+
+    def _meets_one(self, value: ir.Value) -> bool:
+        return any(
+            not self._facts.is_standard(reader) or not nature_of(reader.op_type).continuous
+            for reader, _ in uses_of(value)
+        )

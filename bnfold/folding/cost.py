@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from bnfold.model.facts import Facts
+from bnfold.model.uses import is_used_once
 from bnfold.rules.base import Edit, SetConstant, SetQuantized
 
 
@@ -72,7 +73,7 @@ def _growth(edit: Edit) -> int:
 
 
 def _is_read_once(value: ir.Value) -> bool:
-    return len(value.uses()) == 1 and not value.is_graph_output()
+    return is_used_once(value) and not value.is_graph_output()
 
 
 def _size(edit: SetConstant) -> int:

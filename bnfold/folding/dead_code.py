@@ -7,6 +7,7 @@ import onnx_ir as ir
 from bnfold.folding.selection import Selection
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
+from bnfold.model.uses import uses_of
 from bnfold.records import Step
 from bnfold.rules.base import name_of
 
@@ -35,7 +36,7 @@ def _dead_nodes(facts: Facts) -> dict[ir.Node, None]:
     dead: dict[ir.Node, None] = {}
     for node in reversed(facts.nodes()):
         unread = all(
-            not value.is_graph_output() and all(reader in dead for reader, _ in value.uses())
+            not value.is_graph_output() and all(reader in dead for reader, _ in uses_of(value))
             for value in node.outputs
         )
         if unread and node.outputs:
@@ -48,4 +49,4 @@ def _is_shared(value: ir.Value, dead: dict[ir.Node, None]) -> bool:
     producer = value.producer()
     if producer is None or producer in dead:
         return False
-    return any(reader not in dead for reader, _ in value.uses())
+    return any(reader not in dead for reader, _ in uses_of(value))

@@ -7,12 +7,14 @@ asked; a node is asked once. Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 import onnx_ir as ir
 
 from bnfold.affine import Affine
-from bnfold.folding.journey import Crossroads, Journey, Queue, first_way
+from bnfold.folding.gathering import branches_into, is_wide_join, refuse_behind
+from bnfold.folding.journey import Crossroads, Journey, Queue, together_or_alone
 from bnfold.folding.selection import Selection, rule_of
 from bnfold.folding.sites import Chain, source_of
 from bnfold.model.facts import Facts, Use
@@ -25,12 +27,30 @@ _Place = TypeVar("_Place")
 
 
 def lower(
-    value: ir.Value, affine: Affine, facts: Facts, selection: Selection
+    value: ir.Value,
+    affine: Affine,
+    facts: Facts,
+    selection: Selection,
+    stays: Callable[[Chain], bool] | None = None,
 ) -> Journey | Refusal:
-    """Let the readers of ``value`` do with x where they read ``affine(x)``."""
-    return first_way(
-        lambda crossroads: _Descent(value, facts, selection, crossroads).run(affine)
-    )
+    """Let the readers of ``value`` do with x where they read ``affine(x)``.
+
+    Args:
+        value: The value.
+        affine: Its map.
+        facts: The model.
+        selection: What may be touched.
+        stays: Says of the map of a chain that it would go down too; such as meet this map
+            where very many come together go with it. None: none does.
+    """
+
+    def alone(crossroads: Crossroads) -> Journey | Refusal:
+        return _Descent(value, facts, selection, crossroads, None).run(affine)
+
+    def together(crossroads: Crossroads) -> Journey | Refusal:
+        return _Descent(value, facts, selection, crossroads, stays).run(affine)
+
+    return together_or_alone(None if stays is None else together, alone, facts)
 
 
 def lower_alone(
@@ -49,12 +69,18 @@ class _Descent:
     """One walk, along one choice of ways."""
 
     def __init__(
-        self, value: ir.Value, facts: Facts, selection: Selection, crossroads: Crossroads
+        self,
+        value: ir.Value,
+        facts: Facts,
+        selection: Selection,
+        crossroads: Crossroads,
+        stays: Callable[[Chain], bool] | None,
     ) -> None:
         self._start = value
         self._facts = facts
         self._selection = selection
         self._crossroads = crossroads
+        self._stays = stays
         self._arriving: dict[ir.Node, dict[int, Affine]] = {}
         self._inside: dict[ir.Node, _Inside] = {}
         self._queue = Queue(facts, downwards=True)
@@ -90,12 +116,42 @@ class _Descent:
                 lambda more: rule.take_within(node, {**results, **more}, self._facts),
             )
         maps = self._arriving[node]
+        if is_wide_join(node, self._facts):
+            stopped = refuse_behind(node, self._facts)
+            if stopped is not None:
+                return stopped
+            self._gather(node, maps)
         taken = rule.take_before(node, maps, self._facts)
+        if self._is_known_apart(node, maps):
+            return taken
         return self._together(
             taken,
             self._chains_into(node, maps),
-            lambda more: rule.take_before(node, {**maps, **more}, self._facts),
+            lambda more: self._ask_with(node, {**maps, **more}),
         )
+
+    def _ask_with(self, node: ir.Node, maps: dict[int, Affine]) -> Taken | Refusal:
+        answer = rule_of(node, self._facts).take_before(node, maps, self._facts)
+        if isinstance(answer, Refusal) and is_wide_join(node, self._facts):
+            self._facts.apart[node] = maps
+        return answer
+
+    def _is_known_apart(self, node: ir.Node, maps: dict[int, Affine]) -> bool:
+        """Return whether these maps, with the others in front of the node, were refused."""
+        known = self._facts.apart.get(node)
+        return isinstance(known, dict) and all(
+            index in known and known[index].equals(affine) for index, affine in maps.items()
+        )
+
+    def _gather(self, node: ir.Node, maps: dict[int, Affine]) -> None:
+        """Let the maps that reach a wide Concat through other inputs go on with this one."""
+        if self._stays is None or node in self._facts.apart or node.op_type != "Concat":
+            return
+        self._facts.apart[node] = True  # until it is done: see `together_or_alone`
+        found = branches_into(node, maps, self._facts, self._selection, self._stays)
+        for index, branch in list(found):
+            maps[index] = branch.affine
+            self._journey.recruit(branch.chain, branch.edits, branch.passed, node)
 
     def _together(
         self,
@@ -139,7 +195,7 @@ class _Descent:
         producer = value.producer()
         if producer is None or producer in self._journey or self._facts.leaves(value):
             return None
-        if self._facts.reads(value) != [use]:
+        if list(islice(self._facts.each_read(value), 2)) != [use]:
             return None
         found = source_of(producer, self._facts, self._selection)
         if isinstance(found, Refusal):

@@ -149,6 +149,7 @@ class _Folder:
     def _one_pass(self) -> list[Step]:
         self._refused.clear()
         self._grouped.clear()
+        self.facts.apart.clear()
         steps: list[Step] = []
         visited: set[ir.Node] = set()
         for node in self.facts.nodes():
@@ -189,6 +190,7 @@ class _Folder:
         if isinstance(remainder, Refusal):
             return remainder
         self.warnings.extend(warnings_of(plan.edits))
+        self.facts.apart.clear()
         return carry_out(plan, remainder, self.editor)
 
     def _groups(self, chain: Chain) -> list[tuple[Chain, ...]]:

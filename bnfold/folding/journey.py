@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -16,6 +16,20 @@ from bnfold.rules.base import Edit, Taken, name_of
 
 _FARTHEST: Final = 200
 """No walk asks more nodes, all its ways together: planning stays linear in the graph."""
+_WORTH_A_LOOK: Final = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Detour:
+    """The way of a map to the node where it met another.
+
+    Attributes:
+        passed: Nodes that handed it on.
+        meets: That node.
+    """
+
+    passed: tuple[ir.Node, ...]
+    meets: ir.Node
 
 
 @dataclass(slots=True)
@@ -28,6 +42,7 @@ class Journey:
         absorbed_by: Nodes that took it into their constants.
         adjusted: Readers of a value that changed under way, which take the inverse.
         recruits: Chains that met the map with one of their own, and leave with it.
+        detours: Ways of recruits from another place, by the first node of the chain.
     """
 
     edits: list[Edit] = field(default_factory=list)
@@ -35,6 +50,7 @@ class Journey:
     absorbed_by: list[ir.Node] = field(default_factory=list)
     adjusted: list[ir.Node] = field(default_factory=list)
     recruits: list[Chain] = field(default_factory=list)
+    detours: dict[ir.Node, _Detour] = field(default_factory=dict)
     _came_from: dict[ir.Node, ir.Node | None] = field(default_factory=dict)
 
     def __contains__(self, node: ir.Node) -> bool:
@@ -73,9 +89,26 @@ class Journey:
             node = self._came_from[node]
         return tuple(reversed(names))
 
-    def routes(self) -> tuple[tuple[str, ...], ...]:
-        """Return a route for every node that absorbed a part of the map."""
-        return tuple(self.route_to(node) for node in self.absorbed_by)
+    def routes(self, chain: Chain | None = None) -> tuple[tuple[str, ...], ...]:
+        """Return a route for every node that absorbed a part of the map of a chain."""
+        routes = tuple(self.route_to(node) for node in self.absorbed_by)
+        detour = None if chain is None else self.detours.get(chain.nodes[0])
+        if detour is None:
+            return routes
+        common = len(self.route_to(detour.meets)) - 1
+        own = tuple(name_of(node) for node in detour.passed)
+        return tuple((*own, *route[common:]) for route in routes)
+
+    def recruit(
+        self, chain: Chain, edits: Iterable[Edit], passed: tuple[ir.Node, ...], meets: ir.Node
+    ) -> None:
+        """Let a chain leave with the map, which it meets at a node."""
+        self.recruits.append(chain)
+        self.edits.extend(edits)
+        self.passed.extend(passed)
+        for node in passed:
+            self.reach(node, None)
+        self.detours[chain.nodes[0]] = _Detour(passed, meets)
 
     def stopped(self, refusal: Refusal, behind: ir.Node | None) -> Refusal:
         """Return the refusal with the route to it; ``behind`` is the last node passed."""
@@ -120,9 +153,38 @@ class Crossroads:
         return True
 
     @property
+    def is_long(self) -> bool:
+        """Whether so many nodes were asked that a look ahead pays."""
+        return self._asked >= _WORTH_A_LOOK
+
+    def is_too_long(self, count: int) -> bool:
+        """Return whether a walk would be too long with so many nodes more."""
+        return self._asked + count > _FARTHEST
+
+    @property
     def is_far(self) -> bool:
         """Whether so many nodes were asked that the search would cost more than it brings."""
         return self._asked > _FARTHEST
+
+
+def together_or_alone(
+    together: Callable[[Crossroads], Journey | Refusal] | None,
+    alone: Callable[[Crossroads], Journey | Refusal],
+    facts: Facts,
+) -> Journey | Refusal:
+    """Return the first way of a map with those that meet it, or else of it alone.
+
+    Args:
+        together: Walks along one choice of ways with others; None: none may go with it.
+        alone: Does without.
+        facts: The model, which knows which maps would not go together.
+    """
+    if together is not None:
+        known = len(facts.apart)
+        outcome = first_way(together)
+        if isinstance(outcome, Journey) or len(facts.apart) == known:
+            return outcome
+    return first_way(alone)
 
 
 def first_way(walk: Callable[[Crossroads], Journey | Refusal]) -> Journey | Refusal:

@@ -26,6 +26,7 @@ from bnfold.folding.selection import Selection, rule_of
 from bnfold.model.constants import Constant
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
+from bnfold.model.uses import uses_of
 from bnfold.records import Code, Refusal, Stay, Step
 from bnfold.rules.base import DropInput, Edit, SetConstant, name_of
 from bnfold.rules.norms import BIAS, SCALE, Normalization
@@ -148,7 +149,7 @@ def _is_shared(value: ir.Value) -> bool:
     pending, seen = [value], {value}
     while pending:
         current = pending.pop()
-        if len(current.uses()) > 1:
+        if len(uses_of(current)) > 1:
             return True
         producer = current.producer()
         inputs = () if producer is None else producer.inputs

@@ -147,16 +147,28 @@ class _Trip:
         rising = sinking = Journey()
         if not way.up.is_identity:
             demands = {(chain.nodes[0], chain.index): way.up for chain in self.chains}
-            found = lift(self.chains[0].source, demands, self.facts, self.selection)
+            whole = way.down.is_identity and way.left.is_identity
+            source = self.chains[0].source
+            found = lift(source, demands, self.facts, self.selection, whole=whole)
             if isinstance(found, Refusal):
                 return found
             rising = found
         if not way.down.is_identity:
-            found = lower(self.chains[0].result, way.down, self.facts, self.selection)
+            whole = way.up.is_identity and way.left.is_identity
+            stays = self._goes_down if whole else None
+            result = self.chains[0].result
+            found = lower(result, way.down, self.facts, self.selection, stays)
             if isinstance(found, Refusal):
                 return found
             sinking = found
         return self._check_apart(rising, sinking) or self._joined(way, rising, sinking)
+
+    def _goes_down(self, chain: Chain) -> bool:
+        """Return whether the map of another chain cannot go up, which would be tried first."""
+        if chain.affine.is_identity:
+            return False
+        demands = {(chain.nodes[0], chain.index): chain.affine}
+        return isinstance(lift(chain.source, demands, self.facts, self.selection), Refusal)
 
     def _joined(self, way: _Way, rising: Journey, sinking: Journey) -> Plan:
         least = self.least_cost(way)
@@ -169,7 +181,7 @@ class _Trip:
             growth((*rising.edits, *sinking.edits)),
             len(rising.adjusted),
         )
-        chains = (*self.chains, *sinking.recruits)
+        chains = (*self.chains, *rising.recruits, *sinking.recruits)
         return Plan(chains, way.move, rising, sinking, way.left, cost)
 
     def _check_apart(self, rising: Journey, sinking: Journey) -> Refusal | None:

@@ -65,7 +65,7 @@ class Chain:
 
 def source_of(node: ir.Node, facts: Facts, selection: Selection) -> Source | Refusal:
     """Return the map a node applies, unless it may not be touched."""
-    found = rule_of(node, facts).source(node, facts)
+    found = _read_source(node, facts)
     if isinstance(found, Refusal):
         return found
     data = node.inputs[found.index]
@@ -76,6 +76,34 @@ def source_of(node: ir.Node, facts: Facts, selection: Selection) -> Source | Ref
         why = "it maps a constant; the result is one"
         return Refusal(Code.NOT_AFFINE, name_of(node), why)
     return selection.refuse_site(node) or found
+
+
+def _read_source(node: ir.Node, facts: Facts) -> Source | Refusal:
+    """Return the map a node applies; from its constants only if it is not known yet."""
+    known = facts.sources.get(node)
+    if known is not None:
+        source, *rest = known
+        if isinstance(source, Source) and rest == _read_from(node, source, facts):
+            return source
+    found = rule_of(node, facts).source(node, facts)
+    if isinstance(found, Source) and _is_of_stored(node, found, facts):
+        facts.sources[node] = (found, *_read_from(node, found, facts))
+    return found
+
+
+def _read_from(node: ir.Node, source: Source, facts: Facts) -> list[object]:
+    data = node.inputs[source.index]
+    rank = None if data is None else facts.rank(data)
+    held = [None if value is None else value.const_value for value in node.inputs]
+    return [rank, node.op_type, node.inputs, held]
+
+
+def _is_of_stored(node: ir.Node, source: Source, facts: Facts) -> bool:
+    """Return whether the constants of a map are initializers, and of no other making."""
+    return facts.is_standard(node) and all(
+        index == source.index or value is None or value.producer() is None
+        for index, value in enumerate(node.inputs)
+    )
 
 
 def is_reported(node: ir.Node, refusal: Refusal) -> bool:

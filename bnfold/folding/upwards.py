@@ -12,11 +12,14 @@ from typing import Final
 import onnx_ir as ir
 
 from bnfold.affine import Affine
-from bnfold.folding.journey import Crossroads, Journey, Queue, first_way
+from bnfold.folding.gathering import branches_behind, is_wide_split
+from bnfold.folding.journey import Crossroads, Journey, Queue, together_or_alone, too_far
 from bnfold.folding.selection import Selection, rule_of
+from bnfold.folding.tracks import row_above
 from bnfold.model.facts import Facts, Use
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Taken, name_of
+from bnfold.rules import NO_RULE
+from bnfold.rules.base import Taken, name_of, unknown_operator
 
 Demands = Mapping[Use, Affine]
 """Maps by the reader that brings them."""
@@ -25,24 +28,50 @@ _BEFORE_ALL: Final = -1
 
 
 def lift(
-    value: ir.Value, demands: Demands, facts: Facts, selection: Selection
+    value: ir.Value,
+    demands: Demands,
+    facts: Facts,
+    selection: Selection,
+    *,
+    whole: bool = False,
 ) -> Journey | Refusal:
-    """Let ``value`` arrive at its readers with the map they demand already applied."""
-    return first_way(
-        lambda crossroads: _Climb(value, facts, selection, crossroads).run(demands)
-    )
+    """Let ``value`` arrive at its readers with the map they demand already applied.
+
+    Args:
+        value: The value.
+        demands: The maps, by reader.
+        facts: The model.
+        selection: What may be touched.
+        whole: Whether nothing of the map is left behind; those that meet it where a value is
+            parted in very many go with it then.
+    """
+
+    def alone(crossroads: Crossroads) -> Journey | Refusal:
+        return _Climb(value, facts, selection, crossroads, together=False).run(demands)
+
+    def together(crossroads: Crossroads) -> Journey | Refusal:
+        return _Climb(value, facts, selection, crossroads, together=True).run(demands)
+
+    return together_or_alone(together if whole else None, alone, facts)
 
 
 class _Climb:
     """One walk, along one choice of ways."""
 
     def __init__(
-        self, value: ir.Value, facts: Facts, selection: Selection, crossroads: Crossroads
+        self,
+        value: ir.Value,
+        facts: Facts,
+        selection: Selection,
+        crossroads: Crossroads,
+        *,
+        together: bool,
     ) -> None:
         self._start = value
         self._facts = facts
         self._selection = selection
         self._crossroads = crossroads
+        self._may_gather = together
         self._asked: dict[ir.Value, dict[Use, Affine]] = {}
         self._queue = Queue(facts, downwards=False)
         self._journey = Journey()
@@ -86,11 +115,53 @@ class _Climb:
                 if isinstance(agreed, Refusal):
                     return agreed
                 maps[place] = agreed
+        if is_wide_split(node, self._facts):
+            stopped = self._refuse_in_front(node)
+            if stopped is not None:
+                return stopped
+            self._gather(node, maps)
         return rule_of(node, self._facts).take_after(node, maps, self._facts)
+
+    def _refuse_row(self, value: ir.Value) -> Refusal | None:
+        """Return what will stop a long walk, if nothing on its way can take any map."""
+        if not self._crossroads.is_long:
+            return None
+        count, first = row_above(value, self._facts)
+        if not count:
+            return None
+        producer = value.producer()
+        if producer is not None and self._crossroads.is_too_long(count):
+            return too_far(producer)
+        return self._refuse_any(first)
+
+    def _refuse_in_front(self, node: ir.Node) -> Refusal | None:
+        """Return what stops every map in front of a node that parts a value in very many."""
+        value = node.inputs[0]
+        return None if value is None else self._refuse_any(value)
+
+    def _refuse_any(self, value: ir.Value) -> Refusal | None:
+        """Return what stops every map that reaches a value, whatever the map."""
+        refusal = self._refuse_value(value)
+        producer = value.producer()
+        if refusal is not None or producer is None:
+            return refusal
+        known = rule_of(producer, self._facts) is not NO_RULE
+        return None if known else unknown_operator(producer)
+
+    def _gather(self, node: ir.Node, maps: dict[int, Affine]) -> None:
+        """Let the maps that reach a wide Split through other outputs go on with this one."""
+        if not self._may_gather or node in self._facts.apart:
+            return
+        self._facts.apart[node] = True  # until it is done: see `together_or_alone`
+        found = branches_behind(node, maps, self._facts, self._selection)
+        for place, branch in list(found):
+            maps[place] = branch.affine
+            self._journey.recruit(branch.chain, branch.edits, branch.passed, node)
 
     def _enter(self, value: ir.Value, by: ir.Node | None) -> Refusal | None:
         """Queue the producer of a value that must change, unless the value may not."""
-        refusal = self._refuse_value(value) or self._refuse_reader(value, by)
+        refusal = self._refuse_value(value) or self._refuse_row(value)
+        refusal = refusal or self._refuse_reader(value, by)
         if refusal is not None:
             return self._journey.stopped(refusal, by)
         producer = value.producer()
@@ -117,7 +188,7 @@ class _Climb:
         now = _BEFORE_ALL if by is None else self._facts.position(by)
         demands = self._asked[value]
         affine = next(iter(demands.values()))
-        for use in self._facts.reads(value):
+        for use in self._facts.each_read(value):
             if use in demands or use[0] is by or self._facts.position(use[0]) < now:
                 continue
             if self._tolerance(use, affine) is None:
@@ -128,7 +199,7 @@ class _Climb:
         """Return the map that every reader brings, or name the one that does not."""
         demands = self._asked[value]
         first = next(iter(demands.values()))
-        for use in self._facts.reads(value):
+        for use in self._facts.each_read(value):
             brought = demands.get(use)
             if brought is not None and not brought.equals(first):
                 return _shared(value, use[0])

@@ -16,6 +16,16 @@ import onnx_ir as ir
 from bnfold.expression import Expression
 from bnfold.model.constants import Constant, folded_tensor
 from bnfold.model.facts import Facts
+from bnfold.model.uses import (
+    exchange_inputs,
+    first_uses,
+    is_used,
+    is_used_once,
+    is_wide,
+    read_only,
+    replace_uses,
+    take_out,
+)
 from bnfold.model.values import (
     all_names,
     detach_subgraphs,
@@ -23,7 +33,6 @@ from bnfold.model.values import (
     is_read,
     is_stored,
     label,
-    name_is_taken,
     take_identity,
     values_in,
 )
@@ -39,15 +48,27 @@ class Editor:
         self._model = model
         self._facts = facts
         self._names = set(all_names(model.graph))
+        self._numbers: dict[str, int] = {}
+        self._places: dict[ir.Graph, dict[ir.Value, list[int]]] = {}
+        self._named: dict[ir.Graph, dict[str, ir.Value]] = {}
 
     def unique(self, wanted: str) -> str:
         """Return ``wanted``, with a number behind it if that name is taken."""
-        candidates = itertools.chain(
-            (wanted,), (f"{wanted}_{number}" for number in itertools.count(1))
-        )
-        name = next(candidate for candidate in candidates if candidate not in self._names)
+        if wanted not in self._names:
+            self._names.add(wanted)
+            return wanted
+        # all numbers below are taken: thousands may want the name of one shared constant
+        numbers = itertools.count(self._numbers.get(wanted, 1))
+        number = next(one for one in numbers if f"{wanted}_{one}" not in self._names)
+        self._numbers[wanted] = number + 1
+        name = f"{wanted}_{number}"
         self._names.add(name)
         return name
+
+    def _free(self, name: str) -> None:
+        """Let a name be given again."""
+        self._names.discard(name)
+        self._numbers.pop(name.rpartition("_")[0], None)
 
     def set_constant(
         self, node: ir.Node, index: int, expression: Expression, dtype: ir.DataType
@@ -81,7 +102,7 @@ class Editor:
 
     def _inherit_name(self, value: ir.Value, old: ir.Value) -> None:
         """Give a new tensor the name of the one it replaced."""
-        self._names.discard(value.name or "")
+        self._free(value.name or "")
         value.name = old.name
 
     def _owned_by(
@@ -91,7 +112,7 @@ class Editor:
         return (
             value.is_initializer()
             and tensor is not None
-            and len(value.uses()) == 1
+            and is_used_once(value)
             and value.graph is node.graph
             and not value.is_graph_output()
             and not self._facts.is_overridable(value)
@@ -133,7 +154,7 @@ class Editor:
             const_value=tensor,
         )
         self._register(value, graph_of(node))
-        old.replace_all_uses_with(value)
+        replace_uses(old, value)
         self.drop_nodes([node])
         return value.name or ""
 
@@ -155,7 +176,11 @@ class Editor:
                 message = f"{source.name!r} is not in front of {node.name!r}"
                 raise ValueError(message)
             own = producer
-            if len(value.uses()) > 1 or value.is_graph_output() or producer.graph is not graph:
+            if (
+                not is_used_once(value)
+                or value.is_graph_output()
+                or producer.graph is not graph
+            ):
                 own = self._copy_in_front_of(reader, place, producer)
             self._facts.forget(own)
             if producer is source:
@@ -188,7 +213,7 @@ class Editor:
         Returns:
             Whether it is gone; one that is still read, or part of the interface, stays.
         """
-        if value.uses() or value.is_graph_output():
+        if is_used(value) or value.is_graph_output():
             return False
         producer = value.producer()
         if producer is not None:
@@ -212,7 +237,7 @@ class Editor:
                 continue
             inputs = [value for value in dict.fromkeys(node.inputs) if value is not None]
             captured = detach_subgraphs(node)
-            graph_of(node).remove(node, safe=True)
+            take_out(node, graph_of(node))
             for value in (*inputs, *captured):
                 producer = value.producer()
                 if producer is not None:
@@ -233,20 +258,34 @@ class Editor:
             self._become_output(source, last)
         elif renamed and not source.is_graph_output() and source.producer() is not None:
             take_identity(source, last)
-        last.replace_all_uses_with(source)
+        replace_uses(last, source)
+        inside = set(nodes)
         for node in nodes[:-1]:  # Shape and the like may read values inside of the chain
-            for reader, index in list(node.outputs[0].uses()):
-                if reader not in nodes:
+            for reader, index in node.outputs[0].uses():
+                if reader not in inside:
                     reader.replace_input_with(index, source)
         self.drop_nodes(reversed(nodes))
+
+    def unite_readers(self, sources: Mapping[ir.Value, ir.Value]) -> None:
+        """Let nodes that read very many values read others instead, all at once.
+
+        Args:
+            sources: What is to be read, by what is read now; none is read through another.
+        """
+        found: dict[ir.Node, dict[int, ir.Value]] = {}
+        for old, new in sources.items():
+            for reader, index in first_uses(old, 2):
+                if is_wide(reader) and new not in sources:
+                    found.setdefault(reader, {})[index] = new
+        for reader, values in found.items():
+            exchange_inputs(reader, values)
 
     def drop_operands(self, node: ir.Node, gone: Sequence[int]) -> None:
         """Take operands out of a Sum, at least two of which stay."""
         olds = [node.inputs[index] for index in gone]
-        stay = [value for index, value in enumerate(node.inputs) if index not in set(gone)]
-        for index, value in enumerate(stay):
-            node.replace_input_with(index, value)
-        node.resize_inputs(len(stay))
+        lost = set(gone)
+        stay = [value for index, value in enumerate(node.inputs) if index not in lost]
+        read_only(node, stay)
         producers = (None if value is None else value.producer() for value in olds)
         self.drop_nodes([producer for producer in producers if producer is not None])
 
@@ -255,9 +294,20 @@ class Editor:
         if graph is None:
             return
         take_identity(source, output)
-        for place, value in enumerate(graph.outputs):
-            if value is output:
-                graph.outputs[place] = source
+        places = self._places_of(graph)
+        found = places.pop(output, [])
+        for place in found:
+            graph.outputs[place] = source
+        places.setdefault(source, []).extend(found)
+
+    def _places_of(self, graph: ir.Graph) -> dict[ir.Value, list[int]]:
+        """Return the places of a graph's outputs; only `_become_output` changes them."""
+        known = self._places.get(graph)
+        if known is None:
+            known = self._places[graph] = {}
+            for place, value in enumerate(graph.outputs):
+                known.setdefault(value, []).append(place)
+        return known
 
     def rewrite(self, node: ir.Node, op_type: str, data: ir.Value) -> None:
         """Turn a node into the operator ``op_type`` reading ``data``, its constants unset."""
@@ -290,6 +340,7 @@ class Editor:
 
     def set_attribute(self, node: ir.Node, attribute: ir.Attr) -> None:
         """Give an attribute of a node a new value."""
+        self._facts.sources.pop(node, None)
         node.attributes[attribute.name] = attribute
 
     def set_operator(self, node: ir.Node, op_type: str) -> None:
@@ -312,7 +363,7 @@ class Editor:
         graph_of(node).insert_before(node, whole)
         for reader, place in readers.items():
             old, new = reader.outputs[0], whole.outputs[place]
-            if old.is_graph_output() or new.uses():
+            if old.is_graph_output() or is_used(new):
                 reader.op_type = "Identity"
                 reader.resize_inputs(1)
                 reader.replace_input_with(0, new)
@@ -391,20 +442,23 @@ class Editor:
         inner = list(branch)
         results = list(branch.outputs)
         branch.outputs.clear()
+        self._places.pop(branch, None)
         for moved in inner:
             branch.remove(moved)
         self._rename_clashes(inner, graph)
         graph.insert_before(node, inner)
+        named = self._named_in(graph)
         for old, new in zip(node.outputs, results, strict=True):
-            self._replace_result(node, old, new)
+            now = self._replace_result(node, old, new)
+            named[now.name or ""] = now
         self.drop_nodes([node])
 
     def _move_initializer(self, value: ir.Value, graph: ir.Graph) -> None:
         """Register a branch's initializer in the outer graph, copied if its name is taken."""
         name = value.name or ""
-        taken = name in graph.initializers or name_is_taken(graph, name)
-        if not taken:
+        if name not in graph.initializers and not self._is_taken(graph, name):
             graph.register_initializer(value)
+            self._named_in(graph)[name] = value
             return
         tensor = value.const_value
         if tensor is None:
@@ -417,17 +471,32 @@ class Editor:
             const_value=ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=fresh),
         )
         graph.register_initializer(copy)
+        self._named_in(graph)[fresh] = copy
         value.replace_all_uses_with(copy, replace_graph_outputs=True)
 
     def _rename_clashes(self, nodes: Sequence[ir.Node], graph: ir.Graph) -> None:
-        taken = {value.name for value in values_in(graph)}
+        named = self._named_in(graph)
+        moved: set[str | None] = set()
         for node in nodes:
             for value in node.outputs:
-                if value.name in taken:
+                if value.name in moved or self._is_taken(graph, value.name or ""):
                     value.name = self.unique(value.name or "")
-                taken.add(value.name)
+                moved.add(value.name)
+                named[value.name or ""] = value
 
-    def _replace_result(self, node: ir.Node, old: ir.Value, new: ir.Value) -> None:
+    def _named_in(self, graph: ir.Graph) -> dict[str, ir.Value]:
+        """Return values by name, laid out once for all branches that are put into a graph."""
+        if graph not in self._named:
+            self._named[graph] = {value.name or "": value for value in values_in(graph)}
+        return self._named[graph]
+
+    def _is_taken(self, graph: ir.Graph, name: str) -> bool:
+        """Return whether a value that is still there has this name."""
+        value = self._named_in(graph).get(name)
+        return value is not None and (value.name or "") == name and value.graph is graph
+
+    def _replace_result(self, node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
+        """Let what stands for ``old``, which is returned, be read in its place."""
         local = new.producer() is not None and new.producer().graph is node.graph  # type: ignore[union-attr]  # producer is there
         if old.is_graph_output() and (not local or new.is_graph_output()):
             keep = ir.Node("", "Identity", [new], num_outputs=1)
@@ -437,4 +506,5 @@ class Editor:
             self._become_output(new, old)
         elif local and not new.is_graph_output():
             take_identity(new, old)
-        old.replace_all_uses_with(new)
+        replace_uses(old, new)
+        return new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from bnfold.model.native import UndecidedError
 from bnfold.model.origins import named
 from bnfold.model.room import Room
 from bnfold.model.shapes import Dim, Dims, ShapeTable
+from bnfold.model.uses import uses_of
 from bnfold.records import NOT_EVALUATED, Code, Permissions, Refusal
 
 Use = tuple[ir.Node, int]
@@ -100,6 +102,12 @@ class Facts:
         self._fixed: dict[ir.Value, bool] = {}
         self._quantizes: bool | None = None
         self._room = Room(model)
+        self.rows: dict[ir.Value, tuple[int, ir.Node]] = {}
+        """Operators in a row that only hand maps on: see `bnfold.folding.tracks`."""
+        self.apart: dict[ir.Node, object] = {}
+        """Nodes that very many maps cannot pass together, until the graph changes."""
+        self.sources: dict[ir.Node, tuple[object, ...]] = {}
+        """Maps that nodes apply, with what that was read from: see `bnfold.folding.sites`."""
         self._number(model.graph, 0)
 
     def _number(self, graph: ir.Graph, start: int) -> int:
@@ -135,6 +143,7 @@ class Facts:
         self._constant_inputs.pop(node, None)
         self._sizes.pop(node, None)
         self._computed.pop(node, None)
+        self.sources.pop(node, None)
 
     def adopt(self, node: ir.Node, like: ir.Node) -> None:
         """Take note of a new node that stands where ``like`` stands."""
@@ -162,18 +171,25 @@ class Facts:
         """
         return [
             (node, index)
-            for node, index in value.uses()
+            for node, index in uses_of(value)
             if (node.op_type, index) not in _BLIND_TO_ELEMENTS or not self.is_standard(node)
         ]
 
     def reads(self, value: ir.Value) -> list[Use]:
         """Return `element_uses`, and the owner of the subgraph whose result the value is."""
-        uses = self.element_uses(value)
+        return list(self.each_read(value))
+
+    def each_read(self, value: ir.Value) -> Iterator[Use]:
+        """Yield what `reads` returns, for whoever may stop at the first of very many."""
+        for node, index in uses_of(value):
+            if (node.op_type, index) not in _BLIND_TO_ELEMENTS or not self.is_standard(node):
+                yield node, index
         owner = None if value.graph is None else self._owner.get(value.graph)
         if owner is None or value.graph is None or not value.is_graph_output():
-            return uses
-        places = [place for place, out in enumerate(value.graph.outputs) if out is value]
-        return [*uses, *((owner, self.result(place)) for place in places)]
+            return
+        for place, out in enumerate(value.graph.outputs):
+            if out is value:
+                yield owner, self.result(place)
 
     def leaves(self, value: ir.Value) -> bool:
         """Return whether a value is a result of the model, not just of a subgraph."""

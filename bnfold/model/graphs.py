@@ -13,6 +13,8 @@ def graphs_of(graph: ir.Graph) -> Iterator[ir.Graph]:
     """Yield a graph and its subgraphs, depth first, in the order of nodes and attributes."""
     yield graph
     for node in graph:
+        if not node.attributes:  # most operators: this is walked often
+            continue
         for subgraph in subgraphs_of(node):
             yield from graphs_of(subgraph)
 

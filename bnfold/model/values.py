@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from bnfold.model.graphs import graphs_of, subgraphs_of
+from bnfold.model.uses import is_used
 
 
 def is_stored(value: ir.Value) -> bool:
@@ -48,7 +49,7 @@ def take_identity(value: ir.Value, other: ir.Value) -> None:
 
 def is_read(value: ir.Value) -> bool:
     """Return whether anything depends on a value."""
-    return bool(value.uses()) or value.is_graph_output()
+    return is_used(value) or value.is_graph_output()
 
 
 def values_in(graph: ir.Graph) -> Iterable[ir.Value]:
@@ -57,11 +58,6 @@ def values_in(graph: ir.Graph) -> Iterable[ir.Value]:
     yield from graph.initializers.values()
     for node in graph:
         yield from node.outputs
-
-
-def name_is_taken(graph: ir.Graph, name: str) -> bool:
-    """Return whether a value of the graph has this name."""
-    return any(value.name == name for value in values_in(graph))
 
 
 def all_names(graph: ir.Graph) -> Iterable[str]:

@@ -13,6 +13,7 @@ from bnfold.expression import Expression
 from bnfold.model.attributes import float_attr, int_attr
 from bnfold.model.constants import Constant
 from bnfold.model.facts import Facts
+from bnfold.model.uses import is_used
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, Rule, SetConstant, Source, Taken, name_of, wrong_axis
 
@@ -122,7 +123,7 @@ def _edits(
 def normalises_by_batch(node: ir.Node, facts: Facts) -> bool:
     """Return whether a node uses the batch's statistics, by any spelling since opset 1."""
     opset = facts.opset()
-    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+    if any(is_used(value) or value.is_graph_output() for value in node.outputs[1:]):
         return True
     if opset >= TRAINING_MODE_SINCE:
         return bool(int_attr(node, "training_mode", 0))

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from bnfold.affine import Affine
 from bnfold.model.attributes import int_attr
 from bnfold.model.facts import Facts
+from bnfold.model.uses import is_used
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, Rule, Taken, name_of, wrong_axis
 from bnfold.rules.meet import give
@@ -116,7 +117,7 @@ def _join(
 
 
 def _is_dead(part: ir.Value, node: ir.Node) -> bool:
-    return part.producer() is node and not part.uses() and not part.is_graph_output()
+    return part.producer() is node and not is_used(part) and not part.is_graph_output()
 
 
 def _refuse_sizes(node: ir.Node, sizes: _Sizes, affine: Affine) -> Refusal | None:

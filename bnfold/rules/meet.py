@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from bnfold.affine import Affine
 from bnfold.model.facts import Facts
+from bnfold.model.uses import uses_of
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Edit, Maps, Taken, either, name_of, wrong_axis
 from bnfold.rules.passing import (
@@ -183,7 +184,7 @@ def _promise(node: ir.Node, index: int, absorbers: frozenset[str], facts: Facts)
     value = node.inputs[index]
     if is_constant(node, index, facts):
         return 3
-    if value is None or value.is_graph_output() or len(value.uses()) > 1:
+    if value is None or value.is_graph_output() or len(uses_of(value)) > 1:
         return 0
     producer = value.producer()
     if producer is None:

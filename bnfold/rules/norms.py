@@ -17,6 +17,7 @@ import onnx_ir as ir
 from bnfold.affine import Affine
 from bnfold.model.attributes import float_attr, int_attr
 from bnfold.model.facts import Facts
+from bnfold.model.uses import is_used
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Edit, Maps, Rule, SetAttribute, Taken, name_of, wrong_axis
 from bnfold.rules.passing import refuse_vast
@@ -71,7 +72,7 @@ class Normalization(Rule):
         affine = only_map(node, maps, 0, "scale or bias")
         if isinstance(affine, Refusal):
             return affine
-        if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+        if any(is_used(value) or value.is_graph_output() for value in node.outputs[1:]):
             return _refuse_statistics(node)
         blocked = self.refuse_mixed(node, affine, facts) or refuse_vast(node, affine)
         if blocked is not None:

@@ -189,8 +189,14 @@ def along_one_axis(
     if len(axes) != 1:
         return None
     axis = axes[0]
-    return axis, [np.moveaxis(a, axis, 0).reshape(shape[axis], -1)[:, 0] for a in arrays]
+    along = tuple(slice(None) if place == axis else 0 for place in range(len(shape)))
+    return axis, [a[along] for a in arrays]
 
 
 def _varies(array: NDArray[np.float64], axis: int) -> bool:
-    return array.shape[axis] > 1 and not bool((array == array.take([0], axis=axis)).all())
+    if array.shape[axis] <= 1:
+        return False
+    first = array[
+        tuple(slice(0, 1) if place == axis else slice(None) for place in range(array.ndim))
+    ]
+    return not bool((array == first).all())

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from bnfold.affine import Affine
 from bnfold.model.attributes import int_attr, ints_attr
 from bnfold.model.facts import Facts
+from bnfold.model.uses import is_used
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, Rule, Taken, name_of, wrong_axis
 from bnfold.rules.conv import may_pad
@@ -49,7 +50,7 @@ class AveragePool(Rule):
 
 def _pass_maximum(node: ir.Node, maps: Maps) -> Taken | Refusal:
     indices = node.outputs[1:]
-    if set(maps) != {0} or any(v.uses() or v.is_graph_output() for v in indices):
+    if set(maps) != {0} or any(is_used(v) or v.is_graph_output() for v in indices):
         why = "its indices are read: scaled values may round to ties that others win"
         return Refusal(Code.SHARED_VALUE, name_of(node), why)
     affine = maps[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import onnx_ir as ir
 
@@ -19,6 +20,9 @@ from bnfold.rules.passing import (
     onward,
     refuse_vast,
 )
+
+_MOST_WAYS: Final = 1 << 14
+"""Operands in all ways together: of very many operands, few are tried as the one to shift."""
 
 
 class Sum(Rule):
@@ -41,7 +45,7 @@ class Sum(Rule):
             return vast
         ways = (
             {**scales, i: Affine.per_channel(placed[i].axis, affine.scale, shift)}
-            for i in by_promise(node, placed, TAKE_SHIFTS, facts)
+            for i in by_promise(node, placed, TAKE_SHIFTS, facts)[: _MOST_WAYS // count or 1]
         )
         return either([give(node, way, facts) for way in ways])
 
@@ -55,7 +59,7 @@ class Sum(Rule):
             return vast
         first = next(iter(placed.values()))
         scale = first.scale_only()
-        others = [index for index in range(len(node.inputs)) if index not in placed]
+        others = (index for index in range(len(node.inputs)) if index not in placed)
         edits: tuple[Edit, ...] | Refusal = ()
         if scale.has_scale:
             if not all_equal(part.scale_only() for part in placed.values()):
@@ -86,11 +90,14 @@ def _sum_of_shifts(placed: Mapping[int, Affine], scale: Affine) -> Affine | None
 
 
 def _divided(
-    node: ir.Node, others: list[int], scale: Affine, facts: Facts
+    node: ir.Node, rest: Iterable[int], scale: Affine, facts: Facts
 ) -> tuple[Edit, ...] | Refusal:
     """Divide the operands that bring no map by the scale: they must be constants."""
-    if not all(is_constant(node, index, facts) for index in others):
-        return maps_differ(node, "its operands are not scaled alike")
+    others: list[int] = []
+    for index in rest:  # of very many operands, the first may stop it
+        if not is_constant(node, index, facts):
+            return maps_differ(node, "its operands are not scaled alike")
+        others.append(index)
     if others and not scale.is_invertible:
         return maps_differ(node, "its constant cannot be divided by a scale of zero")
     edits: list[Edit] = []

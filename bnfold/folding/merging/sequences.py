@@ -19,6 +19,7 @@ from bnfold.folding.ranges import check_ranges
 from bnfold.folding.selection import Selection
 from bnfold.limits import FREE_ELEMENTS
 from bnfold.model.facts import Facts
+from bnfold.model.uses import uses_of
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Edit, name_of
 
@@ -84,7 +85,7 @@ def _in_front(second: ir.Node, reader: Reader, facts: Facts) -> ir.Node | Refusa
 def _check_shared(node: ir.Node) -> Refusal | None:
     """Refuse a weight that stays for others: the merged one would come on top."""
     for value in node.inputs[1:]:
-        if value is not None and (len(value.uses()) > 1 or value.is_graph_output()):
+        if value is not None and (len(uses_of(value)) > 1 or value.is_graph_output()):
             why = f"{value.name!r} is read elsewhere and would stay beside the merged one"
             return Refusal(Code.NO_GAIN, name_of(node), why)
     return None

@@ -6,7 +6,7 @@ be taken out here and written into another one there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -16,6 +16,7 @@ from bnfold.affine import Affine
 from bnfold.folding.selection import Selection
 from bnfold.folding.sites import Chain, source_of
 from bnfold.model.facts import Facts
+from bnfold.model.uses import is_used_once
 from bnfold.records import Refusal
 from bnfold.rules.base import Source
 
@@ -100,7 +101,7 @@ class Reader:
         """Return whether exactly one input of one node reads a value, and nobody else."""
         if value in self._busy:
             return False
-        if len(value.uses()) == 1 and not value.is_graph_output():
+        if is_used_once(value) and not value.is_graph_output():
             return True
         self._busy.add(value)
         return False
@@ -212,14 +213,14 @@ def removal(found: Sum, gone: Iterable[Place], facts: Facts, kept: Place) -> Rem
     that loses its widest operand would change its shape.
     """
     out = {(place.node, place.index) for place in gone}
-    empty: set[ir.Node] = set()
+    empty: dict[ir.Node, None] = {}
     changed: dict[ir.Node, tuple[int, ...]] = {}
     for node in reversed(found.nodes):
         lost = tuple(_lost(node, out, empty))
         if lost:
             changed[node] = lost
         if len(lost) == len(node.inputs):
-            empty.add(node)
+            empty[node] = None
         elif node.op_type == "Sub" and lost == (0,):
             return None
     if not _keeps_shapes(found, changed, kept, facts):
@@ -283,7 +284,9 @@ class Removal:
         return (*passed, *self.empty)
 
 
-def _lost(node: ir.Node, out: set[tuple[ir.Node, int]], empty: set[ir.Node]) -> Iterator[int]:
+def _lost(
+    node: ir.Node, out: set[tuple[ir.Node, int]], empty: Container[ir.Node]
+) -> Iterator[int]:
     for index, value in enumerate(node.inputs):
         below = None if value is None else value.producer()
         if (node, index) in out or (below is not None and below in empty):

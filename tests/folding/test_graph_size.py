@@ -1,0 +1,53 @@
+"""The work for one node is the same in a large graph as in a small one: counted, not timed."""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+
+import pytest
+
+import bnfold
+from benchmarks.long_graphs import KINDS, PROMISED, long_graph
+
+_MOST_GROWTH = 1.3
+_QUICK = (
+    *PROMISED,
+    "mul-relu chain",
+    "concat of mul",
+    "sum of relu-mul",
+    "split fan",
+    "shared constant",
+    "constant chain",
+    "many if",
+    "fan of outputs",
+    "mul chain in if",
+)
+_OF_ONNX_IR = ("many calls",)
+"""Kinds that onnx_ir itself takes the square of their size for: it numbers equal names."""
+
+
+def calls_per_node(kind: str, nodes: int) -> float:
+    """How many functions are called, of C too, to fold a graph of so many nodes."""
+    model = long_graph(kind, nodes)
+    profile = cProfile.Profile()
+    profile.enable()
+    bnfold.fold(model, verify=False)
+    profile.disable()
+    return pstats.Stats(profile).total_calls / nodes  # type: ignore[attr-defined]
+
+
+def growth(kind: str, nodes: int) -> float:
+    calls_per_node(kind, 16)  # what is imported or built once
+    return calls_per_node(kind, 4 * nodes) / calls_per_node(kind, nodes)
+
+
+@pytest.mark.parametrize("kind", _QUICK)
+def test_calls_for_a_node_do_not_grow(kind: str):
+    assert growth(kind, 100) <= _MOST_GROWTH
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in _OF_ONNX_IR])
+def test_calls_for_a_node_do_not_grow_in_any_kind_of_graph(kind: str):
+    assert growth(kind, 250) <= _MOST_GROWTH
