@@ -122,7 +122,7 @@ class Expression:
         origin = Made("map", {"scale": scale, "shift": shift}, (self,))
         return Expression.of(np.asarray(elements), origin)
 
-    # Weights are read late, and any may overflow: see `range_fault`.
+    # Weights are read late, and any may overflow: see `storable`.
     @np.errstate(all="ignore")
     def evaluate(self) -> Wide:
         """Return the elements in float64: a new array unless ``base`` holds float64."""
@@ -282,41 +282,6 @@ def _round_to_odd(wide: Wide) -> NDArray[np.float32]:
     return bits.view(np.float32)
 
 
-def range_fault(expression: Expression, dtype: np.dtype[np.generic], axis: int | None) -> str:
-    """Say what the storage type ``dtype`` cannot hold of ``expression``; empty when it fits.
-
-    No element may become infinite or NaN. No slice along ``axis`` (an output channel) may fall
-    into the subnormal range as a whole: single small elements beside larger ones lose no more
-    than the rounding of the larger ones does, a whole channel there loses its precision.
-    ``axis`` None asks for overflow only: a subnormal addend is off by no more than the
-    smallest step of the type its sum is stored in.
-    """
-    smallest, largest = _limits(dtype)
-    peaks = expression.peaks(axis)
-    if not np.isfinite(peaks).all():
-        return "a folded value is not finite"
-    if (np.abs(round_once(peaks, dtype).astype(np.float64)) > largest).any():
-        return (
-            f"a folded value of {peaks.max():.3g} overflows {dtype.name} (max {largest:.3g})"
-        )
-    low = (peaks > 0) & (peaks < smallest)
-    if axis is not None and low.any():
-        before = Expression(expression.base, expression.shape).peaks(axis)
-        if before.shape != peaks.shape or (low & (before >= smallest)).any():
-            return (
-                f"a whole channel would shrink to {peaks[low].min():.3g}, below the normal "
-                f"range of {dtype.name} ({smallest:.3g})"
-            )
-    return ""
-
-
-def shrinks(expression: Expression, own: Expression, dtype: np.dtype[np.generic]) -> bool:
-    """Return whether all of ``expression`` became subnormal, where ``own`` was not."""
-    smallest, _ = _limits(dtype)
-    peak = expression.peaks(None).max(initial=0.0)
-    return bool(0 < peak < smallest <= own.peaks(None).max(initial=0.0))
-
-
 def _peaks(
     parts: Iterable[tuple[Block, NDArray[np.generic]]],
     shape: tuple[int, ...],
@@ -338,11 +303,3 @@ def _peaks(
 
 def _wide(elements: NDArray[np.generic]) -> Wide:
     return np.asarray(elements).astype(np.float64)
-
-
-def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:
-    """Smallest normal and largest finite value of a floating type."""
-    if dtype.name == "bfloat16":
-        return 2.0**-126, float(2.0**127 * (2 - 2.0**-7))
-    info = np.finfo(np.dtype(dtype.name))
-    return float(info.smallest_normal), float(info.max)

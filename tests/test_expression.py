@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bnfold.expression import Expression, range_fault, round_once
+from bnfold.expression import Expression, round_once
+from bnfold.storable import range_fault
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 TYPES = [np.dtype(np.float16), BF16, np.dtype(np.float32)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from bnfold.expression import range_fault
 from bnfold.model.constants import FLOATS
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Edit, SetConstant, SetQuantized, name_of
+from bnfold.storable import range_fault
 
 
 def check_ranges(edits: Iterable[Edit]) -> Refusal | None:

@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.affine import Affine
-from bnfold.expression import shrinks
 from bnfold.folding.compose import Remainder, write_as
 from bnfold.folding.merging import convolutions, products
 from bnfold.folding.merging.convolutions import Convolution, read_convolution
@@ -20,6 +19,7 @@ from bnfold.folding.ranges import check_ranges
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Edit, SetConstant, name_of
+from bnfold.storable import shrinks
 
 _TRIED: Final = 4
 """So many terms are tried as the one that stays: bounded work for every sum."""
