@@ -128,7 +128,7 @@ class DataWriter:
                     offset += done
                     self._flush_behind(done)
                     continue
-            data = os.pread(source, wanted, offset)
+            data = read_at(source, wanted, offset)
             if not data:
                 raise OSError(errno.EIO, "a data file is shorter than it was", None)
             self._write(memoryview(data))
@@ -189,6 +189,18 @@ class _InTurn:
         """Leave what has not begun."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+
+def read_at(descriptor: int, length: int, offset: int) -> bytes:
+    """Read a part of an open file: so many bytes, or fewer where it ends.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, length, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, length)
 
 
 def _copied(source: int, target: int, offset: int, length: int) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import mmap
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.errors import ModelError
+from bnfold.files.data_writer import read_at
+
+_COPIED_BYTES: Final = 1 << 16
+"""Parts up to this size are read: to map them takes longer."""
+
+_KEPT_BYTES: Final = 1 << 10
+"""Tensors up to this size are kept once they are read: they are asked for again and again."""
 
 _MOST_OPEN: Final = 64
 """So many data files stay open; of more, each is opened whenever it is read."""
@@ -38,10 +45,16 @@ class DataFile:
 
         Args:
             path: An absolute path without links.
+
+        Raises:
+            ModelError: If it is not there any more.
         """
         self.path = path
         self._descriptor: int | None = None
-        self._seen = _looked_at(path.stat())
+        try:
+            self._seen = _looked_at(path.stat())
+        except OSError as error:
+            raise _changed(path, error.strerror or str(error)) from error
 
     @property
     def key(self) -> tuple[int, ...]:
@@ -83,18 +96,26 @@ class DataFile:
             raise _changed(self.path, "it was written to, or another file took its place")
         return descriptor
 
-    def mapped(self, offset: int, length: int) -> tuple[mmap.mmap, int]:
-        """Map a part of the file.
+    def part(self, offset: int, length: int) -> memoryview:
+        """Return a part of the file: a copy of a small one, a map of a large one.
 
-        Returns:
-            The map, and where in it the part begins.
+        Raises:
+            ModelError: If it cannot be read, or the file has become too short.
         """
         before = offset % mmap.ALLOCATIONGRANULARITY
         with self.opened() as descriptor:
-            found = mmap.mmap(
-                descriptor, before + length, access=mmap.ACCESS_READ, offset=offset - before
-            )
-        return found, before
+            try:
+                if length <= _COPIED_BYTES:
+                    data = read_at(descriptor, length, offset)
+                    if len(data) == length:
+                        return memoryview(data)
+                    raise _changed(self.path, "it is shorter than it was")
+                size = before + length
+                begin = offset - before
+                found = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ, offset=begin)
+            except (OSError, ValueError) as error:
+                raise _changed(self.path, str(error)) from error
+        return memoryview(found)[before:]
 
 
 def _closed(descriptor: int) -> None:
@@ -144,7 +165,7 @@ class HeldOutside(ir.ExternalTensor):
             metadata_props=dict(like.metadata_props),
         )
         self._file = file
-        self._view: weakref.ref[NDArray[Any]] | None = None
+        self._view: Callable[[], NDArray[Any] | None] | None = None
 
     @property
     def path(self) -> str:
@@ -167,7 +188,8 @@ class HeldOutside(ir.ExternalTensor):
         found = None if self._view is None else self._view()
         if found is None:
             found = self._whole()
-            self._view = weakref.ref(found)
+            is_small = self.nbytes <= _KEPT_BYTES
+            self._view = (lambda kept=found: kept) if is_small else weakref.ref(found)
         return found
 
     def _whole(self) -> NDArray[Any]:
@@ -186,9 +208,7 @@ class HeldOutside(ir.ExternalTensor):
         """Return the bytes of the elements as they lie in the file."""
         if not self.nbytes:
             return b""
-        data, before = self._file.mapped(self.offset or 0, self.nbytes)
-        with data:
-            return data[before : before + self.nbytes]
+        return bytes(self._file.part(self.offset or 0, self.nbytes))
 
 
 class MappedOutside(HeldOutside):
@@ -205,8 +225,8 @@ class MappedOutside(HeldOutside):
         if start >= stop:
             return np.empty(0, kind)
         offset = (self.offset or 0) + start * kind.itemsize
-        data, before = self._file.mapped(offset, (stop - start) * kind.itemsize)
-        return np.frombuffer(data, kind.newbyteorder("<"), stop - start, before)
+        data = self._file.part(offset, (stop - start) * kind.itemsize)
+        return np.frombuffer(data, kind.newbyteorder("<"), stop - start)
 
 
 def held_outside(like: ir.ExternalTensor, file: DataFile) -> HeldOutside:
