@@ -1,7 +1,7 @@
 """What large models cost: time as ratios to copying their files, and peak memory.
 
     python -m benchmarks.large_models [--sizes 2.5,6,3x1] [--folder DIR] [--json results.json]
-                                      [--container 1]
+                                      [--rounds 3] [--container 1]
 
 Every model has its weights in a data file beside it. In the same run, in this order, for each
 model: ``cp`` of its files and a sync of the copies; ``bnfold fold --no-verify``; the same with
@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -154,7 +155,7 @@ class Row:
     name: str
     size_mb: float
     largest_mb: float
-    steps: dict[str, Cost] = field(default_factory=dict)
+    steps: dict[str, list[Cost]] = field(default_factory=dict)
 
 
 def measured(command: Sequence[str], written: Path | None, group: Path | None = None) -> Cost:
@@ -219,8 +220,10 @@ def container(gigabytes: float) -> Iterator[Path]:
         group.rmdir()
 
 
-def measure(name: str, model: Path, largest_mb: float, gigabytes: float, steps: str) -> Row:
-    """Measure all steps on one model."""
+def measure(
+    name: str, model: Path, largest_mb: float, gigabytes: float, steps: str, rounds: int
+) -> Row:
+    """Measure all steps on one model, turn about; each ratio is to the copy of its round."""
     folder = model.parent
     size_mb = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     row = Row(name, size_mb, largest_mb)
@@ -239,18 +242,19 @@ def measure(name: str, model: Path, largest_mb: float, gigabytes: float, steps: 
     chosen = {
         key: one for key, one in commands.items() if not steps or key in steps.split(",")
     }
-    for step, (command, writes) in chosen.items():
-        row.steps[step] = _step(command, out, writes=writes)
-        print(f"{name} {step}: {row.steps[step]}", flush=True)
-        if gigabytes and step != "cp":
-            with container(gigabytes) as group:
-                cost = _step(command, out, writes=writes, group=group)
-            row.steps[f"{step}, {gigabytes:g} GB"] = cost
-            print(f"{name} {step} in {gigabytes:g} GB: {cost}", flush=True)
+    for _ in range(rounds):
+        for step, (command, writes) in chosen.items():
+            row.steps.setdefault(step, []).append(_step(command, out, writes=writes))
+            print(f"{name} {step}: {row.steps[step][-1]}", flush=True)
+            if gigabytes and step != "cp":
+                with container(gigabytes) as group:
+                    cost = _step(command, out, writes=writes, group=group)
+                row.steps.setdefault(f"{step}, {gigabytes:g} GB", []).append(cost)
+                print(f"{name} {step} in {gigabytes:g} GB: {cost}", flush=True)
     shutil.rmtree(out, ignore_errors=True)
-    copy_s = row.steps["cp"].seconds if "cp" in row.steps else 1.0
-    for cost in row.steps.values():
-        cost.ratio = cost.seconds / copy_s
+    for costs in row.steps.values():
+        for cost, copy in zip(costs, row.steps.get("cp", costs), strict=True):
+            cost.ratio = cost.seconds / copy.seconds
     return row
 
 
@@ -274,12 +278,26 @@ def build(size: str, path: Path) -> float:
     return 4 * side * side / 1e6
 
 
+def _told(costs: Sequence[Cost]) -> str:
+    """Medians of times and ratios, peaks of memory."""
+    failed = {cost.exit_code for cost in costs} - {0}
+    ratios = [cost.ratio for cost in costs]
+    return (
+        f"{statistics.median(cost.seconds for cost in costs):7.1f} s"
+        f" {statistics.median(ratios):6.2f}× ({min(ratios):.2f} to {max(ratios):.2f})"
+        f" {max(cost.anonymous_mb for cost in costs):7.0f} MB anonymous"
+        f" {max(cost.resident_mb for cost in costs):7.0f} MB resident"
+        f"{f'  exit codes {failed}' if failed else ''}"
+    )
+
+
 def main() -> None:
     """Measure every size and print ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="2.5,6,3x1", help="GB, or COUNTxGB of one tensor")
     parser.add_argument("--folder", type=Path, help="on a disk with room for three copies")
     parser.add_argument("--container", type=float, default=0.0, metavar="GB")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--steps", default="", help="only these, by name")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -290,17 +308,18 @@ def main() -> None:
             folder.mkdir()
             largest_mb = build(size, folder / "m.onnx")
             os.sync()
-            row = measure(
-                size, folder / "m.onnx", largest_mb, arguments.container, arguments.steps
+            rows.append(
+                measure(
+                    size,
+                    folder / "m.onnx",
+                    largest_mb,
+                    arguments.container,
+                    arguments.steps,
+                    arguments.rounds,
+                )
             )
-        rows.append(row)
-        for step, cost in row.steps.items():
-            print(
-                f"{size:>5} GB  {step:32} {cost.seconds:7.1f} s {cost.ratio:6.2f}×"
-                f" {cost.anonymous_mb:7.0f} MB anonymous {cost.resident_mb:7.0f} MB resident"
-                f"{'' if not cost.exit_code else f'  exit code {cost.exit_code}'}",
-                flush=True,
-            )
+        for step, costs in rows[-1].steps.items():
+            print(f"{size:>5} GB  {step:32} {_told(costs)}", flush=True)
     if arguments.json:
         document = {"environment": environment(), "models": [asdict(row) for row in rows]}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
