@@ -9,6 +9,7 @@ import pytest
 
 import bnfold
 from benchmarks.long_graphs import KINDS, PROMISED, long_graph
+from bnfold.model import uses
 from tests.battery import judge
 
 _MOST_GROWTH = 1.3
@@ -65,3 +66,12 @@ def test_maps_that_go_together_are_all_gone_and_keep_the_function(kind: str):
 def test_each_of_the_maps_that_go_together_tells_its_own_route():
     steps = bnfold.fold(long_graph("concat fan-out", 160), verify=False).report.steps
     assert len({step.routes for step in steps}) == len(steps) > 1
+
+
+def test_an_onnx_ir_that_keeps_other_books_gives_the_same_model(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    wanted = bnfold.fold(long_graph("concat fan-out", 160), verify=False).to_proto()
+    monkeypatch.setattr(uses, "_IS_KNOWN", False)
+    found = bnfold.fold(long_graph("concat fan-out", 160), verify=False).to_proto()
+    assert found.SerializeToString() == wanted.SerializeToString()
