@@ -206,6 +206,18 @@ def _split_fan(draft: _Draft) -> None:
     draft.outputs.append(draft.then("Concat", *halves, axis=1))
 
 
+def _split_of_conv(draft: _Draft) -> None:
+    """Parts of one convolution, each of which is normalised for itself."""
+    count = max(1, (draft.size - 3) // 3)
+    weight = draft.numbers(_CHANNELS * count, _CHANNELS, 1, 1)
+    parts = [f"p{place}" for place in range(count)]
+    sizes = draft.held(np.full(count, _CHANNELS))
+    whole = draft.then("Conv", "x", weight)
+    draft.nodes.append(helper.make_node("Split", [whole, sizes], parts, axis=1))
+    ends = [draft.then("Relu", draft.batch_norm(part)) for part in parts]
+    draft.outputs.append(draft.then("Concat", *ends, axis=1))
+
+
 def _many_outputs(draft: _Draft) -> None:
     value = "x"
     while len(draft.nodes) < draft.size:
@@ -390,6 +402,7 @@ KINDS: Final[dict[str, Callable[[_Draft], None]]] = {
     "sum of conv-bn": _joined(_fan(_conv_bn), "Sum", "Relu"),
     "sum of relu-mul": _joined(_fan(_relu, _mul), "Sum", "Conv"),
     "split fan": _split_fan,
+    "split of conv": _split_of_conv,
     "tree of add": _pairs,
     "shared constant": _shared_constants,
     "constant chain": _constant_chain,

@@ -16,6 +16,9 @@ import onnx_ir as ir
 _WIDE: Final = 32
 """Inputs of a node from which on they are exchanged all at once."""
 
+_IS_KNOWN: Final = all(hasattr(ir.Value, one) for one in ("_add_usage", "_remove_usage"))
+"""Whether onnx_ir keeps its books as 1.1 does; if not, all goes by its own calls."""
+
 
 def uses_of(value: ir.Value) -> Collection[tuple[ir.Node, int]]:
     """Return the readers of a value, (node, input index); not to be held over a change."""
@@ -40,7 +43,7 @@ def first_uses(value: ir.Value, count: int) -> list[tuple[ir.Node, int]]:
 
 def is_wide(node: ir.Node) -> bool:
     """Return whether a node reads so many values that they are exchanged all at once."""
-    return len(node.inputs) > _WIDE
+    return len(node.inputs) > _WIDE and _IS_KNOWN and hasattr(node, "_inputs")
 
 
 def exchange_inputs(node: ir.Node, values: Mapping[int, ir.Value | None]) -> None:
@@ -50,7 +53,7 @@ def exchange_inputs(node: ir.Node, values: Mapping[int, ir.Value | None]) -> Non
     that lost a map in front of each would take n² steps.
     """
     olds = node.inputs
-    if not is_wide(node) or not hasattr(node, "_inputs"):
+    if not is_wide(node):
         for index, value in values.items():
             node.replace_input_with(index, value)
         return
@@ -70,7 +73,7 @@ def read_only(node: ir.Node, values: Sequence[ir.Value | None]) -> None:
     """Leave a node these inputs, no more than it has."""
     olds = node.inputs
     exchange_inputs(node, dict(enumerate(values)))
-    if not is_wide(node) or not hasattr(node, "_inputs"):
+    if not is_wide(node):
         node.resize_inputs(len(values))
         return
     for index, old in enumerate(olds[len(values) :], start=len(values)):

@@ -9,6 +9,8 @@ import pytest
 
 import bnfold
 from benchmarks.long_graphs import KINDS, PROMISED, long_graph
+from bnfold.model import uses
+from tests.battery import judge
 
 _MOST_GROWTH = 1.3
 _QUICK = (
@@ -17,10 +19,9 @@ _QUICK = (
     "concat of mul",
     "sum of relu-mul",
     "split fan",
+    "split of conv",
     "shared constant",
     "constant chain",
-    "many if",
-    "fan of outputs",
     "mul chain in if",
 )
 _OF_ONNX_IR = ("many calls",)
@@ -51,3 +52,26 @@ def test_calls_for_a_node_do_not_grow(kind: str):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in _OF_ONNX_IR])
 def test_calls_for_a_node_do_not_grow_in_any_kind_of_graph(kind: str):
     assert growth(kind, 250) <= _MOST_GROWTH
+
+
+@pytest.mark.parametrize("kind", ["concat fan-out", "concat of relu-mul", "split of conv"])
+def test_maps_that_go_together_are_all_gone_and_keep_the_function(kind: str):
+    original = long_graph(kind, 160)
+    result = bnfold.fold(long_graph(kind, 160), verify=False)
+    folded = result.to_proto()
+    assert {"Mul", "BatchNormalization"}.isdisjoint(node.op_type for node in folded.graph.node)
+    assert judge.wrong_outputs(original, folded) == []
+
+
+def test_each_of_the_maps_that_go_together_tells_its_own_route():
+    steps = bnfold.fold(long_graph("concat fan-out", 160), verify=False).report.steps
+    assert len({step.routes for step in steps}) == len(steps) > 1
+
+
+def test_an_onnx_ir_that_keeps_other_books_gives_the_same_model(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    wanted = bnfold.fold(long_graph("concat fan-out", 160), verify=False).to_proto()
+    monkeypatch.setattr(uses, "_IS_KNOWN", False)
+    found = bnfold.fold(long_graph("concat fan-out", 160), verify=False).to_proto()
+    assert found.SerializeToString() == wanted.SerializeToString()
