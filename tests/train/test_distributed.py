@@ -62,7 +62,7 @@ def test_kernels_take_statistics_of_all_ranks(tmp_path):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_kernels_get_plain_tensors_of_sharded_weights(tmp_path):
     pytest.importorskip("triton", reason="triton is not installed: no kernels to interpret")
     run_ranks(["fsdp_kernels"], 2, tmp_path, TRITON_INTERPRET="1")

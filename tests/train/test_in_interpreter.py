@@ -13,18 +13,25 @@ HERE = Path(__file__).parent
 SUITE = (
     "test_arguments.py",
     "test_far_tiles.py",
-    "test_kernel_mutants.py",
     "test_kernels.py",
     "test_learning.py",
-    "test_memory.py",
     "test_modules.py",
 )
+MINUTES = ("test_kernel_mutants.py", "test_memory.py")
+"""Those that take minutes each: what memory is kept is also tested without kernels."""
 OUTSIDE = os.environ.get("TRITON_INTERPRET") != "1"
 
 
 @pytest.mark.skipif(not OUTSIDE, reason="already inside")
 @pytest.mark.parametrize("name", SUITE)
 def test_suite_passes_in_the_interpreter(name):
+    run_in_interpreter(name, "not gpu and not slow and not thorough")
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not OUTSIDE, reason="already inside")
+@pytest.mark.parametrize("name", MINUTES)
+def test_what_takes_minutes_passes_in_the_interpreter(name):
     run_in_interpreter(name, "not gpu and not slow and not thorough")
 
 

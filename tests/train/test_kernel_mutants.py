@@ -21,7 +21,7 @@ from tests.train.kernel_mutants import MUTANTS, at_work  # noqa: E402  # after t
 from tests.train.steps import Step, small_tiles  # noqa: E402  # after the skip
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-FEW = 30  # each so many-th mutant is judged by `make test`, all by `pytest -m thorough`
+FEW = 15  # each so many-th mutant is judged in the quick run, all by `pytest -m thorough`
 ROWS = Step(
     shape=(4, 21, 3, 3),
     dtype=torch.float32,
