@@ -212,8 +212,11 @@ class Lockstep:
         first: Lost | None = self.lost.get(output)
         if self.refuted and output in self.refuted:
             return first or self.refuted[output]
+        # What hangs on constants alone in one of the models has no relation yet: none is not
+        # SAME, so the map that is found here is kept.
+        link: Link | None = self.relations.get(output)
         # A map is a doubt as a difference is: numbers drawn for the inputs may hide either.
-        doubted = differs(first) or isinstance(self.relations.get(output), Link)
+        doubted = differs(first) or link is not None
         for stops, deeper in ((firm, everything), (set[str](), 0)):
             outcome = self._ladder.from_further_back(other, value, stops, everything, deeper)
             if outcome is SAME and (stops or not doubted):
@@ -221,9 +224,10 @@ class Lockstep:
             if outcome is SAME and self.is_shown(value):
                 return SAME  # drawn inputs of the whole model did wake what is new
             doubted = doubted or differs(outcome) or isinstance(outcome, Link)
+            link = outcome if link is None and isinstance(outcome, Link) else link
             if isinstance(outcome, Lost) and not differs(first):
                 first = outcome
-        return first or self.relations.get(output)
+        return first or link
 
     def _settle_constant(self, original: ir.Value, folded: ir.Value) -> Link | Lost | None:
         """Return the relation of an output that no input moves."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 import bnfold
 from bnfold.records import Verdict
@@ -148,3 +149,43 @@ def test_a_value_that_is_zero_for_all_inputs_is_not_drawn() -> None:
     report = bnfold.verify(before, result, run=False)
     assert report.verdict is Verdict.NOT_JUDGED
     assert "could be seen" in report.why
+
+
+def _of_sizes(*, stored: float | None) -> onnx.ModelProto:
+    """An output that hangs on the size of an input alone; computed, or stored and off."""
+    rng = np.random.default_rng(3)
+    plane = rng.normal(size=(1, 2, 6, 6)).astype(np.float32)
+    held = {
+        "plane": plane,
+        "t": np.float32(-0.75),
+        "w": rng.normal(size=(4, 2, 3, 3)).astype(np.float32),
+        "rest": np.array([2, 6, 6], np.int64),
+    }
+    nodes = [
+        helper.make_node("Relu", ["x"], ["z"], name="relu"),
+        helper.make_node("Shape", ["x"], ["n"], name="shape", start=0, end=1),
+        helper.make_node("Concat", ["n", "rest"], ["sizes"], name="concat", axis=0),
+        helper.make_node("Expand", ["plane", "sizes"], ["p"], name="expand"),
+        helper.make_node("Sub", ["p", "t"], ["s"], name="sub"),
+    ]
+    if stored is not None:
+        held = {"s": np.repeat(plane, 3, 0) + np.float32(stored), "w": held["w"]}
+        nodes = nodes[:1]
+    nodes.append(helper.make_node("Conv", ["s", "w"], ["y"], name="conv"))
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", [3, 5]), ("z", [3, 5]), ("y", [3, 4, 4, 4]))
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(one), name) for name, one in held.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    ("offset", "verdict"),
+    [(0.75, Verdict.PASSED), (0.0, Verdict.FAILED), (0.76, Verdict.FAILED)],
+)
+def test_an_output_of_sizes_alone_that_is_off_by_a_map_is_no_same_one(offset, verdict):
+    """No relation was noted for it, and none was read as: the same."""
+    report = bnfold.verify(_of_sizes(stored=None), _of_sizes(stored=offset), run=False)
+    assert report.verdict is verdict
