@@ -42,14 +42,6 @@ as long as that too."""
 _PROOF_SHARE: Final = 0.85
 """Of the time for both, what the proof may take: where it passes, the run asks little."""
 
-_RUN_PER_S: Final = 0.1e9
-"""Bytes of a model. A run writes out both, and nudged ones for the noise, and opens all."""
-
-_TOO_LARGE: Final = (
-    "judged by the proof alone: there is no time to run models of {size:.2g} GB"
-    " (--max-time allows more)"
-)
-
 _NO_RUNTIME: Final = "judged by the proof alone: no ONNX Runtime is installed"
 
 
@@ -144,12 +136,9 @@ def fold(
 
 def _seconds(took_s: float, result: FoldResult) -> float:
     """Return what the check of a fold may take that took so long before it was written."""
-    return max(_TIMES * (took_s + _bytes_of(result.model) / _STORED_PER_S), _LEAST_S)
+    from bnfold.evidence.verdict import bytes_of
 
-
-def _bytes_of(model: ir.Model) -> int:
-    held = (value.const_value for value in model.graph.initializers.values())
-    return sum(one.nbytes for one in held if one is not None)
+    return max(_TIMES * (took_s + bytes_of(result.model) / _STORED_PER_S), _LEAST_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,16 +162,13 @@ class _Check:
     seed: int
     begun: float = field(default_factory=time.monotonic)
 
-    @property
-    def _is_too_large(self) -> bool:
-        """Whether a run would take all the time there is and not come to an end."""
-        return _bytes_of(self.original) / _RUN_PER_S > self.seconds
-
     def proof(self) -> tuple[Certificate | None, ProofReport]:
         """Write down what was done, and prove it; a fold that does not hold is an error."""
         from bnfold.evidence.proof import certify, proved
+        from bnfold.evidence.verdict import is_too_large_to_run
 
-        share = 1.0 if self._is_too_large else _PROOF_SHARE
+        is_alone = is_too_large_to_run(self.original, self.seconds)
+        share = 1.0 if is_alone else _PROOF_SHARE
         made: list[Certificate] = []
 
         def attempt() -> ProofReport:
@@ -214,15 +200,21 @@ class _Check:
         """
         from bnfold.evidence import check_fold
         from bnfold.evidence.proof.sides import TOO_LATE
-        from bnfold.evidence.verdict import by_proof, one_verdict, within_memory
+        from bnfold.evidence.verdict import (
+            by_proof,
+            is_too_large_to_run,
+            one_verdict,
+            within_memory,
+            without_a_run,
+        )
         from bnfold.runtime import available
 
         if run is None and not available():
             return by_proof(proof, _NO_RUNTIME)
         left_s = self.seconds - (time.monotonic() - self.begun)
-        if self._is_too_large and (proof.passed or proof.why == TOO_LATE):
-            size = _bytes_of(self.original) / 1e9
-            return by_proof(proof, _TOO_LARGE.format(size=size))
+        is_alone = is_too_large_to_run(self.original, self.seconds)
+        if is_alone and (proof.passed or proof.why == TOO_LATE):
+            return without_a_run(proof, self.original)
         ran = within_memory(
             lambda: check_fold(
                 self.original,

@@ -14,7 +14,14 @@ import onnx_ir as ir
 from bnfold.errors import UsageError
 from bnfold.evidence.proof.certificate import Certificate, read_certificate
 from bnfold.evidence.proof.prove import prove, proved
-from bnfold.evidence.verdict import by_proof, one_verdict, within_memory
+from bnfold.evidence.proof.sides import TOO_LATE
+from bnfold.evidence.verdict import (
+    by_proof,
+    is_too_large_to_run,
+    one_verdict,
+    within_memory,
+    without_a_run,
+)
 from bnfold.folding.api import Document, FoldResult
 from bnfold.folding.inference import read_as_inference
 from bnfold.folding.selection import Selection
@@ -158,7 +165,9 @@ class _Question:
         if written is not None and INFERENCE in written.assumptions:
             read_as_inference(before, Selection())
         tell("comparing the graphs segment by segment")
-        alone = self.run is False or (written is not None and not self.asked)
+        left_s = (1.0 - _PROOF_SHARE) * wishes.max_time_s
+        is_large = not self.asked and is_too_large_to_run(before, left_s)
+        alone = self.run is False or (written is not None and not self.asked) or is_large
         share = 1.0 if alone else _PROOF_SHARE
         proof = _prove(before, after, written, wishes, share, impulses=self.impulses)
         decided = written is not None and proof.verdict is not Verdict.NOT_JUDGED
@@ -167,6 +176,8 @@ class _Question:
         if decided and (not self.asked or not available()):
             note = "judged by the certificate alone: nothing was run (--run does both)"
             return _localised(by_proof(proof, note), before, after, wishes)
+        if is_large and (proof.passed or proof.why == TOO_LATE):
+            return _localised(without_a_run(proof, before), before, after, wishes)
         spent_s, most_s = time.monotonic() - self.begun, wishes.max_time_s
         left_s = max(most_s - spent_s, _LEAST_SHARE * most_s)
         proof = _that_counts(proof, before, after)
