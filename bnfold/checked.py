@@ -16,6 +16,7 @@ from bnfold.folding.carry_out import unrounded
 from bnfold.folding.inference import read_as_inference
 from bnfold.folding.recipes import recipes_of
 from bnfold.folding.selection import Selection
+from bnfold.model.graphs import initializer_bytes
 from bnfold.model.io import Openable, opened
 from bnfold.model.validity import models_blamed
 from bnfold.records import (
@@ -136,9 +137,8 @@ def fold(
 
 def _seconds(took_s: float, result: FoldResult) -> float:
     """Return what the check of a fold may take that took so long before it was written."""
-    from bnfold.evidence.verdict import bytes_of
-
-    return max(_TIMES * (took_s + bytes_of(result.model) / _STORED_PER_S), _LEAST_S)
+    stored_s = initializer_bytes(result.model) / _STORED_PER_S
+    return max(_TIMES * (took_s + stored_s), _LEAST_S)
 
 
 @dataclass(frozen=True, slots=True)

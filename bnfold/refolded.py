@@ -20,6 +20,7 @@ from bnfold.errors import BnfoldError
 from bnfold.evidence.proof.contents import Contents, contents_of
 from bnfold.evidence.proof.rounding import furthest
 from bnfold.folding.api import fold_unchecked
+from bnfold.model.graphs import initializer_bytes
 from bnfold.records import Charge, Finding, ProofReport
 
 _LARGEST_BYTES: Final = 1 << 29
@@ -46,7 +47,7 @@ def with_names(proof: ProofReport, before: ir.Model, after: ir.Model) -> ProofRe
     """
     findings = list(proof.findings)
     graphs_part = [one for one in findings if one.charge in _OF_GRAPHS]
-    if not graphs_part or _bytes_of(after) > _LARGEST_BYTES:
+    if not graphs_part or initializer_bytes(after) > _LARGEST_BYTES:
         return proof
     suspects = _suspects(before, after)
     if not suspects:
@@ -131,8 +132,3 @@ def _behind(model: ir.Model, where: str) -> set[ir.Node]:
             found.add(node)
             pending.extend(value for value in node.inputs if value is not None)
     return found
-
-
-def _bytes_of(model: ir.Model) -> int:
-    held = (value.const_value for value in model.graph.initializers.values())
-    return sum(one.nbytes for one in held if one is not None)

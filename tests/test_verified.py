@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from itertools import product
 
+import numpy as np
 import pytest
+from onnx import numpy_helper
 
 import bnfold
 from bnfold.errors import ModelError, UsageError
@@ -96,3 +98,25 @@ def test_a_fold_whose_check_has_no_time_is_not_called_wrong() -> None:
     assert check.verdict is not Verdict.FAILED
     assert check.proof.verdict is Verdict.NOT_JUDGED
     assert "the time was up" in check.proof.why
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.0, Verdict.PASSED), (1.01, Verdict.FAILED)]
+)
+def test_models_that_there_is_no_time_to_run_are_judged_by_the_proof_alone(
+    monkeypatch, factor, verdict
+):
+    monkeypatch.setattr("bnfold.evidence.verdict._RUN_PER_S", 1e-3)
+    original = two_layers()
+    result = bnfold.fold(original)
+    assert result.check is not None
+    assert result.check.verdict is Verdict.PASSED
+    assert not result.check.outputs
+    assert "no time to run" in result.check.warnings[0]
+    folded = result.to_proto()
+    tensor = next(one for one in folded.graph.initializer if len(one.dims) > 1)
+    elements = numpy_helper.to_array(tensor) * np.float32(factor)
+    tensor.CopyFrom(numpy_helper.from_array(elements, tensor.name))
+    report = bnfold.verify(original, folded)
+    assert report.verdict is verdict
+    assert bool(report.outputs) is (verdict is Verdict.FAILED)  # a fault is shown by a run too

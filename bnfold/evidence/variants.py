@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from bnfold.model.graphs import initializer_bytes
 from bnfold.model.io import through_protobuf, to_proto
 from bnfold.model.layout import Layout, plan_of
 
@@ -79,16 +80,11 @@ def _write(model: ir.Model, path: Path) -> None:
 
     Large weights go beside it: the runtime maps them, and nothing holds them twice.
     """
-    if plan_of(model, Layout()).files or _nbytes(model) > _INSIDE_BYTES:
+    if plan_of(model, Layout()).files or initializer_bytes(model) > _INSIDE_BYTES:
         ir.external_data.unload_from_model(
             model, path.parent, f"{path.name}.data", size_threshold_bytes=_LARGE_BYTES
         )
     path.write_bytes(to_proto(model).SerializeToString())
-
-
-def _nbytes(model: ir.Model) -> int:
-    stored = (value.const_value for value in model.graph.initializers.values())
-    return sum(tensor.nbytes for tensor in stored if tensor is not None)
 
 
 def copy_of(model: ir.Model) -> ir.Model:

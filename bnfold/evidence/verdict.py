@@ -21,26 +21,21 @@ from typing import Final
 import onnx_ir as ir
 
 from bnfold.evidence.clock import NO_MEMORY
+from bnfold.model.graphs import initializer_bytes
 from bnfold.records import ProofReport, Verdict, VerifyReport
 
 _RUN_PER_S: Final = 0.1e9
 """Bytes of a model. A run writes out both, and nudged ones for the noise, and opens all."""
 
 
-def bytes_of(model: ir.Model) -> int:
-    """Return how much the initializers of a model take."""
-    held = (value.const_value for value in model.graph.initializers.values())
-    return sum(one.nbytes for one in held if one is not None)
-
-
 def is_too_large_to_run(model: ir.Model, seconds: float) -> bool:
     """Return whether a run of a model would not come to an end in that time."""
-    return bytes_of(model) / _RUN_PER_S > seconds
+    return initializer_bytes(model) / _RUN_PER_S > seconds
 
 
 def without_a_run(proof: ProofReport, original: ir.Model) -> VerifyReport:
     """Return the report of a proof of models that there is no time to run."""
-    size = bytes_of(original) / 1e9
+    size = initializer_bytes(original) / 1e9
     note = (
         f"judged by the proof alone: there is no time to run models of {size:.2g} GB"
         " (--max-time allows more)"

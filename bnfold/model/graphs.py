@@ -68,3 +68,9 @@ def _is_sorted(graph: ir.Graph) -> bool:
                     return False
         seen.add(node)
     return True
+
+
+def initializer_bytes(model: ir.Model) -> int:
+    """Return how much the initializers of the main graph take, in bytes."""
+    held = (value.const_value for value in model.graph.initializers.values())
+    return sum(one.nbytes for one in held if one is not None)

@@ -73,7 +73,7 @@ class NudgedSide(Side):
             return False
         return all(_takes_noise(use.node, use.idx) for use in value.uses())
 
-    def rows(self, _: ir.Value, *, as_stored: bool = False) -> Rows | None:  # noqa: ARG002
+    def rows(self, _: ir.Value, *, as_stored: bool = False) -> Rows | None:  # noqa: ARG002  a side's signature
         """Return nothing: what a large weight gives is moved, and that asks for the weight."""
         return None
 
