@@ -150,7 +150,8 @@ def _beside(saved: Saved) -> Iterator[str]:
         yield saved.said
     more = len(saved.files) - 1
     if saved.data is not None:
-        yield f"its data: {saved.data}{f' and {more} files more' if more else ''}"
+        others = f" and {more} more file{'s' if more > 1 else ''}" if more else ""
+        yield f"its data: {saved.data}{others}"
     for path in saved.left:
         yield f"left: {path}; the model before read it, remove it if nothing else does"
 
