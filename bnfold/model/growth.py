@@ -112,7 +112,7 @@ def in_reference(growth: Growth, op_type: str) -> Growth:
 
 def is_small(op_type: str, sizes: Iterable[int]) -> bool:
     """Return whether a node need not be looked at: it keeps small things small."""
-    return op_type in _TAME and all(size <= _MOST_SIZES for size in sizes)
+    return op_type in _TAME and max(sizes, default=0) <= _MOST_SIZES
 
 
 _Bound = tuple[float, float]

@@ -82,6 +82,8 @@ class Comparer:
     twins: Mapping[str, ir.Node] = field(init=False)
     _nudged: list[NudgedSide] = field(default_factory=list)
     _computed: dict[ir.Value, bool] = field(default_factory=dict)
+    _rounded_nodes: dict[ir.Node, bool] = field(default_factory=dict)
+    _noisy_nodes: dict[ir.Node, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Note the original's nodes by name."""
@@ -312,7 +314,7 @@ class Comparer:
         relations = (self.relations.get(name) for name in segment.inputs)
         if any(relation is not None and relation.hazy for relation in relations):
             return True
-        return bool(self.rounded) and self._has_rounded(segment.nodes)
+        return bool(self.rounded) and any(map(self._has_rounded, segment.nodes))
 
     def is_rounded(self, node: ir.Node) -> bool:
         """Return whether a node changed and has numbers among its attributes.
@@ -320,9 +322,13 @@ class Comparer:
         Those are stored in float32, and nothing tells what they were rounded from. A
         HardSwish has a sixth among its constants, whoever spells it out has it rounded.
         """
-        floats = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
-        found = any(attribute.type in floats for attribute in node.attributes.values())
-        return (found or node.op_type == "HardSwish") and not self.is_same(node)
+        found = self._rounded_nodes.get(node)
+        if found is None:  # asked of every node in every trial: no graph changes here
+            floats = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
+            numbers = any(attribute.type in floats for attribute in node.attributes.values())
+            found = (numbers or node.op_type == "HardSwish") and not self.is_same(node)
+            self._rounded_nodes[node] = found
+        return found
 
     def _is_large(self, segment: Segment) -> bool:
         """Return whether a segment reads so large weights that each nudge takes a while."""
@@ -350,16 +356,20 @@ class Comparer:
                 feeds[name] = relation.shaken(self.coarsest, rng)(drawn[name])
         return feeds
 
-    def _has_rounded(self, nodes: Iterable[ir.Node]) -> bool:
-        read = (value for node in nodes for value in self.folded.reads(node))
-        inner = (
-            value
-            for node in nodes
-            for subgraph in subgraphs_of(node)
-            for graph in graphs_of(subgraph)
-            for value in graph.initializers.values()
-        )
-        return any(self.folded.hangs_on(value, self.rounded) for value in (*read, *inner))
+    def _has_rounded(self, node: ir.Node) -> bool:
+        """Return whether a node reads what hangs on tensors that are known as stored alone."""
+        found = self._noisy_nodes.get(node)
+        if found is None:
+            inner = (
+                value
+                for subgraph in subgraphs_of(node)
+                for graph in graphs_of(subgraph)
+                for value in graph.initializers.values()
+            )
+            read = (*self.folded.reads(node), *inner)
+            found = any(self.folded.hangs_on(value, self.rounded) for value in read)
+            self._noisy_nodes[node] = found
+        return found
 
     def _drawn(
         self, name: str, shapes: Mapping[str, tuple[int, ...]], style: Style, turn: int

@@ -80,6 +80,8 @@ class Evaluator:
         self._fallback = fallback
         self._constants = constants or {}
         self.fell_back: set[str] = set()
+        self._plain: dict[ir.Node, bool] = {}
+        self._opsets = _opsets(model.opset_imports)
 
     def run(
         self,
@@ -102,7 +104,7 @@ class Evaluator:
         targets = {str(value.name): value for value in graph.outputs}
         targets |= self._named(wanted)
         fed = self._fed(feeds)
-        scope = _Scope(fed, _opsets(self._model.opset_imports), {}, {}, dict.fromkeys(fed))
+        scope = _Scope(fed, self._opsets, {}, {}, dict.fromkeys(fed))
         scope.schedules[graph] = schedule(graph, set(targets.values()))
         self._run_nodes(graph, scope, on_node)
         return {name: self._value(value, scope) for name, value in targets.items()}
@@ -165,7 +167,7 @@ class Evaluator:
         self, node: ir.Node, inputs: Sequence[Any], captured: Mapping[ir.Value, Any]
     ) -> Outcome:
         """Return the outputs of one node, as `run_node` does, with what is known of them."""
-        scope = _Scope(dict(captured), _opsets(self._model.opset_imports), {}, {})
+        scope = _Scope(dict(captured), self._opsets, {}, {})
         return self._evaluate(node, inputs, scope)
 
     def known_outside(self, value: ir.Value) -> Known | None:
@@ -194,11 +196,28 @@ class Evaluator:
             raise UsageError("a value is computed by no node", where=f"value {value.name!r}")
         return read_tensor(value.const_value)
 
+    def _is_plain(self, node: ir.Node) -> bool:
+        """Return whether a node is an operator alone: no function, subgraph or reference.
+
+        The same few nodes are evaluated thousands of times, so the answer is kept.
+        """
+        found = self._plain.get(node)
+        if found is None:
+            found = (
+                node.op_identifier() not in self._model.functions
+                and next(subgraphs_of(node), None) is None
+                and not any(one.is_ref() for one in node.attributes.values())
+            )
+            self._plain[node] = found
+        return found
+
     def _evaluate(self, node: ir.Node, inputs: Sequence[Any], scope: _Scope) -> Outcome:
-        function = self._model.functions.get(node.op_identifier())
         given = [self._known(value, scope) for value in node.inputs]
-        node = bound(node, scope.given)
         opset = scope.opsets.get(_domain(node.domain), 1)
+        if self._is_plain(node):
+            return evaluate_known(node, inputs, given, partial(self._operator, node, opset))
+        function = self._model.functions.get(node.op_identifier())
+        node = bound(node, scope.given)
         passed: _Passed = {
             id(x): (x, k) for x, k in zip(inputs, given, strict=False) if k is not None
         }

@@ -24,9 +24,9 @@ def check_size(node: ir.Node, inputs: Sequence[Any], opset: int) -> None:
         NoKernelError: If its results would have more elements than a value may.
         OutOfTimeError: If there is no time for it.
     """
-    shapes = [x.shape if isinstance(x, np.ndarray) else _whole(x) for x in inputs]
-    if is_small(node.op_type, (math.prod(one) for one in shapes if one is not None)):
+    if is_small(node.op_type, map(_size, inputs)):
         return
+    shapes = [x.shape if isinstance(x, np.ndarray) else _whole(x) for x in inputs]
     given = Given(node, shapes, lambda place: np.asarray(inputs[place]), opset)
     growth = growth_of(given)
     if node.op_type not in BY_DOMAIN.get(node.domain, {}):
@@ -37,6 +37,13 @@ def check_size(node: ir.Node, inputs: Sequence[Any], opset: int) -> None:
         made = f"{growth.elements:.0f} elements" if known else "who knows how many elements"
         raise NoKernelError(f"{name_of(node)}: it would make {made}, {most} are allowed")
     clock.check(growth.ns)
+
+
+def _size(x: Any) -> int:
+    """Return how many elements an input has; a sequence those of all its tensors."""
+    if isinstance(x, np.ndarray):
+        return x.size
+    return sum(np.size(one) for one in x) if isinstance(x, list) else 0
 
 
 def _whole(x: Any) -> tuple[int, ...] | None:
