@@ -21,12 +21,12 @@ def norm(sketch: Sketch, place: Place) -> Place:
     """Append BatchNormalization at inference."""
     if place.rank < 2 or 1 in place.open:
         return place
-    size, rng = place.shape[1], sketch.rng
+    size = place.shape[1]
     inputs = [
         sketch.const(sketch.gains(size), "gamma"),
-        sketch.const(rng.normal(0, 0.5, size), "beta"),
-        sketch.const(rng.normal(0, 0.5, size), "mean"),
-        sketch.const(np.exp(rng.normal(-0.5, 0.8, size)), "var"),
+        sketch.const(sketch.shifts(size), "beta"),
+        sketch.const(sketch.shifts(size), "mean"),
+        sketch.const(sketch.variances(size), "var"),
     ]
     epsilon = sketch.pick(1e-5, 1e-5, 1e-3, 1e-2)
     name = sketch.op("BatchNormalization", [place.name, *inputs], epsilon=epsilon)
@@ -40,7 +40,9 @@ def affine(sketch: Sketch, place: Place, axis: int | None = None) -> Place:
         return Place(sketch.op(kind, [place.name]), place.shape, place.open)
     along = _along(sketch, place, channel_axis(place) if axis is None else axis)
     scales = kind in ("Mul", "Div")
-    array = sketch.gains(*along) if scales else sketch.normal(*along, scale=0.7)
+    array = sketch.gains(*along) if scales else sketch.shifts(*along, scale=0.7)
+    if kind == "Div":
+        array = np.where(array == 0, 1.0, array)
     inputs = [place.name, sketch.const(array, "s" if scales else "t")]
     if kind != "Div" and sketch.chance(0.25):
         inputs.reverse()

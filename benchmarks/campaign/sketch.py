@@ -134,9 +134,45 @@ class Sketch:
         return np.asarray(self.rng.normal(0, scale, shape))
 
     def gains(self, *shape: int) -> Array:
-        """Draw factors away from zero, some negative."""
-        signs = np.where(self.rng.random(shape) < 0.2, -1.0, 1.0)
-        return np.asarray(signs * self.rng.uniform(0.4, 2.0, shape))
+        """Draw factors as networks have them: trained, or as they were initialised.
+
+        Ones before training, nearly ones, a zero or a few (zero-initialised residual branches,
+        pruned channels), 1e-6 (LayerScale), one number for all, decades apart; most often away
+        from zero, some negative.
+        """
+        kind = self.rng.random()
+        if kind < 0.05:
+            return np.ones(shape)
+        if kind < 0.09:
+            return np.asarray(1.0 + self.rng.normal(0, 1e-3, shape))
+        if kind < 0.12:
+            return np.full(shape, self.pick(1e-6, 0.1, 1.5, -2.0))
+        usual = np.where(self.rng.random(shape) < 0.2, -1.0, 1.0)
+        usual = np.asarray(usual * self.rng.uniform(0.4, 2.0, shape))
+        if kind < 0.16:
+            return np.asarray(usual * (self.rng.random(shape) > 0.3))
+        if kind < 0.19:
+            return np.asarray(usual * 10.0 ** self.rng.uniform(-3, 1, shape))
+        return usual
+
+    def shifts(self, *shape: int, scale: float = 0.5) -> Array:
+        """Draw addends as networks have them: zeros before training, tiny ones, or any."""
+        kind = self.rng.random()
+        if kind < 0.08:
+            return np.zeros(shape)
+        if kind < 0.12:
+            return self.normal(*shape, scale=1e-5)
+        return self.normal(*shape, scale=scale)
+
+    def variances(self, *shape: int) -> Array:
+        """Draw running variances: ones before training, nearly none at times, or any."""
+        kind = self.rng.random()
+        if kind < 0.1:
+            return np.ones(shape)
+        usual = np.asarray(np.exp(self.rng.normal(-0.5, 0.8, shape)))
+        if kind < 0.14:  # of channels that a ReLU has shut
+            return np.where(self.rng.random(shape) < 0.3, 1e-7, usual)
+        return usual
 
     def given(self, name: str, dims: Sequence[Any], element: int | None = None) -> str:
         """Declare an input."""

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from bnfold.evidence import clock
 from bnfold.evidence.proof.certificate import Certificate, TensorChange
-from bnfold.evidence.proof.changes import Change, Kind, changed_nodes, changed_tensors
+from bnfold.evidence.proof.changes import (
+    Change,
+    Kind,
+    changed_nodes,
+    changed_tensors,
+    kept_tensors,
+)
 from bnfold.evidence.proof.channels import channel_of
 from bnfold.evidence.proof.contents import Contents
 from bnfold.evidence.proof.recipes import RecipeError
@@ -34,12 +40,14 @@ class Account:
         wide: Unrounded tensors of the folded model, by name.
         rounded: Changed floating tensors that nothing tells the unrounded elements of.
         derived: How many tensors were derived anew.
+        is_untold: Whether there are none: nothing tells what was rounded.
     """
 
     findings: tuple[Finding, ...]
     wide: Mapping[str, Wide]
     rounded: frozenset[str]
     derived: int
+    is_untold: bool = False
 
 
 @dataclass(slots=True)
@@ -93,7 +101,7 @@ class Books:
             (
                 "tensor",
                 [entry.change for entry in self.certificate.tensors],
-                changed_tensors(self.before, self.after),
+                [*changed_tensors(self.before, self.after), *self._kept()],
             ),
         )
         for role, recorded, found in pairs:
@@ -101,6 +109,12 @@ class Books:
         if self.certificate.header != (self.before.header, self.after.header):
             why = "interface, opsets, functions or metadata are not what it says"
             yield Finding(Charge.UNRECORDED, "", "model", why)
+
+    def _kept(self) -> Sequence[Change]:
+        """Return what is said to be kept, and is: to have become something else is a change."""
+        told = (entry.change for entry in self.certificate.tensors if entry.recipe)
+        kept = [change.name for change in told if change.kind is Kind.KEPT]
+        return kept_tensors(self.before, self.after, dict.fromkeys(kept))
 
     def _unlike(
         self, role: str, recorded: Sequence[Change], found: Sequence[Change]

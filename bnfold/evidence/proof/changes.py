@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,6 +15,8 @@ class Kind(StrEnum):
     REMOVED = "removed"
     CHANGED = "changed"
     ADDED = "added"
+    KEPT = "kept"
+    """Of a tensor: other numbers, which its type rounds to those that it had before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,16 @@ def changed_nodes(original: Contents, folded: Contents) -> tuple[Change, ...]:
 def changed_tensors(original: Contents, folded: Contents) -> tuple[Change, ...]:
     """Return the initializers of the main graph that were removed, changed or added."""
     return tuple(_compared(original.tensors, folded.tensors, {}))
+
+
+def kept_tensors(
+    original: Contents, folded: Contents, names: Iterable[str]
+) -> tuple[Change, ...]:
+    """Return which of these tensors are the same in both models, as changes."""
+    digests = [(name, original.tensors.get(name), folded.tensors.get(name)) for name in names]
+    return tuple(
+        Change(Kind.KEPT, name, old, new) for name, old, new in digests if old and old == new
+    )
 
 
 def _compared(

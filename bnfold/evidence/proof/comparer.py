@@ -15,9 +15,11 @@ from bnfold.evidence.proof.draws import Dims, Style, draw, styles_for
 from bnfold.evidence.proof.extents import Extents, Sizes, extents_of
 from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
 from bnfold.evidence.proof.nudged import NudgedSide
+from bnfold.evidence.proof.rounding import roundoff_of
 from bnfold.evidence.proof.sides import CannotEvaluateError, Segment, Side, TooLateError
 from bnfold.evidence.proof.storage import NUDGES, Trial, weigh
 from bnfold.evidence.proof.tables import sweeps
+from bnfold.evidence.reference.smooth import is_alike_at_all_sizes
 from bnfold.model.graphs import graphs_of, subgraphs_of
 
 _LARGE: Final = 1 << 20
@@ -34,10 +36,17 @@ _EMPTY: Final = "it has no elements at any size that was tried: nothing can be c
 
 
 class Pair(NamedTuple):
-    """What computes one value, in both models, from the same others."""
+    """What computes one value, in both models, from the same others.
+
+    Attributes:
+        original: What computes it in the one model.
+        folded: What computes it in the other.
+        kept: Whether tensors that are the same in both may have been rounded to that.
+    """
 
     original: Segment
     folded: Segment
+    kept: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -55,6 +64,8 @@ class Comparer:
         is_same: Says of a node of the folded model whether it is the same, byte for byte.
         same_tensors: Initializers that are the same in both.
         rounded: Initializers of the folded model whose unrounded elements are not known.
+        kept: Those that are the same in both models, where nothing tells whether they were
+            rounded to that.
         coarsest: Half an ulp of one, in the coarsest type of these.
         seed: Of all draws.
         deadline: By the monotonic clock; nothing is evaluated behind it.
@@ -71,6 +82,7 @@ class Comparer:
     is_same: Callable[[ir.Node], bool]
     same_tensors: frozenset[str]
     rounded: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()
     coarsest: float = 0.0
     seed: int = 0
     deadline: float = math.inf
@@ -80,7 +92,7 @@ class Comparer:
     others: Mapping[str, Array] = field(default_factory=dict)
     is_open: bool = False
     twins: Mapping[str, ir.Node] = field(init=False)
-    _nudged: list[NudgedSide] = field(default_factory=list)
+    _nudged: dict[bool, list[NudgedSide]] = field(default_factory=dict)
     _computed: dict[ir.Value, bool] = field(default_factory=dict)
     _rounded_nodes: dict[ir.Node, bool] = field(default_factory=dict)
     _noisy_nodes: dict[ir.Node, bool] = field(default_factory=dict)
@@ -114,7 +126,7 @@ class Comparer:
         shapes = self.shapes(pair, sizes, longer)
         turn = list(Sizes).index(sizes) + again * len(Sizes)  # longer axes: other numbers
         wanted = tuple(styles) or styles_for(shapes.values())
-        noisy = self.is_noisy(pair.folded)
+        noisy = self.is_noisy(pair)
         large = noisy and self._is_large(pair.folded)
         nudges = min(nudges, _FEW if nudges <= NUDGES else _MORE) if large else nudges
         if not styles and noisy and not large:
@@ -189,7 +201,8 @@ class Comparer:
         original = self.original.evaluate(pair.original, feeds)
         folded = self.folded.evaluate(pair.folded, self.mapped(pair, feeds))
         nudged: list[Array] = []
-        sides = self._nudged_sides(nudges) if nudges and self.is_noisy(pair.folded) else ()
+        is_noisy = nudges and self.is_noisy(pair)
+        sides = self._nudged_sides(nudges, kept=pair.kept) if is_noisy else ()
         for place, side in enumerate(sides):
             if time.monotonic() > self.deadline:
                 raise TooLateError
@@ -220,8 +233,8 @@ class Comparer:
             fitted = [trial._replace(original=link(trial.original)) for trial in others]
             fitted.append(first._replace(original=link(first.original)))
             if all(gap(trial.folded, trial.original).size <= EXACT for trial in fitted):
-                small = first.nudged and self._is_rounding(link, first.original)
-                return (None if small else link), worst.is_clear
+                is_none = first.nudged and self._is_rounding(link, trials)
+                return (None if is_none else link), worst.is_clear
             if not first.nudged:
                 continue
             found = weigh(fitted)
@@ -230,16 +243,25 @@ class Comparer:
             is_clear = is_clear and found.is_clear
         return worst, is_clear
 
-    def _is_rounding(self, link: Link, original: Array) -> bool:
+    def _is_rounding(self, link: Link, trials: Sequence[Trial]) -> bool:
         """Return whether a map is no more than tensors rounded in one direction.
 
         Where all weights of a channel are equal, so are their rounding errors: the channel is
-        off by a factor of up to half an ulp, which nudges that differ average away.
+        off by a factor of up to half an ulp, which nudges that differ average away. A shift is
+        rounding beside numbers of its channel, and of no other size than the usual: of small
+        ones, nothing but the factor and the noise may be left.
         """
-        size = float(np.abs(original).max(initial=0.0))
+        first, *_ = [trial for trial in trials if not trial.is_small] or trials
         off = float(np.abs(link.scale - 1.0).max(initial=0.0))
-        moved = float(np.abs(link.shift).max(initial=0.0))
-        return off <= _ONE_ROUNDING * self.coarsest and moved <= self.coarsest * size
+        sizes = _sizes(first.original, link.axis)
+        if off > _ONE_ROUNDING * self.coarsest:
+            return False
+        if (np.abs(link.shift) > self.coarsest * sizes).any():
+            return False
+        factor = replace(link, shift=np.zeros_like(link.shift))
+        small = [trial for trial in trials if trial.is_small]
+        mapped = [trial._replace(original=factor(trial.original)) for trial in small]
+        return not mapped or weigh(mapped).size <= 1.0
 
     def differs(self, trials: Sequence[Trial]) -> Gap | None:
         """Return how far the two results are apart; None where rounding explains it."""
@@ -307,8 +329,43 @@ class Comparer:
             )
         return self._computed[value]
 
-    def is_noisy(self, segment: Segment) -> bool:
-        """Return whether something in a segment is known no better than it is stored."""
+    def keeping(self, pair: Pair) -> tuple[Pair, float] | None:
+        """Return a pair in which tensors that did not change may have been rounded to that.
+
+        A factor of 0.9999 leaves every number of a bfloat16 weight as it is. None where nothing
+        next to such a tensor has changed, or where that is known.
+
+        Returns:
+            The pair, and half an ulp of one in the coarsest type of these tensors.
+        """
+        if pair.kept or not self.kept or not self._is_edited(pair):
+            return None
+        read = {value for node in pair.folded.nodes for value in self.folded.reads(node)}
+        held = [value for value in read if self.folded.key_of(value) in self.kept]
+        kinds = {one.const_value.dtype.numpy() for one in held if one.const_value is not None}
+        if not kinds:
+            return None
+        return pair._replace(kept=True), max(map(roundoff_of, kinds))
+
+    def _is_edited(self, pair: Pair) -> bool:
+        """Return whether a node of the original is gone, or reads a constant that is."""
+        return self.lacks(pair.original) or bool(self._edited(pair))
+
+    def _edited(self, pair: Pair) -> list[ir.Node]:
+        """Return the nodes of both segments that are not the same in both models."""
+        same = {node.name for node in pair.folded.nodes if self.is_same(node)}
+        nodes = (*pair.original.nodes, *pair.folded.nodes)
+        return [node for node in nodes if not node.name or node.name not in same]
+
+    def has_other_bounds(self, pair: Pair) -> bool:
+        """Return whether a node that is not the same is of a kind that large numbers show."""
+        return any(not is_alike_at_all_sizes(node) for node in self._edited(pair))
+
+    def is_noisy(self, pair: Pair) -> bool:
+        """Return whether something in a folded segment is known no better than it is stored."""
+        segment = pair.folded
+        if pair.kept:
+            return True
         if any(self.is_rounded(node) for node in segment.nodes):
             return True
         relations = (self.relations.get(name) for name in segment.inputs)
@@ -336,12 +393,13 @@ class Comparer:
         held = (value.const_value for value in read if value is not None)
         return sum(one.size for one in held if one is not None) > _LARGE
 
-    def _nudged_sides(self, count: int) -> Sequence[NudgedSide]:
-        while len(self._nudged) < count:
-            rng = np.random.default_rng((self.seed, len(self._nudged)))
-            side = NudgedSide(self.folded, self.rounded, self.is_rounded, rng)
-            self._nudged.append(side)
-        return self._nudged[:count]
+    def _nudged_sides(self, count: int, *, kept: bool) -> Sequence[NudgedSide]:
+        sides = self._nudged.setdefault(kept, [])
+        names = self.rounded | self.kept if kept else self.rounded
+        while len(sides) < count:
+            rng = np.random.default_rng((self.seed, len(sides)))
+            sides.append(NudgedSide(self.folded, names, self.is_rounded, rng))
+        return sides[:count]
 
     def _shaken(
         self, segment: Segment, drawn: Mapping[str, Array], place: int
@@ -389,6 +447,17 @@ class Comparer:
             message = f"{name!r} is mapped along an axis that was cut short"
             raise CannotEvaluateError(message)
         return relation(drawn)
+
+
+def _sizes(array: Array, axis: int | None) -> Array:
+    """Return the largest magnitudes of the slices along an axis, in the first of a batch.
+
+    That one is drawn as standard normal numbers, the others are of other sizes.
+    """
+    usual = array[:1] if array.ndim > 1 and axis != 0 else array
+    others = tuple(place for place in range(array.ndim) if axis is None or place != axis)
+    found = np.abs(usual).max(axis=others, initial=0.0)
+    return np.asarray(found).reshape(-1)
 
 
 def _are_equal(one: Array, other: Array) -> bool:

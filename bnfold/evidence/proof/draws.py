@@ -49,7 +49,7 @@ def draw(name: str, shape: tuple[int, ...], style: Style, seed: int) -> Array:
         return np.asarray(np.abs(normal))
     if style is Style.NEAR:
         return np.asarray(0.01 * normal)
-    if style is Style.NORMAL or len(shape) < 2:
+    if style is Style.NORMAL or not shape:
         return np.asarray(normal)
     along = [size if axis in (1, len(shape) - 1) else 1 for axis, size in enumerate(shape)]
     low, high = (0.0, 5.0) if style is Style.FAR else (-1.0, 1.5)

@@ -81,9 +81,9 @@ def probe(comparer: Comparer, pair: Pair, sizes: Sizes) -> Gap | None:
         How far apart they are, zero if they are not; None where they are not affine functions
         of one value of moderate size, or hold only for their own number of samples.
     """
-    one, two = pair
+    one, two = pair.original, pair.folded
     dims = comparer.dims.get(two.inputs[0]) if two.inputs else None
-    if dims is None or one.inputs != two.inputs or comparer.is_noisy(two):
+    if dims is None or one.inputs != two.inputs or comparer.is_noisy(pair):
         return None
     shape = comparer.shapes(pair, sizes)[two.inputs[0]]
     affine = is_affine(one, comparer.original) and is_affine(two, comparer.folded)

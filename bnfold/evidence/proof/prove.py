@@ -17,7 +17,7 @@ from bnfold.errors import MissingDependencyError
 from bnfold.evidence.clock import NO_MEMORY, OutOfTimeError, until
 from bnfold.evidence.proof.accounting import Account, Books, constant_named
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
-from bnfold.evidence.proof.changes import changed_nodes, changed_tensors
+from bnfold.evidence.proof.changes import changed_nodes, changed_tensors, kept_tensors
 from bnfold.evidence.proof.comparer import Comparer
 from bnfold.evidence.proof.contents import Contents, contents_of_both
 from bnfold.evidence.proof.lockstep import Lockstep
@@ -190,6 +190,7 @@ def _certified(
         )
         for change in changed_tensors(before, after)
     )
+    tensors += tuple(_kept(before, after, recipes, derived))
     certificate = Certificate(
         original=before.digest,
         folded=after.digest,
@@ -211,6 +212,24 @@ def _certified(
 
 def _fields(certificate: Certificate) -> dict[str, Any]:
     return {name: getattr(certificate, name) for name in Certificate.__dataclass_fields__}
+
+
+def _kept(
+    before: Contents,
+    after: Contents,
+    recipes: Mapping[str, Mapping[str, Any]],
+    derived: Unrounded,
+) -> Iterator[TensorChange]:
+    """Yield the tensors that a fold wrote anew, and whose type rounds them to what they were.
+
+    A scale of 1/√(1 + 1e-5), of a BatchNormalization that was never trained, leaves every
+    number of a float16 or bfloat16 weight as it is: the factor is in the rounding alone.
+    """
+    told = (name for name, recipe in recipes.items() if "value" not in recipe)
+    for change in kept_tensors(before, after, told):
+        recipe = _that_holds(recipes[change.name], change.name, derived, after)
+        if recipe is not None:
+            yield TensorChange(change, recipe)
 
 
 def _that_holds(
@@ -245,14 +264,18 @@ def _account(
             certificate, sides[0], sides[1], contents[0], contents[1], derived
         ).check()
     changed = {change.name for change in changed_tensors(*contents)}
-    floats = {
+    return Account((), {}, _floats(contents[1], changed), 0, is_untold=True)
+
+
+def _floats(contents: Contents, names: Collection[str]) -> frozenset[str]:
+    """Return which of these tensors are of floats."""
+    return frozenset(
         name
-        for name, value in contents[1].stored.items()
-        if name in changed
+        for name, value in contents.stored.items()
+        if name in names
         and value.const_value is not None
         and value.const_value.dtype.is_floating_point()
-    }
-    return Account((), {}, frozenset(floats), 0)
+    )
 
 
 def _walk(
@@ -273,12 +296,14 @@ def _walk(
         return bool(key) and before.nodes.get(key) == after.nodes[key]
 
     same = {name for name, one in after.tensors.items() if before.tensors.get(name) == one}
+    same -= set(account.wide)  # of the same bytes, and rounded from other numbers
     comparer = Comparer(
         original,
         folded,
         is_same,
         frozenset(same),
         account.rounded,
+        _floats(after, same) if account.is_untold else frozenset(),
         _coarsest(after, account.rounded),
         _unforeseeable(seed, before, after),
         deadline,

@@ -49,6 +49,8 @@ _FAR: Final = 1e4
 _RESIDUES: Final = 4
 """Lengths of open axes that are tried, modulo strides: pools and convolutions have 2 to 4."""
 
+_BEYOND: Final = 1024.0
+"""So many half ulps, beside the largest of its channel, no rounding of weights makes."""
 _UNMOVED: Final = "the result is the same for all numbers drawn: nothing was compared"
 
 
@@ -98,6 +100,8 @@ class SegmentJudge:
             verdict = self._in_front(pair, sizes) or verdict
         if not isinstance(verdict, Gap):
             verdict = self._at_other_lengths(pair, sizes, verdict) or verdict
+        if not isinstance(verdict, Gap):
+            verdict = self._behind_bounds(pair, sizes, verdict) or verdict
         if isinstance(verdict, Gap):
             return verdict
         self.elements += sum(trial.original.size for trial in trials)
@@ -118,8 +122,10 @@ class SegmentJudge:
         """
         trials = self.comparer.trials(pair, sizes, styles=styles)
         verdict, is_clear = self.comparer.weigh(trials)
-        if verdict is SAME or not trials[0].nudged:
+        if verdict is SAME:
             return trials, verdict
+        if not trials[0].nudged:
+            return self._as_rounded(pair, verdict, sizes, styles) or (trials, verdict)
         steady = is_steady(pair.folded, self.comparer.folded)
         is_enough = self.is_brief and isinstance(verdict, Gap)
         if not is_enough and not (steady and is_clear):
@@ -128,6 +134,25 @@ class SegmentJudge:
         if isinstance(verdict, Gap):
             verdict = replace(verdict, is_clear=steady and is_clear)
         return trials, verdict
+
+    def _as_rounded(
+        self, pair: Pair, verdict: Link | Gap, sizes: Sizes, styles: Sequence[Style]
+    ) -> tuple[list[Trial], Link | Gap | None] | None:
+        """Compare with tensors nudged that did not change; None where that explains nothing."""
+        found = self.comparer.keeping(pair)
+        if found is None:
+            return None
+        kept, roundoff = found
+        off = verdict.size if isinstance(verdict, Gap) else verdict.gap.size
+        if off > _BEYOND * roundoff:
+            return None
+        before = self.comparer.coarsest
+        self.comparer.coarsest = max(before, roundoff)
+        trials, answer = self._weighed(kept, sizes, styles)
+        if answer is SAME:
+            return trials, answer
+        self.comparer.coarsest = before
+        return None
 
     def _in_front(self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()) -> Gap | None:
         """Return how far apart the segments are in front of the steps that they take."""
@@ -159,6 +184,20 @@ class SegmentJudge:
                 return found
         return None
 
+    def _behind_bounds(self, pair: Pair, sizes: Sizes, link: Link | None) -> Gap | None:
+        """Return how far results are apart on large numbers, where a bound is not the same.
+
+        A Clip or Mod whose bounds no usual number meets is the same as none.
+        """
+        if not self.comparer.has_other_bounds(pair):
+            return None
+        trials = self.comparer.trials(pair, sizes, styles=(Style.FAR,))
+        found = self.comparer.differs(_mapped(trials, link))
+        if found is None or not trials[0].nudged:
+            return found
+        is_sure = found.is_clear and is_steady(pair.folded, self.comparer.folded)
+        return found if is_sure else None
+
     def _test(self, pair: Pair, trials: list[Trial], link: Link | None, took_s: float) -> None:
         """Change what is new in the folded segment, and note what the comparison notices.
 
@@ -168,7 +207,7 @@ class SegmentJudge:
         rng = np.random.default_rng((self.comparer.seed, self.windows))
         until = min(self.deadline, time.monotonic() + max(_LEAST_S, _TIMES * took_s))
         test = SelfTest(self.comparer, pair, trials, link, until, rng)
-        lacks = self.comparer.lacks(pair.original) and any(map(reads_any_elements, pair))
+        lacks = self.comparer.lacks(pair.original) and any(map(reads_any_elements, pair[:2]))
         if not targets and lacks and not test.reacts():
             raise CannotEvaluateError(_UNMOVED)
         name = pair.folded.result.name or ""

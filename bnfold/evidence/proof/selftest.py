@@ -107,17 +107,24 @@ class SelfTest:
     def reacts(self) -> bool:
         """Return whether the result differs for other inputs: it may be constant for them all.
 
-        For segments whose nodes differ but not their constants.
+        For segments whose nodes differ but not their constants. Where one step decides, as in
+        a Hardmax, other sizes of the same numbers may all be on its same side, so they are
+        turned round too.
         """
         first = self.trials[0]
         floats = {name: x for name, x in first.feeds.items() if x.dtype == np.float64}
         if not floats or not self.pair.folded.nodes:
             return True
         rng = np.random.default_rng((self.comparer.seed, _OTHER_SEED))
-        moved = {name: x * rng.uniform(0.5, 2.0, x.shape) for name, x in floats.items()}
-        feeds = self.comparer.mapped(self.pair, {**first.feeds, **moved})
-        result = self.comparer.folded.evaluate(self.pair.folded, feeds)
-        return bool(self._seen(first, result).any())
+        for sign in (1.0, -1.0, 1.0, -1.0):
+            moved = {
+                name: sign * x * rng.uniform(0.5, 2.0, x.shape) for name, x in floats.items()
+            }
+            feeds = self.comparer.mapped(self.pair, {**first.feeds, **moved})
+            result = self.comparer.folded.evaluate(self.pair.folded, feeds)
+            if self._seen(first, result).any():
+                return True
+        return False
 
     def sees(self, name: str, axis: int | None, far: float = 0.0) -> Mask:
         """Return the channels of an input of the segment on which the result hangs.

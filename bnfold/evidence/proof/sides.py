@@ -317,7 +317,16 @@ class Side:
         Raises:
             CannotEvaluateError: If an operator cannot be evaluated.
         """
-        scope: dict[ir.Value, Array] = dict(known or {})
+        with self._evaluator.anew():
+            return self._evaluated(segment, feeds, known or {})
+
+    def _evaluated(
+        self,
+        segment: Segment,
+        feeds: Mapping[str, Array],
+        known: Mapping[ir.Value, Array],
+    ) -> Array:
+        scope: dict[ir.Value, Array] = dict(known)
         for node in segment.nodes:
             if node.outputs and all(value in scope for value in node.outputs):
                 continue
@@ -445,6 +454,19 @@ class _Weighted(Evaluator):
         super().__init__(side.model)
         self._side = side
         self._typed: dict[ir.Value, Known | None] = {}
+        self._from_sizes: dict[ir.Value, Known] = {}
+
+    @contextmanager
+    def anew(self) -> Iterator[None]:
+        """Forget, for as long as this lasts, what is known of values that hang on sizes.
+
+        They are constant within one evaluation only: the next has arrays of other lengths.
+        """
+        before, self._from_sizes = self._from_sizes, {}
+        try:
+            yield
+        finally:
+            self._from_sizes = before
 
     def stored(self, value: ir.Value) -> Array:
         """Return a weight as the side has it."""
@@ -452,10 +474,16 @@ class _Weighted(Evaluator):
         return super().stored(value) if found is None else found
 
     def known_outside(self, value: ir.Value) -> Known | None:
-        """Return what the model's own types make of a constant of the main graph."""
+        """Return what the model's own types make of a constant of the main graph, or of sizes.
+
+        What a model computes from a Shape it rounds as it rounds its constants, and a fold
+        that knows the sizes stores that number.
+        """
         side = self._side
-        if value.producer() is None or not side.is_constant(value):
-            return super().known_outside(value) if side.is_constant(value) else None
+        if not side.is_constant(value):
+            return self._from_sizes.get(value)
+        if value.producer() is None:
+            return super().known_outside(value)
         if value not in self._typed:
             side.constant(value)
         return self._typed.get(value)
@@ -468,4 +496,6 @@ class _Weighted(Evaluator):
         for value, known in zip(node.outputs, outcome.known, strict=False):
             if self._side.is_constant(value):
                 self._typed[value] = known
+            elif known is not None:
+                self._from_sizes[value] = known
         return outcome.results

@@ -120,6 +120,7 @@ def _weigh(trial: Trial) -> Gap:
     slope = _Slope(reference)
     slopes = (slope(noises) ** 2).mean(axis=0)
     sizes = _ratios(_power(error), powers.mean(axis=0), reference, len(noises)) / LIMIT
+    slopes = np.maximum(slopes, slope.least)
     ratios = np.maximum(
         sizes, _ratios(slope(error) ** 2, slopes, None, len(noises)) / SLOPE_LIMIT
     )
@@ -148,6 +149,14 @@ class _Slope:
     def __init__(self, reference: Wide) -> None:
         self._centred = reference - reference.mean(axis=1, keepdims=True)
         self._spread = (self._centred * self._centred).sum(axis=1)
+        self._power = (reference * reference).sum(axis=1)
+
+    @property
+    def least(self) -> Wide:
+        """The square of what rounding in float64 makes of a factor: |e| ≤ 2⁻⁴⁸ |r| gives
+        Σ e·c / Σ c² ≤ 2⁻⁴⁸ |r| / |c|, which is much where a channel hardly varies."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self._spread > 0, _LEAST**2 * self._power / self._spread, 0.0)
 
     def __call__(self, error: Wide) -> Wide:
         with np.errstate(invalid="ignore", divide="ignore"):

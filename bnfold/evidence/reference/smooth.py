@@ -65,6 +65,9 @@ SURE_STEPS: Final = frozenset({
 """Not continuous; what they make of the same numbers is the same everywhere."""
 # fmt: on
 
+_ALIKE: Final = (MOVES | IEEE | FOLDS | {"BatchNormalization", "Cast"}) - {
+    "Clip", "Max", "Min", "Where",
+}  # fmt: skip
 SMOOTH: Final = MOVES | IEEE | FOLDS | CURVES | SHAPES
 
 _DIGITS: Final = {
@@ -79,6 +82,15 @@ _DIGITS: Final = {
 def is_smooth(node: ir.Node) -> bool:
     """Return whether an operator, that is no cast, turns little into little."""
     return node.op_type in SMOOTH and node.domain in (*_DEFAULT, "com.microsoft")
+
+
+def is_alike_at_all_sizes(node: ir.Node) -> bool:
+    """Return whether large numbers show nothing of an operator that others do not.
+
+    It adds, multiplies, moves, or bends at zero; where it bends elsewhere, or is cut off, what
+    it does is not seen on numbers around 1.
+    """
+    return node.op_type in _ALIKE and node.domain in (*_DEFAULT, "com.microsoft")
 
 
 def is_float(dtype: ir.DataType | None) -> bool:
