@@ -180,7 +180,7 @@ class _Bound:
 
     def size(self, axis: int, dim: Dim, step: int = 1, most: int = 0) -> int:
         """Return the size of a dimension: a sum of symbols has the sum of their sizes."""
-        if isinstance(dim, int) and dim > 0:
+        if isinstance(dim, int) and dim >= 0:  # a declared 0 is no open size
             return dim
         if isinstance(dim, str) and "+" in dim:
             return sum(map(self._part, dim.split("+")))

@@ -111,7 +111,7 @@ class Books:
             yield Finding(Charge.UNRECORDED, "", "model", why)
 
     def _kept(self) -> Sequence[Change]:
-        """Return what is said to be kept, and is: to have become something else is a change."""
+        """Return what is said to be kept, and is: what became something else was changed."""
         told = (entry.change for entry in self.certificate.tensors if entry.recipe)
         kept = [change.name for change in told if change.kind is Kind.KEPT]
         return kept_tensors(self.before, self.after, dict.fromkeys(kept))

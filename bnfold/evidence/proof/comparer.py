@@ -332,8 +332,8 @@ class Comparer:
     def keeping(self, pair: Pair) -> tuple[Pair, float] | None:
         """Return a pair in which tensors that did not change may have been rounded to that.
 
-        A factor of 0.9999 leaves every number of a bfloat16 weight as it is. None where nothing
-        next to such a tensor has changed, or where that is known.
+        A factor of 0.9999 leaves every number of a bfloat16 weight as it is. None where
+        nothing next to such a tensor has changed, or where that is known.
 
         Returns:
             The pair, and half an ulp of one in the coarsest type of these tensors.
@@ -362,7 +362,7 @@ class Comparer:
         return any(not is_alike_at_all_sizes(node) for node in self._edited(pair))
 
     def is_noisy(self, pair: Pair) -> bool:
-        """Return whether something in a folded segment is known no better than it is stored."""
+        """Return whether something folded is known no better than it is stored."""
         segment = pair.folded
         if pair.kept:
             return True

@@ -138,7 +138,7 @@ class SegmentJudge:
     def _as_rounded(
         self, pair: Pair, verdict: Link | Gap, sizes: Sizes, styles: Sequence[Style]
     ) -> tuple[list[Trial], Link | Gap | None] | None:
-        """Compare with tensors nudged that did not change; None where that explains nothing."""
+        """Compare with tensors nudged that did not change; None if that explains nothing."""
         found = self.comparer.keeping(pair)
         if found is None:
             return None

@@ -153,8 +153,10 @@ class _Slope:
 
     @property
     def least(self) -> Wide:
-        """The square of what rounding in float64 makes of a factor: |e| ≤ 2⁻⁴⁸ |r| gives
-        Σ e·c / Σ c² ≤ 2⁻⁴⁸ |r| / |c|, which is much where a channel hardly varies."""
+        """The square of what rounding in float64 makes of a factor.
+
+        |e| ≤ 2⁻⁴⁸ |r| gives Σ e·c / Σ c² ≤ 2⁻⁴⁸ |r| / |c|: much where a channel hardly varies.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(self._spread > 0, _LEAST**2 * self._power / self._spread, 0.0)
 

@@ -1,0 +1,203 @@
+"""What types round away: factors that leave a weight as it is, sizes, shifts, far bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import bnfold
+from bnfold.evidence.proof.storage import Trial, weigh
+from bnfold.records import Verdict
+from tests.evidence.proof.models import KINDS, N, model
+
+RNG = np.random.default_rng(7)
+WEIGHT = RNG.normal(0, 0.2, (8, 4, 3, 3))
+UNTRAINED = {"g": np.ones(8), "b": np.zeros(8), "m": np.zeros(8), "v": np.ones(8)}
+IMAGE, RESULT = [("x", (2, 4, 8, 8))], [("out", (2, 8, 8, 8))]
+
+
+def convolution(dtype: str, epsilon: float, **changed: np.ndarray) -> onnx.ModelProto:
+    nodes = [
+        N("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1]),
+        N("BatchNormalization", ["y", "g", "b", "m", "v"], ["z"], name="bn", epsilon=epsilon),
+        N("Relu", ["z"], ["out"], name="relu"),
+    ]
+    stored = {"w": WEIGHT, **UNTRAINED, **changed}
+    return model(nodes, stored, IMAGE, RESULT, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", sorted(KINDS))
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-5, 1e-3])
+def test_an_untrained_batch_normalization_folds(dtype: str, epsilon: float) -> None:
+    """1/√(1 + ε) leaves numbers of coarse types as they are: that is no unchanged weight."""
+    original = convolution(dtype, epsilon)
+    result = bnfold.fold(original, certificate=True)
+    assert result.check is not None
+    assert result.check.verdict is Verdict.PASSED
+    folded = result.to_proto()
+    assert [node.op_type for node in folded.graph.node] == ["Conv", "Relu"]
+    for certificate in (result.certificate, None):
+        report = bnfold.verify(original, folded, certificate=certificate, run=False)
+        assert report.verdict is Verdict.PASSED, report.why
+
+
+def kept(dtype: str) -> tuple[onnx.ModelProto, bnfold.FoldResult]:
+    original = convolution(dtype, 1e-5)
+    return original, bnfold.fold(original, certificate=True)
+
+
+def test_a_certificate_tells_the_weight_that_was_rounded_to_itself() -> None:
+    _, result = kept("bfloat16")
+    assert result.certificate is not None
+    assert [(one.change.name, str(one.change.kind)) for one in result.certificate.tensors][
+        -1
+    ] == ("w", "kept")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("certified", [False, True])
+def test_a_weight_that_was_not_rounded_to_itself_is_refused(
+    dtype: str, *, certified: bool
+) -> None:
+    """The same claim for a scale that the type does not round away."""
+    _, result = kept(dtype)
+    other = convolution(dtype, 1e-5, g=np.full(8, 1.02))
+    certificate = result.certificate if certified else None
+    report = bnfold.verify(other, result.to_proto(), certificate=certificate, run=False)
+    assert report.verdict is Verdict.FAILED
+
+
+def test_without_a_certificate_one_channel_of_a_kept_weight_off_is_refused() -> None:
+    original, result = kept("bfloat16")
+    spoiled = result.to_proto()
+    tensor = next(one for one in spoiled.graph.initializer if one.name == "w")
+    array = np.array(numpy_helper.to_array(tensor))
+    array[5] = (array[5].astype(np.float64) * 1.05).astype(array.dtype)
+    tensor.CopyFrom(numpy_helper.from_array(array, "w"))
+    assert bnfold.verify(original, spoiled, run=False).verdict is Verdict.FAILED
+
+
+SIZE = 7
+
+
+def by_size(dtype: str, *, stored: float | None = None) -> onnx.ModelProto:
+    """``x`` over the square root of its last size, as attention scales its queries."""
+    kind, numpy_kind = KINDS[dtype]
+    nodes = [
+        N("Shape", ["x"], ["size"], name="size", start=-1),
+        N("Cast", ["size"], ["wide"], name="wide", to=TensorProto.FLOAT),
+        N("Sqrt", ["wide"], ["root"], name="root"),
+        N("Cast", ["root"], ["scale"], name="scale", to=kind),
+        N("Div", ["x", "scale"], ["out"], name="by"),
+    ]
+    held = {} if stored is None else {"scale": np.array([stored]).astype(numpy_kind)}
+    shape = (2, 3, SIZE)
+    of = nodes if stored is None else nodes[-1:]
+    return model(of, held, [("x", shape)], [("out", shape)], dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_what_is_computed_from_a_size_is_rounded_as_the_graph_rounds_it(dtype: str) -> None:
+    """√7 in float16 is what a fold stores, no other number: the walk had the unrounded."""
+    original = by_size(dtype)
+    stored = float(np.sqrt(np.float32(SIZE)).astype(KINDS[dtype][1]))
+    right = by_size(dtype, stored=stored)
+    assert bnfold.verify(original, right, run=False).verdict is Verdict.PASSED
+    wrong = by_size(dtype, stored=stored * 1.02)
+    assert bnfold.verify(original, wrong, run=False).verdict is Verdict.FAILED
+
+
+def shifted(beta: float) -> onnx.ModelProto:
+    nodes = [
+        N("BatchNormalization", ["x", "g", "b", "m", "v"], ["z"], name="bn"),
+        N("Softplus", ["z"], ["out"], name="end"),
+    ]
+    stored = {
+        "g": np.array([-0.5, 0.36, -1.2]),
+        "b": np.array([-0.5, beta, 0.17]),
+        "m": np.array([-0.8, 0.03, -0.26]),
+        "v": np.array([0.6, 0.61, 1.1]),
+    }
+    shape = (2, 3, 4, 4)
+    return model(nodes, stored, [("x", shape)], [("out", shape)], dtype="bfloat16")
+
+
+def test_a_shift_beside_large_numbers_is_no_rounding() -> None:
+    """A shift was taken for the rounding of the largest number of all channels."""
+    assert bnfold.verify(shifted(0.633), shifted(0.633), run=False).verdict is Verdict.PASSED
+    report = bnfold.verify(shifted(0.633), shifted(0.949), run=False)
+    assert report.verdict is Verdict.FAILED
+
+
+def test_a_factor_of_float64_rounding_in_a_channel_that_hardly_varies_is_none() -> None:
+    """Two places of a channel, nearly equal: rounding of sums looked like a factor."""
+    original = np.array([[[0.5, 0.5 + 1e-7]], [[0.3, -0.7]]]).reshape(1, 2, 1, 2)
+    folded = original + 1.4e-8 + np.array([2e-16, -2e-16])
+    moves = [original + 1.4e-8 * k for k in (-0.9, -0.3, 0.4, 1.0)]
+    nudged = [one + (folded - original) for one in moves]
+    assert weigh([Trial(original, folded, nudged)]).size <= 1.0
+    wrong = original * np.array([1.0, 1.001]).reshape(1, 2, 1, 1)
+    assert weigh([Trial(original, wrong, [wrong + (m - original) for m in moves])]).size > 1.0
+
+
+def bounded(kind: str) -> onnx.ModelProto:
+    """A step that numbers around one never meet, and an Add on either side of nothing."""
+    operators = {
+        "Mod": N("Mod", ["x", "far"], ["y"], name="step", fmod=1),
+        "Clip": N("Clip", ["x", "low", "far"], ["y"], name="step"),
+        "Min": N("Min", ["x", "far"], ["y"], name="step"),
+        "none": N("Identity", ["x"], ["y"], name="step"),
+    }
+    stored = {"t": np.array([0.3]), "far": np.array(60.0), "low": np.array(-60.0)}
+    read = {*operators[kind].input, "t"}
+    nodes = [operators[kind], N("Add", ["y", "t"], ["out"], name="add")]
+    held = {name: one for name, one in stored.items() if name in read}
+    return model(nodes, held, [("x", (6,))], [("out", (6,))])
+
+
+@pytest.mark.parametrize("kind", ["Mod", "Clip", "Min"])
+def test_a_bound_that_is_dropped_is_seen_behind_it(kind: str) -> None:
+    assert bnfold.verify(bounded(kind), bounded(kind), run=False).verdict is Verdict.PASSED
+    report = bnfold.verify(bounded(kind), bounded("none"), run=False)
+    assert report.verdict is Verdict.FAILED
+
+
+def test_a_step_that_other_sizes_do_not_move_is_moved_by_other_signs() -> None:
+    """Of a Hardmax in front of the wrong channel, nothing was said to be compared."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        nodes = [
+            N("Hardmax", ["x"], ["y"], name="step"),
+            N("Mul", ["y", "s"], ["z"], name="mul"),
+            N("Add", ["z", "t"], ["out"], name="add"),
+        ]
+        scale, shape = rng.uniform(1.0, 2.0, 4), (4, 4)
+        stored = {"s": scale, "t": np.array([0.1, 0.2, -0.6, -0.7])}
+        right = model(nodes, stored, [("x", shape)], [("out", shape)])
+        wrong = model(
+            nodes,
+            {**stored, "s": scale * [1, 1, 1.01, 1]},
+            [("x", shape)],
+            [("out", shape)],
+        )
+        assert bnfold.verify(right, wrong, run=False).verdict is Verdict.FAILED
+
+
+def test_an_axis_that_is_declared_empty_is_drawn_empty() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 0, 4])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
+    nodes = [
+        N("Mul", ["x", "s"], ["y"], name="mul"),
+        N("ReduceSum", ["y", "axes"], ["z"], name="sum"),
+        N("Add", ["z", "t"], ["out"], name="add"),
+    ]
+    stored = [
+        numpy_helper.from_array(np.zeros((0, 1), np.float32), "s"),
+        numpy_helper.from_array(np.array([1]), "axes"),
+        numpy_helper.from_array(np.array([0.5], np.float32), "t"),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [out], stored)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    assert bnfold.verify(made, made).verdict is Verdict.PASSED
