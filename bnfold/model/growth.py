@@ -416,6 +416,22 @@ def _unknowable(_: Given) -> _Bound:
     return _INFINITE, _INFINITE
 
 
+def _linear_attention(given: Given) -> _Bound:
+    """A state of keys by values for every shared head, read by every head at every token."""
+    own, shared = (max(int_attr(given.node, name, 1), 1) for name in _HEADS)
+    query, value = given.shape(0), given.shape(2)
+    keys, values = query[-1] / own, value[-1] / shared
+    state = query[0] * keys * values
+    results = query[0] * query[1] * own * values
+    return given.size(0) + results + state * (shared + own), state * own * query[1] * _NS
+
+
+def _causal_convolution(given: Given) -> _Bound:
+    image, kernel = given.size(0), float(given.shape(1)[-1])
+    state = image / max(given.shape(0)[-1], 1) * kernel
+    return 2 * (image + state), image * kernel * _NS_PER_TERM
+
+
 def _columns(given: Given) -> _Bound:
     image = _sizes(given.numbers(1))
     return _flat(given.size(0) + image * max(math.prod(given.shape(0)[:2]), 1))
@@ -472,6 +488,7 @@ _KEEPING: Final = (
     "ReverseSequence", "Constant",
 )  # fmt: skip
 
+_HEADS: Final = ("q_num_heads", "kv_num_heads")
 _TAME: Final = frozenset(_BROADCASTS) | frozenset(_KEEPING)
 
 _MEASURES: Final[dict[str, Callable[[Given], _Bound]]] = {
@@ -515,7 +532,8 @@ _MEASURES: Final[dict[str, Callable[[Given], _Bound]]] = {
     "StringSplit": _pieces,
     "TfIdfVectorizer": _counts,
     "ImageDecoder": _unknowable,
-    "LinearAttention": _unknowable,
+    "LinearAttention": _linear_attention,
+    "CausalConvWithState": _causal_convolution,
     "NonZero": _non_zero,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
     "Attention": _attention,

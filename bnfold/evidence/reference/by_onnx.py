@@ -32,9 +32,6 @@ RANDOM: Final = frozenset(
     }
 )
 
-_NARROW: Final = frozenset({"CausalConvWithState", "LinearAttention"})
-"""Computed in float32 and widened again, which the result does not show."""
-
 
 def run_by_onnx(node: ir.Node, inputs: Sequence[Any], opset: int) -> list[Any]:
     """Evaluate one node of the default domain.
@@ -60,9 +57,7 @@ def run_by_onnx(node: ir.Node, inputs: Sequence[Any], opset: int) -> list[Any]:
 def _why_not(node: ir.Node) -> str:
     if node.domain not in ("", "ai.onnx"):
         return "there is no kernel"
-    if node.op_type in RANDOM:
-        return "its results are random"
-    return "onnx.reference computes it in float32" if node.op_type in _NARROW else ""
+    return "its results are random" if node.op_type in RANDOM else ""
 
 
 def _is_narrow(value: Any) -> bool:

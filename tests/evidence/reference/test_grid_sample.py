@@ -1,7 +1,8 @@
-"""GridSample against torch in float64."""
+"""AffineGrid and GridSample against torch in float64."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.evidence.reference.nodes import close, evaluate
@@ -28,3 +29,16 @@ def test_grid_sample(rng, mode, padding, corners, size):
     if rank == 2:
         older = attributes | {"mode": MODES[mode]}
         close(evaluate("GridSample", x, grid, opset=16, **older), wanted)
+
+
+@pytest.mark.parametrize("corners", [0, 1])
+@pytest.mark.parametrize("size", [(5, 6), (2, 4), (3, 4, 5)])
+def test_affine_grid(rng, corners, size):
+    rank = len(size)
+    theta = rng.standard_normal((2, rank, rank + 1))
+    whole = (2, 3, *size)
+    wanted = torch.nn.functional.affine_grid(
+        torch.from_numpy(theta), whole, align_corners=bool(corners)
+    )
+    sizes = np.array(whole, np.int64)
+    close(evaluate("AffineGrid", theta, sizes, opset=20, align_corners=corners), wanted)

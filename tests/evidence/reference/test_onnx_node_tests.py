@@ -28,13 +28,10 @@ LEFT_OUT = {
     "test_resize_downsample_scales_cubic_align_corners": "runtimes use the whole size",
 }
 NO_KERNEL = {
-    "AffineGrid": "onnx.reference leaves float64",
     "Bernoulli": "random",
     "BitCast": "its bits are not there",
-    "CausalConvWithState": "onnx.reference computes it in float32",
     "Dropout": "random in training",
     "ImageDecoder": "no numbers",
-    "LinearAttention": "onnx.reference computes it in float32",
     "MelWeightMatrix": "onnx.reference leaves float64",
     "RandomUniformLike": "random",
     "Scan": "version 8 has a batch axis",

@@ -20,6 +20,7 @@ from bnfold.evidence.reference.kernels import (
     quantized,
     reduce,
     resize,
+    sequences,
 )
 
 STANDARD: Final[dict[str, Kernel]] = {
@@ -36,6 +37,7 @@ STANDARD: Final[dict[str, Kernel]] = {
     **quantized.KERNELS,
     **reduce.KERNELS,
     **resize.KERNELS,
+    **sequences.KERNELS,
 }
 """Operators of the default domain."""
 

@@ -1,6 +1,7 @@
-"""GridSample: elements between places that a grid names, as torch and runtimes compute it.
+"""AffineGrid and GridSample: elements between places that a grid names.
 
-onnx.reference rounds the grid to float32, and its cubic border is another one.
+As torch and runtimes compute them: onnx.reference rounds the grid to float32, and its cubic
+border is another one.
 """
 
 from __future__ import annotations
@@ -89,4 +90,22 @@ def _joint(weights: Sequence[Array]) -> Array:
     return np.asarray(np.prod(np.stack(weights), 0)[..., None])
 
 
-KERNELS: Final[dict[str, Kernel]] = {"GridSample": _grid_sample}
+def _affine_grid(call: Call) -> Array:
+    """Places from −1 to 1 along every axis, the last axis first, mapped (AffineGrid-20)."""
+    theta, sizes = call.x[0], [int(one) for one in call.x[1]][2:]
+    corners = call.integer("align_corners", 0)
+    along = []
+    for size in sizes:
+        places = np.arange(size, dtype=np.float64)
+        if corners and size == 1:
+            raise call.no_kernel("runtimes differ in where the only place between corners is")
+        if corners:
+            along.append(-1.0 + 2.0 * places / max(size - 1, 1))
+        else:
+            along.append((2.0 * places + 1.0) / size - 1.0)
+    grid = np.meshgrid(*along, indexing="ij")[::-1]
+    homogeneous = np.stack([*grid, np.ones(sizes)], axis=-1)
+    return np.asarray(np.einsum("nij,...j->n...i", theta, homogeneous))
+
+
+KERNELS: Final[dict[str, Kernel]] = {"AffineGrid": _affine_grid, "GridSample": _grid_sample}
