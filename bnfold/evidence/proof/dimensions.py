@@ -52,12 +52,13 @@ def dimensions(side: Side, inputs: Mapping[str, Array], deadline: float) -> Dime
         inputs: Arrays for its inputs.
         deadline: By the monotonic clock; what is not known by then stays unknown.
     """
-    known = _inferred(side.model, inputs)
+    known = _inferred(side.model, inputs, as_declared=False)
     results = {value.name for node in side.position for value in node.outputs if value.name}
     stopped: list[ir.Node] = []
     if not results <= known.keys():
         until = min(deadline, time.monotonic() + _MOST_S)
-        known = {**dict(_seen(side, inputs, until, stopped)), **known}
+        declared = _inferred(side.model, inputs, as_declared=True)
+        known = {**declared, **dict(_seen(side, inputs, until, stopped)), **known}
     sizes = (dim for dims, _ in known.values() for dim in dims)
     is_empty = any(isinstance(dim, int) and dim <= 0 for dim in sizes)
     is_short = is_empty or any(node.op_type in _WINDOWS for node in stopped)
@@ -110,8 +111,10 @@ _KEEP_DISCRETE: Final = frozenset({
 """What few numbers go into, few come out of; an embedding (Gather) is none of these."""
 
 
-def _inferred(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, _Known]:
-    bound = _bound(model, inputs)
+def _inferred(
+    model: ir.Model, inputs: Mapping[str, Array], *, as_declared: bool
+) -> dict[str, _Known]:
+    bound = _bound(model, inputs, as_declared=as_declared)
     facts = Facts(bound)
     known: dict[str, _Known] = {}
     results = (value for node in bound.graph for value in node.outputs)
@@ -122,18 +125,26 @@ def _inferred(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, _Known]
     return known
 
 
-def _bound(model: ir.Model, inputs: Mapping[str, Array]) -> ir.Model:
+def _bound(model: ir.Model, inputs: Mapping[str, Array], *, as_declared: bool) -> ir.Model:
+    """Return a copy of the model with the sizes of these inputs.
+
+    What a model declares of values in between stays if there is nothing to bind, or if it is
+    wanted: a model that was traced at batch 2, and whose batch was opened behind that, still
+    says 2 everywhere.
+    """
     try:
         bound = model.clone()
     except (RuntimeError, ValueError):
         return model
+    shapes = [value.shape for value in bound.graph.inputs if value.name in inputs]
+    stays = as_declared or all(shape is not None and shape.is_static() for shape in shapes)
     for value in bound.graph.inputs:
         given = inputs.get(value.name or "")
         if given is not None:
             value.shape = ir.Shape(given.shape)
     for node in bound.graph:
         for value in node.outputs:
-            if value.shape is not None and not value.shape.is_static():
+            if value.shape is not None and not (stays and value.shape.is_static()):
                 value.shape = None
     return bound
 
