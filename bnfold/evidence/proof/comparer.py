@@ -30,6 +30,8 @@ _MORE: Final = 6
 _ENOUGH: Final = 0.5
 _ONE_ROUNDING: Final = 1.01
 """Half an ulp, and what fitting a line to it adds."""
+_FEW_ROUNDINGS: Final = 2.0
+"""A bias is rounded, and what its weights are rounded to is summed up beside it."""
 
 _VOID: Final = "it is no number for any of the numbers drawn"
 _EMPTY: Final = "it has no elements at any size that was tried: nothing can be compared"
@@ -247,21 +249,21 @@ class Comparer:
         """Return whether a map is no more than tensors rounded in one direction.
 
         Where all weights of a channel are equal, so are their rounding errors: the channel is
-        off by a factor of up to half an ulp, which nudges that differ average away. A shift is
-        rounding beside numbers of its channel, and of no other size than the usual: of small
-        ones, nothing but the factor and the noise may be left.
+        off by a factor of up to half an ulp, which nudges that differ average away. A shift
+        is held against numbers of its own channel, small ones where there are any: of these
+        nothing but the factor and a few roundings, or the noise, may be left.
         """
-        first, *_ = [trial for trial in trials if not trial.is_small] or trials
-        off = float(np.abs(link.scale - 1.0).max(initial=0.0))
-        sizes = _sizes(first.original, link.axis)
-        if off > _ONE_ROUNDING * self.coarsest:
+        if float(np.abs(link.scale - 1.0).max(initial=0.0)) > _ONE_ROUNDING * self.coarsest:
             return False
-        if (np.abs(link.shift) > self.coarsest * sizes).any():
-            return False
-        factor = replace(link, shift=np.zeros_like(link.shift))
         small = [trial for trial in trials if trial.is_small]
+        sizes = np.min(
+            [_sizes(one.original, link.axis) for one in small or trials[:1]], axis=0
+        )
+        if (np.abs(link.shift) <= _FEW_ROUNDINGS * self.coarsest * sizes).all():
+            return True
+        factor = replace(link, shift=np.zeros_like(link.shift))
         mapped = [trial._replace(original=factor(trial.original)) for trial in small]
-        return not mapped or weigh(mapped).size <= 1.0
+        return bool(mapped) and weigh(mapped).size <= 1.0
 
     def differs(self, trials: Sequence[Trial]) -> Gap | None:
         """Return how far the two results are apart; None where rounding explains it."""
