@@ -250,20 +250,13 @@ class Comparer:
 
         Where all weights of a channel are equal, so are their rounding errors: the channel is
         off by a factor of up to half an ulp, which nudges that differ average away. A shift
-        is held against numbers of its own channel, small ones where there are any: of these
-        nothing but the factor and a few roundings, or the noise, may be left.
+        is held against numbers of its own channel, small ones where there are any.
         """
         if float(np.abs(link.scale - 1.0).max(initial=0.0)) > _ONE_ROUNDING * self.coarsest:
             return False
-        small = [trial for trial in trials if trial.is_small]
-        sizes = np.min(
-            [_sizes(one.original, link.axis) for one in small or trials[:1]], axis=0
-        )
-        if (np.abs(link.shift) <= _FEW_ROUNDINGS * self.coarsest * sizes).all():
-            return True
-        factor = replace(link, shift=np.zeros_like(link.shift))
-        mapped = [trial._replace(original=factor(trial.original)) for trial in small]
-        return bool(mapped) and weigh(mapped).size <= 1.0
+        usual = [one for one in trials if one.is_small] or trials[:1]
+        sizes = np.min([_sizes(one.original, link.axis) for one in usual], axis=0)
+        return bool((np.abs(link.shift) <= _FEW_ROUNDINGS * self.coarsest * sizes).all())
 
     def differs(self, trials: Sequence[Trial]) -> Gap | None:
         """Return how far the two results are apart; None where rounding explains it."""

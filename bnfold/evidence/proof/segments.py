@@ -16,7 +16,7 @@ from bnfold.evidence.proof.draws import Style
 from bnfold.evidence.proof.extents import Sizes
 from bnfold.evidence.proof.fronts import fronts, is_steady
 from bnfold.evidence.proof.impulses import probe
-from bnfold.evidence.proof.links import EXACT, Gap, Link
+from bnfold.evidence.proof.links import EXACT, Gap, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_of
 from bnfold.evidence.proof.outcomes import SAME
 from bnfold.evidence.proof.reach import reads_any_elements, reads_elements
@@ -124,27 +124,26 @@ class SegmentJudge:
         verdict, is_clear = self.comparer.weigh(trials)
         if verdict is SAME:
             return trials, verdict
-        if not trials[0].nudged:
-            return self._as_rounded(pair, verdict, sizes, styles) or (trials, verdict)
         steady = is_steady(pair.folded, self.comparer.folded)
         is_enough = self.is_brief and isinstance(verdict, Gap)
-        if not is_enough and not (steady and is_clear):
+        if trials[0].nudged and not is_enough and not (steady and is_clear):
             trials = self.comparer.trials(pair, sizes, MORE_NUDGES, styles)
             verdict, is_clear = self.comparer.weigh(trials)
-        if isinstance(verdict, Gap):
+        if verdict is SAME:
+            return trials, verdict
+        if trials[0].nudged and isinstance(verdict, Gap):
             verdict = replace(verdict, is_clear=steady and is_clear)
-        return trials, verdict
+        return self._as_rounded(pair, trials, sizes, styles) or (trials, verdict)
 
     def _as_rounded(
-        self, pair: Pair, verdict: Link | Gap, sizes: Sizes, styles: Sequence[Style]
+        self, pair: Pair, seen: Sequence[Trial], sizes: Sizes, styles: Sequence[Style]
     ) -> tuple[list[Trial], Link | Gap | None] | None:
         """Compare with tensors nudged that did not change; None if that explains nothing."""
         found = self.comparer.keeping(pair)
         if found is None:
             return None
         kept, roundoff = found
-        off = verdict.size if isinstance(verdict, Gap) else verdict.gap.size
-        if off > _BEYOND * roundoff:
+        if max(gap(one.original, one.folded).size for one in seen) > _BEYOND * roundoff:
             return None
         before = self.comparer.coarsest
         self.comparer.coarsest = max(before, roundoff)
@@ -193,10 +192,7 @@ class SegmentJudge:
             return None
         trials = self.comparer.trials(pair, sizes, styles=(Style.FAR,))
         found = self.comparer.differs(_mapped(trials, link))
-        if found is None or not trials[0].nudged:
-            return found
-        is_sure = found.is_clear and is_steady(pair.folded, self.comparer.folded)
-        return found if is_sure else None
+        return found if found is not None and self._is_sure(found, pair, trials) else None
 
     def _test(self, pair: Pair, trials: list[Trial], link: Link | None, took_s: float) -> None:
         """Change what is new in the folded segment, and note what the comparison notices.
@@ -278,9 +274,14 @@ class SegmentJudge:
                 found = self._in_front(pair, Sizes.REAL, (style,))
             if found is None:
                 self._test(pair, trials, verdict, took_s)
-            elif not trials[0].nudged:
+            elif self._is_sure(found, pair, trials):
                 return found
         return verdict
+
+    def _is_sure(self, found: Gap, pair: Pair, trials: Sequence[Trial]) -> bool:
+        """Return whether a difference is one, and not what nudges that were not made do."""
+        steady = is_steady(pair.folded, self.comparer.folded)
+        return not trials[0].nudged or (found.is_clear and steady)
 
     def blind(self, pair: Pair) -> Iterator[Target]:
         """Yield what is new in a segment and was not shown to be compared so far."""

@@ -30,9 +30,12 @@ def convolution(dtype: str, epsilon: float, **changed: np.ndarray) -> onnx.Model
 
 @pytest.mark.parametrize("dtype", sorted(KINDS))
 @pytest.mark.parametrize("epsilon", [1e-8, 1e-5, 1e-3])
-def test_an_untrained_batch_normalization_folds(dtype: str, epsilon: float) -> None:
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_an_untrained_batch_normalization_folds(
+    dtype: str, epsilon: float, beta: float
+) -> None:
     """1/√(1 + ε) leaves numbers of coarse types as they are: that is no unchanged weight."""
-    original = convolution(dtype, epsilon)
+    original = convolution(dtype, epsilon, b=beta * RNG.normal(size=8))
     result = bnfold.fold(original, certificate=True)
     assert result.check is not None
     assert result.check.verdict is Verdict.PASSED
@@ -162,6 +165,29 @@ def test_a_bound_that_is_dropped_is_seen_behind_it(kind: str) -> None:
     assert bnfold.verify(bounded(kind), bounded(kind), run=False).verdict is Verdict.PASSED
     report = bnfold.verify(bounded(kind), bounded("none"), run=False)
     assert report.verdict is Verdict.FAILED
+
+
+def test_a_bias_that_few_numbers_bring_through_a_max_is_compared() -> None:
+    """Where other numbers showed the difference beside noise, it was not believed."""
+    weight = np.random.default_rng(3).normal(0, 0.05, (3, 2, 14, 14))
+
+    def made(first: float) -> onnx.ModelProto:
+        nodes = [
+            N("Conv", ["x", "w"], ["y"], name="conv", strides=[14, 14]),
+            N("Add", ["y", "t"], ["z"], name="add"),
+            N("Max", ["z", "low"], ["out"], name="max"),
+        ]
+        stored = {
+            "w": weight,
+            "t": np.array([first, -0.15, -0.66]).reshape(3, 1, 1),
+            "low": np.array([0.3, 0.55, 0.8]).reshape(3, 1, 1),
+        }
+        return model(nodes, stored, [("x", ("N", 2, 15, 15))], [("out", ("N", 3, 1, 1))])
+
+    right = bnfold.fold(made(0.21), verify=False).to_proto()
+    wrong = bnfold.fold(made(-0.21), verify=False).to_proto()
+    assert bnfold.verify(made(0.21), right, run=False).verdict is Verdict.PASSED
+    assert bnfold.verify(made(0.21), wrong, run=False).verdict is Verdict.FAILED
 
 
 def test_a_step_that_other_sizes_do_not_move_is_moved_by_other_signs() -> None:
