@@ -26,6 +26,8 @@ _LARGE: Final = 1 << 20
 _FEW: Final = 2
 _MORE: Final = 6
 """With weights of so many elements, so few nudges have to do, at first and in doubt."""
+_NUDGED: Final = 1 << 25
+"""In doubt, more nudges are made of weights until so many elements were nudged."""
 
 _ENOUGH: Final = 0.5
 _ONE_ROUNDING: Final = 1.01
@@ -129,8 +131,11 @@ class Comparer:
         turn = list(Sizes).index(sizes) + again * len(Sizes)  # longer axes: other numbers
         wanted = tuple(styles) or styles_for(shapes.values())
         noisy = self.is_noisy(pair)
-        large = noisy and self._is_large(pair.folded)
-        nudges = min(nudges, _FEW if nudges <= NUDGES else _MORE) if large else nudges
+        size = self._size_read(pair.folded) if noisy else 0
+        large = size > _LARGE
+        if large:
+            more = max(_MORE, _NUDGED // size)
+            nudges = min(nudges, _FEW if nudges <= NUDGES else more)
         if not styles and noisy and not large:
             wanted = (*wanted, Style.NEAR)  # large numbers hide a bias in their rounding
         found = list(self._drawn_trials(pair, shapes, wanted, nudges, turn))
@@ -382,11 +387,11 @@ class Comparer:
             self._rounded_nodes[node] = found
         return found
 
-    def _is_large(self, segment: Segment) -> bool:
-        """Return whether a segment reads so large weights that each nudge takes a while."""
+    def _size_read(self, segment: Segment) -> int:
+        """Return how many elements of weights a segment reads: each nudge takes as long."""
         read = (value for node in segment.nodes for value in node.inputs)
         held = (value.const_value for value in read if value is not None)
-        return sum(one.size for one in held if one is not None) > _LARGE
+        return sum(one.size for one in held if one is not None)
 
     def _nudged_sides(self, count: int, *, kept: bool) -> Sequence[NudgedSide]:
         sides = self._nudged.setdefault(kept, [])

@@ -8,6 +8,7 @@ for by itself: rounding errors of many weights average out, a forgotten factor d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -16,16 +17,20 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from bnfold.evidence.proof.links import Array, Gap, Wide, is_vast
+from bnfold.evidence.quantiles import f_quantile
 
 NUDGES: Final = 4
 MORE_NUDGES: Final = 24
 """So many more before anything is called different: the noise of few is itself noisy."""
 
 LIMIT: Final = 5.0
-"""Root mean square of a difference in a channel, in units of that of the noise."""
+"""Root mean square of a difference in a channel, in units of that of the noise: the least."""
 
 SLOPE_LIMIT: Final = 8.0
-"""Common factor of a channel, in units of the factors that noise makes."""
+"""Common factor of a channel, in units of the factors that noise makes: the least."""
+
+_FALSE_ALARMS: Final = 1e-6
+"""So often, at most, a comparison after more nudges calls rounding a difference."""
 
 _CLEAR: Final = 20.0
 """So far above the limit, in a channel that every nudge moved, no more nudges are asked for:
@@ -119,15 +124,31 @@ def _weigh(trial: Trial) -> Gap:
     powers = _power(noises)
     slope = _Slope(reference)
     slopes = (slope(noises) ** 2).mean(axis=0)
-    sizes = _ratios(_power(error), powers.mean(axis=0), reference, len(noises)) / LIMIT
+    least = _least_limit(len(noises), len(reference))
+    sizes = _ratios(_power(error), powers.mean(axis=0), reference, len(noises))
+    sizes = sizes / max(LIMIT, least)
     slopes = np.maximum(slopes, slope.least)
     ratios = np.maximum(
-        sizes, _ratios(slope(error) ** 2, slopes, None, len(noises)) / SLOPE_LIMIT
+        sizes,
+        _ratios(slope(error) ** 2, slopes, None, len(noises)) / max(SLOPE_LIMIT, least),
     )
     place = int(np.argmax(ratios))
     moved = np.min(powers, axis=0) > 0
     is_clear = bool((moved & (sizes > _CLEAR)).any())
     return Gap(float(ratios[place]), place if original.ndim > 1 else None, is_clear)
+
+
+def _least_limit(nudges: int, channels: int) -> float:
+    """Return what a ratio of rounding to noise may be in the worst of so many channels.
+
+    Of one value in a channel, against the mean square of a few draws of its noise: Student's
+    t with as many degrees of freedom, for the largest of all channels. A thousand channels of
+    one value, as feature vectors have them, pass 5 by chance. The few nudges at first only say
+    what is surely the same: there the limit stays as it is.
+    """
+    if nudges <= NUDGES:
+        return 0.0
+    return math.sqrt(f_quantile(_FALSE_ALARMS / max(channels, 1), 1, nudges))
 
 
 def _by_channel(array: Wide) -> Wide:
