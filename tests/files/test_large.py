@@ -182,6 +182,7 @@ def test_an_expression_by_blocks_is_the_whole(data):
     others = tuple(one for one in range(len(shape)) if one != axis)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(under_test, "MOST_ELEMENTS", most)
+        patch.setattr(under_test, "CACHED_ELEMENTS", data.draw(st.integers(1, 40)))
         patch.setattr(module.blocks, "__defaults__", (most,))
         assert np.array_equal(whole.evaluate(), wide)
         for kind in (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)):
