@@ -151,7 +151,7 @@ class Expression:
         """Yield the elements in float64 block by block, in C order."""
         for block, part in self._stored_blocks(MOST_ELEMENTS):
             with np.errstate(all="ignore"):
-                wide = self._times_factors(block, part, None)
+                wide = self._times_factors(block, part)
             yield block, wide
 
     def rounded_blocks(
@@ -165,7 +165,7 @@ class Expression:
     def _rounded_block(
         self, block: Block, part: NDArray[np.generic], dtype: np.dtype[np.generic]
     ) -> NDArray[np.generic]:
-        return round_once(self._times_factors(block, part, None), dtype)
+        return round_once(self._times_factors(block, part), dtype)
 
     def rounded_rows(
         self, dtype: np.dtype[np.generic]
@@ -188,7 +188,7 @@ class Expression:
             yield block, read(block.start, block.stop).reshape(block.shape)
 
     def _times_factors(
-        self, block: Block, part: NDArray[np.generic], out: Wide | None
+        self, block: Block, part: NDArray[np.generic], out: Wide | None = None
     ) -> Wide:
         if not self.factors:
             return part.astype(np.float64, copy=False)
@@ -224,7 +224,7 @@ class Expression:
         if axis is None or any(
             np.broadcast_shapes(f.shape, along) != tuple(along) for f in self.factors
         ):
-            return self._peaks(axis, lambda block, part: self._times_factors(block, part, None))
+            return self._peaks(axis, lambda block, part: self._times_factors(block, part))
         peaks = self._peaks(axis, lambda _, part: part)
         for factor in self.factors:
             peaks = peaks * np.abs(factor).reshape(-1)

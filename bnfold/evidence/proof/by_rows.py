@@ -25,7 +25,7 @@ _BLOCK: Final = 1 << 19
 """Elements of rows that are widened at once: they stay in the cache."""
 
 _SAMPLED_ROWS: Final = 256
-"""Rows that a sample is taken from at the least: to read all of them takes as long as a proof."""
+"""Rows that a sample is taken from at the least: to read all takes as long as to multiply."""
 
 _COMPARED: Final = (np.dtype(np.float32), np.dtype(np.float64))
 """Types whose largest element numpy finds as fast as it reads them."""

@@ -98,7 +98,7 @@ def compared(
 def _by_parts(
     stored: Rows, rows: Callable[[slice], NDArray[np.generic]]
 ) -> Iterator[Worst | None]:
-    """Yield what is furthest off in some rows after the others; threads derive the next ones."""
+    """Yield what is furthest off, some rows at a time; threads derive the next ones."""
     height = max(1, _BLOCK // math.prod(stored.shape[1:]))
     starts = range(0, stored.shape[0], height)
     parts = (slice(start, min(start + height, stored.shape[0])) for start in starts)
