@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
@@ -24,8 +25,11 @@ from bnfold.cli.options import (
 from bnfold.cli.terminal import say
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from bnfold.files.pairs import Saved
     from bnfold.folding.api import FoldResult
+    from bnfold.model.save import Begun
 
 _REMEDY: Final = "pip install 'bnfold[cpu]', or prove it by --certificate C.json"
 
@@ -96,11 +100,13 @@ def command(
     The result is compared with the original before it is written; a model that computes
     another function is never written.
     """
-    from bnfold.checked import fold
+    from bnfold.checked import fold_into
     from bnfold.cli.outputs import Outputs
     from bnfold.files.replacing import write_text
     from bnfold.folding.requirements import check_met, check_words
+    from bnfold.model.layout import Layout
     from bnfold.model.reads import reads_of_file
+    from bnfold.model.save import begun
 
     _check_one_place(output, in_place=in_place, dry_run=dry_run)
     check_words(require)
@@ -113,22 +119,34 @@ def command(
     wanted = certificate is not None and not dry_run
     asked = False if dry_run else verify
     extra = given(shapes=shapes, max_time=max_time)
-    result = fold(model, verify=asked, certificate=wanted, seed=seed, **choices, **extra)
-    if outputs.wants_document:
-        outputs.write(_document(result, model))
-    check_met(require, result.report, result.check)
-    if certificate is not None and result.certificate is not None:
-        # Before the model: where that replaces its original, no second try could make one.
-        write_text(certificate, result.certificate.to_json())
-    layout = {"external_data": external_data, "size_threshold": size_threshold}
-    saved = None if dry_run else _saved(result, output, layout)
+    layout = Layout.of(external_data, size_threshold)
+    with contextlib.ExitStack() as stack:
+        writing: list[Begun] = []
+
+        def begin(folded: ir.Model) -> Begun:
+            one = stack.enter_context(begun(folded, output, layout, digested=True))
+            writing.append(one)
+            return one
+
+        result = fold_into(
+            model,
+            None if dry_run else begin,
+            verify=asked,
+            certificate=wanted,
+            seed=seed,
+            **choices,
+            **extra,
+        )
+        if outputs.wants_document:
+            outputs.write(_document(result, model))
+        check_met(require, result.report, result.check)
+        if certificate is not None and result.certificate is not None:
+            # Before the model: where that replaces its original, no second try could make one.
+            write_text(certificate, result.certificate.to_json())
+        if not dry_run and not writing:
+            writing.append(stack.enter_context(begun(result.model, output, layout)))
+        saved = writing[0].finish() if writing else None
     _tell(result, model, saved, asked)
-
-
-def _saved(result: FoldResult, output: Path | None, layout: dict[str, Any]) -> Saved:
-    if output is None:
-        return result.save_in_place(**layout)
-    return result.save(output, **layout)
 
 
 def _tell(result: FoldResult, model: Path, saved: Saved | None, asked: bool | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from bnfold.files.replacing import sync
 
@@ -29,6 +29,14 @@ _CANNOT_COPY: Final = frozenset(
     | {errno.ETXTBSY, errno.EIO}
 )
 """What the system says where it does not copy from file to file by itself."""
+
+
+class Digest(Protocol):
+    """What bytes can be added to, of `hashlib`."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Add bytes."""
+        ...
 
 
 class DataWriter:
@@ -52,7 +60,8 @@ class DataWriter:
         self.size = 0
         self._hash = hashlib.sha256() if hashed else None
         self._unflushed = 0
-        self._writer, self._hasher, self._flusher = (_InTurn(_AHEAD) for _ in range(3))
+        self._turns = [_InTurn(_AHEAD) for _ in range(4)]
+        self._writer, self._hasher, self._digester, self._flusher = self._turns
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(path, flags, 0o666)
 
@@ -69,11 +78,11 @@ class DataWriter:
         """Put the rest on disk; after an error nothing is waited for but what runs."""
         try:
             if kind is None:
-                for turn in (self._writer, self._hasher, self._flusher):
+                for turn in self._turns:
                     turn.settle()
                 sync(self._descriptor)
         finally:
-            for turn in (self._writer, self._hasher, self._flusher):
+            for turn in self._turns:
                 turn.close()
             os.close(self._descriptor)
 
@@ -82,8 +91,21 @@ class DataWriter:
         """SHA-256 of the contents, once it is closed; empty if it was not wanted."""
         return "" if self._hash is None else self._hash.hexdigest()
 
-    def write(self, data: bytes | memoryview) -> None:
+    def settle(self) -> None:
+        """Wait until all that was written can be read, on disk or not, and is digested.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        for turn in (self._writer, self._hasher, self._digester):
+            turn.settle()
+
+    def write(self, data: bytes | memoryview, digest: Digest | None = None) -> None:
         """Write bytes behind what there is; they are not to be changed afterwards.
+
+        Args:
+            data: The bytes.
+            digest: What they are added to as well; not complete before `settle`.
 
         Raises:
             OSError: If they cannot be written, or others before could not.
@@ -93,8 +115,13 @@ class DataWriter:
         if whole.nbytes < _WORTH_A_THREAD:
             self._writer.settle()
             self._write(whole)
-        else:
-            self._writer.do(self._write, whole)
+            if digest is not None:
+                self._digester.settle()
+                digest.update(whole)
+            return
+        if digest is not None:
+            self._digester.do(digest.update, whole)
+        self._writer.do(self._write, whole)
 
     def pad_to(self, offset: int) -> None:
         """Write zeros up to an offset.
@@ -105,33 +132,40 @@ class DataWriter:
         while self.size < offset:
             self.write(bytes(min(offset - self.size, _CHUNK_BYTES)))
 
-    def copy(self, source: int, offset: int, length: int) -> None:
+    def copy(
+        self, source: int, offset: int, length: int, digest: Digest | None = None
+    ) -> None:
         """Copy a part of another file; the system does it by itself where it can.
+
+        Where a digest is wanted, the bytes are read once for both.
 
         Args:
             source: A descriptor of that file.
             offset: Where the part begins.
             length: How long it is.
+            digest: What its bytes are added to as well.
 
         Raises:
             OSError: If it cannot be copied, or the file is too short.
         """
         self._writer.settle()
-        self.size += length
         end = offset + length
+        is_plain = self._hash is None and digest is None
         while offset < end:
             wanted = min(end - offset, _CHUNK_BYTES)
-            if self._hash is None and wanted >= _WORTH_A_THREAD:
+            if is_plain and wanted >= _WORTH_A_THREAD:
+                self._writer.settle()
                 most = min(end - offset, _AHEAD_BYTES)
                 done = _copied(source, self._descriptor, offset, most)
                 if done:
                     offset += done
+                    self.size += done
                     self._flush_behind(done)
                     continue
             data = read_at(source, wanted, offset)
             if not data:
                 raise OSError(errno.EIO, "a data file is shorter than it was", None)
-            self._write(memoryview(data))
+            self.write(memoryview(data), digest)
             offset += len(data)
 
     def _write(self, data: memoryview) -> None:

@@ -6,15 +6,18 @@ They do not depend on where a tensor lies, nor on how it is laid out there.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Hashable
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.model.held_outside import HeldOutside, MappedOutside
+from bnfold.model.held_outside import HeldOutside
 from bnfold.model.pieces import pieces_of
+
+_BYTE_BITS: Final = 8
 
 Place = tuple[Hashable, ...]
 """Where the elements of a tensor are, as long as it is held: equal places, equal ones."""
@@ -66,9 +69,10 @@ def tensor_digest(tensor: ir.TensorProtocol) -> str:
 def is_digest_of_bytes(tensor: ir.TensorProtocol) -> bool:
     """Whether what is digested of the elements are the very bytes that a data file holds.
 
-    Elements that share bytes are digested unpacked.
+    Not where elements share bytes (they are digested unpacked), nor on a machine that has the
+    bytes of a number the other way around.
     """
-    return isinstance(tensor, MappedOutside) or tensor.dtype.bitwidth % 8 == 0
+    return sys.byteorder == "little" and tensor.dtype.bitwidth % _BYTE_BITS == 0
 
 
 def element_bytes(elements: NDArray[np.generic]) -> bytes | memoryview:
