@@ -138,11 +138,8 @@ def fold_into(
 
     The proof then reads what was written: large weights are computed once rather than for
     every digest and comparison, and go to the disk meanwhile. What is written is put in its
-    place by `Begun.finish`, which is the caller's to ask for when all is well.
-
-    Args:
-        model: As of `fold`; so are all others.
-        begin: Begins to write; not called if nothing is to be proved.
+    place by `Begun.finish`, which is the caller's to ask for when all is well. ``begin`` is
+    not called if nothing is to be proved; all other arguments are those of `fold`.
     """
     begun_at = time.monotonic()
     result = fold_unchecked(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from bnfold.files.pairs import Saved
     from bnfold.folding.api import FoldResult
+    from bnfold.model.layout import Layout
     from bnfold.model.save import Begun
 
 _REMEDY: Final = "pip install 'bnfold[cpu]', or prove it by --certificate C.json"
@@ -106,7 +107,6 @@ def command(
     from bnfold.folding.requirements import check_met, check_words
     from bnfold.model.layout import Layout
     from bnfold.model.reads import reads_of_file
-    from bnfold.model.save import begun
 
     _check_one_place(output, in_place=in_place, dry_run=dry_run)
     check_words(require)
@@ -119,18 +119,11 @@ def command(
     wanted = certificate is not None and not dry_run
     asked = False if dry_run else verify
     extra = given(shapes=shapes, max_time=max_time)
-    layout = Layout.of(external_data, size_threshold)
-    with contextlib.ExitStack() as stack:
-        writing: list[Begun] = []
-
-        def begin(folded: ir.Model) -> Begun:
-            one = stack.enter_context(begun(folded, output, layout, digested=True))
-            writing.append(one)
-            return one
-
+    writing = _Writing(output, Layout.of(external_data, size_threshold))
+    with writing.stack:
         result = fold_into(
             model,
-            None if dry_run else begin,
+            None if dry_run else writing.begin,
             verify=asked,
             certificate=wanted,
             seed=seed,
@@ -143,10 +136,33 @@ def command(
         if certificate is not None and result.certificate is not None:
             # Before the model: where that replaces its original, no second try could make one.
             write_text(certificate, result.certificate.to_json())
-        if not dry_run and not writing:
-            writing.append(stack.enter_context(begun(result.model, output, layout)))
-        saved = writing[0].finish() if writing else None
+        saved = None if dry_run else writing.finish(result)
     _tell(result, model, saved, asked)
+
+
+class _Writing:
+    """The folded model on its way to the disk: begun before the proof, if there is one."""
+
+    def __init__(self, output: Path | None, layout: Layout) -> None:
+        self._output = output
+        self._layout = layout
+        self._begun: Begun | None = None
+        self.stack = contextlib.ExitStack()
+
+    def begin(self, folded: ir.Model) -> Begun:
+        """Write the data of a folded model, and note the digests of its tensors."""
+        return self._begin(folded, digested=True)
+
+    def finish(self, result: FoldResult) -> Saved:
+        """Put it in its place."""
+        return (self._begun or self._begin(result.model, digested=False)).finish()
+
+    def _begin(self, folded: ir.Model, *, digested: bool) -> Begun:
+        from bnfold.model.save import begun
+
+        writing = begun(folded, self._output, self._layout, digested=digested)
+        self._begun = self.stack.enter_context(writing)
+        return self._begun
 
 
 def _tell(result: FoldResult, model: Path, saved: Saved | None, asked: bool | None) -> None:

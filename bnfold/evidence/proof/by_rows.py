@@ -21,7 +21,7 @@ Array = NDArray[Any]
 LARGE: Final = 1 << 22
 """From so many elements on a matrix is not held as a whole."""
 
-_BLOCK: Final = 1 << 19
+_BLOCK: Final = 1 << 18
 """Elements of rows that are widened at once: they stay in the cache."""
 
 _SAMPLED_ROWS: Final = 256
