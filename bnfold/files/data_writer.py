@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from bnfold.files.direct import direct_writer
 from bnfold.files.replacing import sync
 
 _CHUNK_BYTES: Final = 1 << 22
@@ -19,6 +20,12 @@ _WRITE_BYTES: Final = 1 << 20
 
 _AHEAD_BYTES: Final = 1 << 26
 """So much may be written that the system was not yet asked to put on disk."""
+
+_LARGE_BYTES: Final = 1 << 28
+"""From so many bytes on a file is written past the page cache.
+
+Smaller ones are likely to be read again before they would leave it.
+"""
 
 _WORTH_A_THREAD: Final = 1 << 16
 _AHEAD: Final = 2
@@ -46,12 +53,14 @@ class DataWriter:
     when all of it is on disk.
     """
 
-    def __init__(self, path: Path, *, hashed: bool = False) -> None:
+    def __init__(self, path: Path, *, hashed: bool = False, expected: int = 0) -> None:
         """Make the file.
 
         Args:
             path: Where; nothing is there.
             hashed: Whether its digest is wanted.
+            expected: How many bytes it is going to have, as far as that is known: a large file
+                is written past the page cache of the system, where that can be.
 
         Raises:
             OSError: If it cannot be made.
@@ -64,6 +73,8 @@ class DataWriter:
         self._writer, self._hasher, self._digester, self._flusher = self._turns
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(path, flags, 0o666)
+        is_large = expected >= _LARGE_BYTES
+        self._direct = direct_writer(self._descriptor) if is_large else None
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -78,12 +89,14 @@ class DataWriter:
         """Put the rest on disk; after an error nothing is waited for but what runs."""
         try:
             if kind is None:
-                for turn in self._turns:
-                    turn.settle()
+                self.settle()
+                self._flusher.settle()
                 sync(self._descriptor)
         finally:
             for turn in self._turns:
                 turn.close()
+            if self._direct is not None:
+                self._direct.close()
             os.close(self._descriptor)
 
     @property
@@ -99,6 +112,9 @@ class DataWriter:
         """
         for turn in (self._writer, self._hasher, self._digester):
             turn.settle()
+        if self._direct is not None:
+            direct, self._direct = self._direct, None
+            direct.finish()
 
     def write(self, data: bytes | memoryview, digest: Digest | None = None) -> None:
         """Write bytes behind what there is; they are not to be changed afterwards.
@@ -155,18 +171,24 @@ class DataWriter:
             wanted = min(end - offset, _CHUNK_BYTES)
             if is_plain and wanted >= _WORTH_A_THREAD:
                 self._writer.settle()
-                most = min(end - offset, _AHEAD_BYTES)
-                done = _copied(source, self._descriptor, offset, most)
+                done = self._shared(source, offset, end - offset)
                 if done:
                     offset += done
                     self.size += done
-                    self._flush_behind(done)
                     continue
             data = read_at(source, wanted, offset)
             if not data:
                 raise OSError(errno.EIO, "a data file is shorter than it was", None)
             self.write(memoryview(data), digest)
             offset += len(data)
+
+    def _shared(self, source: int, offset: int, length: int) -> int:
+        """Copy inside of the system, or share blocks; return how much it did, if anything."""
+        if self._direct is not None:
+            return self._direct.clone(source, offset, length)
+        done = _copied(source, self._descriptor, offset, min(length, _AHEAD_BYTES))
+        self._flush_behind(done)
+        return done
 
     def _write(self, data: memoryview) -> None:
         if self._hash is not None:
@@ -175,6 +197,9 @@ class DataWriter:
                 self._hash.update(data)
             else:
                 self._hasher.do(self._hash.update, data)
+        if self._direct is not None:
+            self._direct.write(data)
+            return
         left = data
         while left:
             left = left[os.write(self._descriptor, left[:_WRITE_BYTES]) :]

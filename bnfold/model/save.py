@@ -157,7 +157,9 @@ class Begun:
             one = stack.enter_context(contextlib.ExitStack())
             # a name that no tensor has
             path = scratch / f"{scratch.name}.{number}.data"
-            file = one.enter_context(DataWriter(path, hashed=hashed))
+            last = placed[-1]
+            expected = last.offset + last.tensor.nbytes
+            file = one.enter_context(DataWriter(path, hashed=hashed, expected=expected))
             self._files.append(file)
             self._open.append(one)
             told = _written(placed, file, digested=digested)
