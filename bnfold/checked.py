@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -136,10 +135,10 @@ def fold_into(
 ) -> FoldResult:
     """Fold as `fold`, and begin to write the result before it is proved.
 
-    The proof then reads what was written: large weights are computed once rather than for
-    every digest and comparison, and go to the disk meanwhile. What is written is put in its
-    place by `Begun.finish`, which is the caller's to ask for when all is well. ``begin`` is
-    not called if nothing is to be proved; all other arguments are those of `fold`.
+    Digests are taken of the bytes as they are written, and the disk writes while the proof is
+    made. What is written is put in its place by `Begun.finish`, which is the caller's to ask
+    for when all is well. ``begin`` is not called if nothing is to be proved; all other
+    arguments are those of `fold`.
     """
     begun_at = time.monotonic()
     result = fold_unchecked(
@@ -240,8 +239,7 @@ class _Check:
             made.append(written)
             return report
 
-        with contextlib.nullcontext() if writing is None else writing.read_back():
-            proof = proved(attempt, certified=True)
+        proof = proved(attempt, certified=True)
         if proof.verdict is Verdict.FAILED:
             raise _unproved(proof)
         return (made[0] if made else None), proof

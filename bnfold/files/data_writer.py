@@ -59,8 +59,8 @@ class DataWriter:
         Args:
             path: Where; nothing is there.
             hashed: Whether its digest is wanted.
-            expected: How many bytes it is going to have, as far as that is known: a large file
-                is written past the page cache of the system, where that can be.
+            expected: How many bytes it is going to have; 0 where it is read again soon. A
+                large file is written past the page cache of the system, where that can be.
 
         Raises:
             OSError: If it cannot be made.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from bnfold.files.streams import write_into
 from bnfold.files.targets import Target, target_of, told_of
 from bnfold.model.digests import Digest, Place, begun_digest, is_digest_of_bytes, place_of
 from bnfold.model.exchange import exchanged, go_on, outside_of
-from bnfold.model.held_outside import DataFile, HeldOutside, held_outside
+from bnfold.model.held_outside import HeldOutside
 from bnfold.model.io import to_proto
 from bnfold.model.layout import Layout, Placed, Plan, plan_of
 from bnfold.model.pieces import bytes_of
@@ -90,7 +90,7 @@ def begun(
         model: The model; not changed before the end.
         path: Where its ``.onnx`` file goes; None for over the file that it was read from.
         layout: Where its weights go; None for as they lay.
-        digested: Whether `Begun.digests` are wanted.
+        digested: Whether `Begun.digests` are wanted: what is written is read again soon.
 
     Raises:
         UsageError: As of `save` and `save_over_source`.
@@ -123,7 +123,7 @@ class Begun:
         target: Where its ``.onnx`` file goes.
         plan: What goes where.
         is_over_source: Whether that is the file it was read from.
-        digests: Of its tensors as they were written, by where they are now.
+        digests: Of its tensors as they were written, by where they are in the model.
     """
 
     model: ir.Model
@@ -158,49 +158,12 @@ class Begun:
             # a name that no tensor has
             path = scratch / f"{scratch.name}.{number}.data"
             last = placed[-1]
-            expected = last.offset + last.tensor.nbytes
+            # What is proved is checked next, by `verify`: that finds it in the page cache.
+            expected = 0 if digested else last.offset + last.tensor.nbytes
             file = one.enter_context(DataWriter(path, hashed=hashed, expected=expected))
             self._files.append(file)
             self._open.append(one)
-            told = _written(placed, file, digested=digested)
-            if told:
-                self._note(told, placed, path)
-
-    def _note(
-        self, told: Mapping[ir.TensorProtocol, str], placed: Sequence[Placed], path: Path
-    ) -> None:
-        """Note digests by where the bytes are.
-
-        They are of the very bytes that were handed to the system, and the folder is ours
-        alone: whoever reads this file reads what was digested. What was copied was read from
-        its own file for both, and so is noted there.
-        """
-        data, now = DataFile(path), outside_of(Plan((tuple(placed),)), [path])
-        for tensor, _, values in placed:
-            if tensor in told:
-                new = held_outside(now[values[0]], data)
-                here = tensor if isinstance(tensor, HeldOutside) else new
-                self.digests[place_of(here)] = told[tensor]
-
-    @contextlib.contextmanager
-    def read_back(self) -> Iterator[None]:
-        """Let the model read from its new files what was computed for them, for a while.
-
-        What was copied it reads where it was.
-        """
-        new = outside_of(self.plan, [file.path for file in self._files])
-        data = {file.path: DataFile(file.path) for file in self._files}
-        before: dict[ir.Value, ir.TensorProtocol] = {}
-        try:
-            for value, tensor in new.items():
-                held = value.const_value
-                if held is not None and not isinstance(held, HeldOutside):
-                    before[value] = held
-                    value.const_value = held_outside(tensor, data[Path(tensor.path)])
-            yield
-        finally:
-            for value, held in before.items():
-                value.const_value = held
+            self.digests.update(_written(placed, file, digested=digested))
 
     def finish(self) -> Saved:
         """Put all of it on disk and in its place.
@@ -263,14 +226,19 @@ def _unchanged_source(model: ir.Model) -> Source:
 
 def _written(
     placed: Sequence[Placed], file: DataWriter, *, digested: bool
-) -> dict[ir.TensorProtocol, str]:
-    """Write one data file, one tensor at a time; return digests, if they are wanted."""
-    told: dict[ir.TensorProtocol, Digest] = {}
+) -> dict[Place, str]:
+    """Write one data file, one tensor at a time.
+
+    Returns:
+        Digests of the tensors by where they are in the model, if they are wanted. Each was
+        taken of the very bytes that were handed to the system, in the same order.
+    """
+    told: dict[Place, Digest] = {}
     for tensor, offset, _ in placed:
         file.pad_to(offset)
         digest = begun_digest(tensor) if digested and is_digest_of_bytes(tensor) else None
         if digest is not None:
-            told[tensor] = digest
+            told[place_of(tensor)] = digest
         if isinstance(tensor, HeldOutside):
             with tensor.file.opened() as source:
                 file.copy(source, tensor.offset or 0, tensor.nbytes, digest)
@@ -278,7 +246,7 @@ def _written(
             for piece in bytes_of(tensor):
                 file.write(piece, digest)
     file.settle()
-    return {tensor: digest.hexdigest() for tensor, digest in told.items()}
+    return {place: digest.hexdigest() for place, digest in told.items()}
 
 
 class _Naming:

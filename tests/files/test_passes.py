@@ -20,7 +20,6 @@ from bnfold.expression import Expression
 from bnfold.files import data_writer, pairs
 from bnfold.folding.api import fold_unchecked
 from bnfold.model.digests import place_of, tensor_digest
-from bnfold.model.held_outside import MappedOutside
 from bnfold.model.io import load
 from bnfold.model.layout import Layout
 from bnfold.model.save import begun
@@ -104,7 +103,7 @@ def sizes(before, after):
     return whole, changed
 
 
-def test_every_byte_of_a_fold_is_digested_once_and_computed_once(
+def test_every_byte_of_a_fold_is_digested_once_and_computed_twice(
     model, tmp_path, counted, monkeypatch
 ):
     """What stays has one digest for both models; the names of files need none here."""
@@ -114,7 +113,7 @@ def test_every_byte_of_a_fold_is_digested_once_and_computed_once(
     did = dict(counted)
     whole, changed = sizes(model, out)
     assert whole + changed <= did["digested"] < 1.01 * (whole + changed)
-    assert 0.99 * changed < did["computed"] < 1.01 * changed
+    assert changed <= did["computed"] < 2.01 * changed  # to be written, to be compared
     before, after = contents_of(load(model)), contents_of(load(out))
     written = json.loads(certificate.read_text())
     assert written["original"]["sha256"] == before.digest
@@ -189,11 +188,9 @@ def test_digests_of_what_is_written_are_those_of_what_is_there(tmp_path, kind, p
     folded = fold_unchecked(path).model
     target = None if place == "over" else tmp_path / "o.onnx"
     with begun(folded, target, layout, digested=True) as writing:
-        with writing.read_back():
-            tensors = [value.const_value for value in folded.graph.initializers.values()]
-            assert any(isinstance(one, MappedOutside) for one in tensors)
-            known = {one.name: writing.digests.get(place_of(one)) for one in tensors}
-            told = {one.name: tensor_digest(one) for one in tensors}
+        tensors = {name: one.const_value for name, one in folded.graph.initializers.items()}
+        known = {name: writing.digests.get(place_of(one)) for name, one in tensors.items()}
+        told = {name: tensor_digest(one) for name, one in tensors.items()}
         assert {name: one for name, one in known.items() if one} == {
             name: one for name, one in told.items() if known[name]
         }
