@@ -70,7 +70,9 @@ class DirectWriter:
             self._filled += part.nbytes
             data = data[part.nbytes :]
             if self._filled == _BLOCK_BYTES:
-                self._written[self._turn] = self._pool.submit(self._put, self._turn, self._end)
+                self._written[self._turn] = self._pool.submit(
+                    self._put, self._turn, self._end, _BLOCK_BYTES
+                )
                 self._end += _BLOCK_BYTES
                 self._turn, self._filled = (self._turn + 1) % _BUFFERS, 0
 
@@ -119,7 +121,8 @@ class DirectWriter:
         """Leave what has not begun."""
         self._pool.shutdown(cancel_futures=True)
         for buffer in self._buffers:
-            buffer.close()
+            with contextlib.suppress(BufferError):  # an error under way may still show it
+                buffer.close()
 
     def _settle(self) -> None:
         """Write what is in the buffers: the last piece may be no whole number of blocks."""
@@ -137,7 +140,7 @@ class DirectWriter:
         if future is not None:
             future.result()
 
-    def _put(self, turn: int, offset: int, length: int = _BLOCK_BYTES) -> None:
+    def _put(self, turn: int, offset: int, length: int) -> None:
         with memoryview(self._buffers[turn]) as buffer:
             done = 0
             while done < length:
