@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -135,6 +136,8 @@ class Cost:
 
     Attributes:
         seconds: Wall time, until its files are on disk.
+        processor_s: Time of the processor; of a flush only what goes on beside the command.
+        load: How many processes wanted one of the cores, in the mean of the last minute.
         anonymous_mb: Peak of the memory of its own.
         resident_mb: Peak of all pages that are resident, those of files too.
         ratio: Its time by that of the copy.
@@ -146,6 +149,8 @@ class Cost:
     resident_mb: float = 0.0
     ratio: float = 0.0
     exit_code: int = 0
+    processor_s: float = 0.0
+    load: float = 0.0
 
 
 @dataclass(slots=True)
@@ -160,7 +165,7 @@ class Row:
 
 def measured(command: Sequence[str], written: Path | None, group: Path | None = None) -> Cost:
     """Run a command; its files are synced by whoever times it, as those of ``cp``."""
-    start = time.perf_counter()
+    start, processor_s = time.perf_counter(), _processor_s()
     said = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
     if group is not None:
@@ -176,7 +181,20 @@ def measured(command: Sequence[str], written: Path | None, group: Path | None = 
     if process.returncode:
         said.seek(0)
         sys.stderr.write(f"{command}: {process.returncode}\n{said.read().decode()}\n")
-    return Cost(elapsed_s, anonymous / 1e3, resident / 1e3, exit_code=process.returncode)
+    return Cost(
+        elapsed_s,
+        anonymous / 1e3,
+        resident / 1e3,
+        exit_code=process.returncode,
+        processor_s=_processor_s() - processor_s,
+        load=os.getloadavg()[0],
+    )
+
+
+def _processor_s() -> float:
+    """Return what children that have ended took of the processor."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime
 
 
 def _sync(folder: Path) -> None:
@@ -284,6 +302,7 @@ def _told(costs: Sequence[Cost]) -> str:
     ratios = [cost.ratio for cost in costs]
     return (
         f"{statistics.median(cost.seconds for cost in costs):7.1f} s"
+        f" {statistics.median(cost.processor_s for cost in costs):6.1f} s of the processor"
         f" {statistics.median(ratios):6.2f}× ({min(ratios):.2f} to {max(ratios):.2f})"
         f" {max(cost.anonymous_mb for cost in costs):7.0f} MB anonymous"
         f" {max(cost.resident_mb for cost in costs):7.0f} MB resident"

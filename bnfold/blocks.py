@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 MOST_ELEMENTS: Final = 1 << 20
-"""Elements of a block: its float64 numbers stay in the cache, and calls cost nothing."""
+"""Elements of a block of which sums are made: another size would add in another order."""
+
+CACHED_ELEMENTS: Final = 1 << 18
+"""Elements of a block that is computed element by element.
+
+Its numbers in float64 (2 MiB) stay in the caches of one core: with 2²⁰ of them each pass over
+them took twice as long (measured: 2.3 against 1.6 ns an element for a product and comparison).
+"""
+
+_THREADS: Final = 2
+_AHEAD: Final = 3
+"""So many blocks are computed, or have been, while one is used: they are memory."""
+
+_Part = TypeVar("_Part")
+_Result = TypeVar("_Result")
 
 
 @runtime_checkable
@@ -89,3 +106,42 @@ def reader(stored: Stored) -> Callable[[int, int], NDArray[np.generic]]:
         return stored.part
     flat = np.ascontiguousarray(stored.numpy()).reshape(-1)
     return lambda start, stop: flat[start:stop]
+
+
+def in_order(
+    call: Callable[[_Part], _Result], parts: Iterable[_Part]
+) -> Iterator[tuple[_Part, _Result]]:
+    """Yield parts and what a call gives for each, in order; the next ones are begun meanwhile.
+
+    The call runs in threads, for reading files and the loops of numpy let others run. A single
+    part costs no thread. Threads know neither the deadline nor the `numpy.errstate` of their
+    caller: numpy's warnings are off in them, and the deadline is the caller's to look at.
+
+    Args:
+        call: What is computed of a part; of several at once.
+        parts: The parts; taken as they are needed.
+    """
+    rest = iter(parts)
+    first = list(islice(rest, 2))
+    if len(first) < 2:
+        for part in first:
+            yield part, call(part)
+        return
+
+    def quiet(part: _Part) -> _Result:
+        with np.errstate(all="ignore"):
+            return call(part)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        begun: deque[tuple[_Part, Future[_Result]]] = deque()
+        try:
+            for part in (*first, *islice(rest, _AHEAD - len(first))):
+                begun.append((part, pool.submit(quiet, part)))
+            while begun:
+                part, future = begun.popleft()
+                result = future.result()
+                begun.extend((one, pool.submit(quiet, one)) for one in islice(rest, 1))
+                yield part, result
+        finally:
+            for _, future in begun:
+                future.cancel()

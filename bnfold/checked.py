@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,7 @@ from bnfold.folding.recipes import recipes_of
 from bnfold.folding.selection import Selection
 from bnfold.model.graphs import initializer_bytes
 from bnfold.model.io import Openable, opened
+from bnfold.model.save import Begun
 from bnfold.model.validity import models_blamed
 from bnfold.records import (
     CONSTANT_INPUTS,
@@ -94,7 +95,52 @@ def fold(
         UsageError: If a shape cannot be read or does not fit.
         MissingDependencyError: If ``verify`` is True and no ONNX Runtime is installed.
     """
-    begun = time.monotonic()
+    return fold_into(
+        model,
+        None,
+        only=only,
+        skip=skip,
+        assume_constant_inputs=assume_constant_inputs,
+        assume_inference=assume_inference,
+        norms=norms,
+        requantize_bias=requantize_bias,
+        verify=verify,
+        certificate=certificate,
+        shapes=shapes,
+        max_time=max_time,
+        seed=seed,
+    )
+
+
+Begin = Callable[[ir.Model], Begun]
+"""Begins to write a folded model, with digests, and leaves it to the caller to end that."""
+
+
+@np.errstate(all="ignore")
+def fold_into(
+    model: Openable,
+    begin: Begin | None,
+    *,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    assume_constant_inputs: bool = False,
+    assume_inference: bool = False,
+    norms: bool = False,
+    requantize_bias: bool = False,
+    verify: bool | None = None,
+    certificate: bool = False,
+    shapes: Shapes | str = (),
+    max_time: float | None = None,
+    seed: int = 0,
+) -> FoldResult:
+    """Fold as `fold`, and begin to write the result before it is proved.
+
+    Digests are taken of the bytes as they are written, and the disk writes while the proof is
+    made. What is written is put in its place by `Begun.finish`, which is the caller's to ask
+    for when all is well. ``begin`` is not called if nothing is to be proved; all other
+    arguments are those of `fold`.
+    """
+    begun_at = time.monotonic()
     result = fold_unchecked(
         model,
         only=only,
@@ -104,7 +150,7 @@ def fold(
         norms=norms,
         requantize_bias=requantize_bias,
     )
-    took_s = time.monotonic() - begun
+    took_s = time.monotonic() - begun_at
     wanted = bool(result.report.steps) if verify is None else verify
     if not (wanted or certificate):
         return result
@@ -113,6 +159,7 @@ def fold(
         INFERENCE: assume_inference,
         REQUANTIZED: requantize_bias,
     }
+    writing = None if begin is None else begin(result.model)
     with models_blamed(model):
         original = opened(model)
         if assume_inference:
@@ -125,7 +172,7 @@ def fold(
             _seconds(took_s, result) if max_time is None else max_time,
             seed,
         )
-        written, proof = check.proof()
+        written, proof = check.proof(writing)
         if certificate and written is None:
             raise CheckFailedError("the certificate cannot be written", why=proof.why)
         if certificate:
@@ -162,8 +209,12 @@ class _Check:
     seed: int
     begun: float = field(default_factory=time.monotonic)
 
-    def proof(self) -> tuple[Certificate | None, ProofReport]:
-        """Write down what was done, and prove it; a fold that does not hold is an error."""
+    def proof(self, writing: Begun | None) -> tuple[Certificate | None, ProofReport]:
+        """Write down what was done, and prove it; a fold that does not hold is an error.
+
+        Args:
+            writing: The folded model as it is written; None where it is in memory alone.
+        """
         from bnfold.evidence.proof import certify, proved
         from bnfold.evidence.verdict import is_too_large_to_run
 
@@ -171,8 +222,9 @@ class _Check:
         share = 1.0 if is_alone else _PROOF_SHARE
         made: list[Certificate] = []
 
+        steps, recipes = self.result.report.steps, recipes_of(self.result.model)
+
         def attempt() -> ProofReport:
-            steps, recipes = self.result.report.steps, recipes_of(self.result.model)
             written, report = certify(
                 self.original,
                 self.result.model,
@@ -182,6 +234,7 @@ class _Check:
                 seed=self.seed,
                 seconds=share * self.seconds,
                 shapes=self.shapes,
+                known={} if writing is None else writing.digests,
             )
             made.append(written)
             return report

@@ -8,14 +8,22 @@ copy of a large tensor outlives its use.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.blocks import MOST_ELEMENTS, Block, Stored, blocks, reader
+from bnfold.blocks import (
+    CACHED_ELEMENTS,
+    MOST_ELEMENTS,
+    Block,
+    Stored,
+    blocks,
+    in_order,
+    reader,
+)
 
 Wide = NDArray[np.float64]
 _NATIVE: Final = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
@@ -128,7 +136,7 @@ class Expression:
         """Return the elements in float64: a new array unless ``base`` holds float64."""
         if self.size > MOST_ELEMENTS and self.factors:
             wide = np.empty(self.shape)
-            for block, part in self._stored_blocks():
+            for block, part in self._stored_blocks(CACHED_ELEMENTS):
                 self._times_factors(block, part, wide[block.at])
             return wide
         base = np.asarray(self.base.numpy())
@@ -141,27 +149,23 @@ class Expression:
 
     def wide_blocks(self) -> Iterator[tuple[Block, Wide]]:
         """Yield the elements in float64 block by block, in C order."""
-        for block, part in self._stored_blocks():
+        for block, part in self._stored_blocks(MOST_ELEMENTS):
             with np.errstate(all="ignore"):
-                wide = self._times_factors(block, part, None)
+                wide = self._times_factors(block, part)
             yield block, wide
 
     def rounded_blocks(
         self, dtype: np.dtype[np.generic]
     ) -> Iterator[tuple[Block, NDArray[np.generic]]]:
         """Yield the elements in ``dtype``, rounded once, block by block in C order."""
-        for block, part in self._stored_blocks():
+        for block, part in self._stored_blocks(CACHED_ELEMENTS):
             yield block, self._rounded_block(block, part, dtype)
 
     @np.errstate(all="ignore")
     def _rounded_block(
         self, block: Block, part: NDArray[np.generic], dtype: np.dtype[np.generic]
     ) -> NDArray[np.generic]:
-        if len(self.factors) != 1 or dtype not in _NATIVE:
-            return round_once(self._times_factors(block, part, None), dtype)
-        out = np.empty(block.shape, dtype)
-        _multiplied(part, block.of(self.factors[0]), out)
-        return out
+        return round_once(self._times_factors(block, part), dtype)
 
     def rounded_rows(
         self, dtype: np.dtype[np.generic]
@@ -177,21 +181,23 @@ class Expression:
 
         return rows
 
-    def _stored_blocks(self) -> Iterator[tuple[Block, NDArray[np.generic]]]:
+    def _stored_blocks(self, most: int) -> Iterator[tuple[Block, NDArray[np.generic]]]:
         """Yield what the expression is based on block by block; nothing is kept of it."""
         read = reader(self.base)
-        for block in blocks(self.shape):
+        for block in blocks(self.shape, most):
             yield block, read(block.start, block.stop).reshape(block.shape)
 
     def _times_factors(
-        self, block: Block, part: NDArray[np.generic], out: Wide | None
+        self, block: Block, part: NDArray[np.generic], out: Wide | None = None
     ) -> Wide:
         if not self.factors:
             return part.astype(np.float64, copy=False)
-        wide = np.multiply(part, block.of(self.factors[0]), out=out, dtype=np.float64)
-        for factor in self.factors[1:]:
-            wide *= block.of(factor)
-        return np.asarray(wide)
+        if out is None:
+            out = np.empty(block.shape)
+        out[...] = part  # a cast of its own: numpy's cast inside of a product is slower
+        for factor in self.factors:
+            out *= block.of(factor)
+        return out
 
     @property
     def size(self) -> int:
@@ -218,10 +224,34 @@ class Expression:
         if axis is None or any(
             np.broadcast_shapes(f.shape, along) != tuple(along) for f in self.factors
         ):
-            return _peaks(self.wide_blocks(), self.shape, axis)
-        peaks = _peaks(self._stored_blocks(), self.shape, axis)
+            return self._peaks(axis, lambda block, part: self._times_factors(block, part))
+        peaks = self._peaks(axis, lambda _, part: part)
         for factor in self.factors:
             peaks = peaks * np.abs(factor).reshape(-1)
+        return peaks
+
+    def _peaks(
+        self, axis: int | None, made: Callable[[Block, NDArray[np.generic]], NDArray[Any]]
+    ) -> Wide:
+        """Largest magnitude of every slice along ``axis``, or of all, of what is made."""
+        place = None if axis is None or not self.shape else axis % len(self.shape)
+        if self.size == 0:
+            return np.zeros(0)
+        read = reader(self.base)
+
+        def size_of(block: Block) -> Wide:
+            part = made(block, read(block.start, block.stop).reshape(block.shape))
+            others = tuple(other for other in range(part.ndim) if other != place)
+            high, low = part, part
+            if others:
+                high, low = part.max(axis=others), part.min(axis=others)
+            return np.maximum(np.abs(_wide(high)), np.abs(_wide(low)))
+
+        peaks = np.zeros(1 if place is None else self.shape[place])
+        with np.errstate(all="ignore"):
+            for block, size in in_order(size_of, blocks(self.shape, CACHED_ELEMENTS)):
+                mine = slice(None) if place is None else block.at[place]
+                peaks[mine] = np.maximum(peaks[mine], size)
         return peaks
 
     def contracted(self, vector: Wide, axis: int) -> Wide:
@@ -280,25 +310,6 @@ def _round_to_odd(wide: Wide) -> NDArray[np.float32]:
     bits[inexact & (np.abs(near.astype(np.float64)) > np.abs(wide))] -= 1
     bits[inexact] |= 1
     return bits.view(np.float32)
-
-
-def _peaks(
-    parts: Iterable[tuple[Block, NDArray[np.generic]]],
-    shape: tuple[int, ...],
-    axis: int | None,
-) -> Wide:
-    """Largest magnitude of every slice along ``axis``, or of all elements."""
-    place = None if axis is None or not shape else axis % len(shape)
-    if math.prod(shape) == 0:
-        return np.zeros(0)
-    peaks = np.zeros(1 if place is None else shape[place])
-    for block, part in parts:
-        mine = slice(None) if place is None else block.at[place]
-        others = tuple(other for other in range(part.ndim) if other != place)
-        high, low = (part.max(axis=others), part.min(axis=others)) if others else (part, part)
-        size = np.maximum(np.abs(_wide(high)), np.abs(_wide(low)))
-        peaks[mine] = np.maximum(peaks[mine], size)
-    return peaks
 
 
 def _wide(elements: NDArray[np.generic]) -> Wide:

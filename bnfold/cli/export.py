@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import click
 
 from bnfold.cli.bounds import kept_running
-from bnfold.cli.options import markdown_option, report_option
+from bnfold.cli.options import (
+    external_data_option,
+    markdown_option,
+    report_option,
+    size_threshold_option,
+)
 from bnfold.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -32,6 +37,8 @@ class _Choices(TypedDict):
     output_names: tuple[str, ...]
     eval_mode: bool
     unfolded: Path | None
+    external_data: str
+    size_threshold: int | None
     seed: int
 
 
@@ -112,6 +119,8 @@ class _Choices(TypedDict):
     metavar="C.json",
     help="Write down every fold as data, for `bnfold verify UNFOLDED OUT --certificate`.",
 )
+@external_data_option
+@size_threshold_option
 @click.option("--seed", default=0, show_default=True, help="Seed of inputs and noise.")
 @report_option
 @markdown_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
@@ -24,8 +25,12 @@ from bnfold.cli.options import (
 from bnfold.cli.terminal import say
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from bnfold.files.pairs import Saved
     from bnfold.folding.api import FoldResult
+    from bnfold.model.layout import Layout
+    from bnfold.model.save import Begun
 
 _REMEDY: Final = "pip install 'bnfold[cpu]', or prove it by --certificate C.json"
 
@@ -96,10 +101,11 @@ def command(
     The result is compared with the original before it is written; a model that computes
     another function is never written.
     """
-    from bnfold.checked import fold
+    from bnfold.checked import fold_into
     from bnfold.cli.outputs import Outputs
     from bnfold.files.replacing import write_text
     from bnfold.folding.requirements import check_met, check_words
+    from bnfold.model.layout import Layout
     from bnfold.model.reads import reads_of_file
 
     _check_one_place(output, in_place=in_place, dry_run=dry_run)
@@ -113,22 +119,50 @@ def command(
     wanted = certificate is not None and not dry_run
     asked = False if dry_run else verify
     extra = given(shapes=shapes, max_time=max_time)
-    result = fold(model, verify=asked, certificate=wanted, seed=seed, **choices, **extra)
-    if outputs.wants_document:
-        outputs.write(_document(result, model))
-    check_met(require, result.report, result.check)
-    if certificate is not None and result.certificate is not None:
-        # Before the model: where that replaces its original, no second try could make one.
-        write_text(certificate, result.certificate.to_json())
-    layout = {"external_data": external_data, "size_threshold": size_threshold}
-    saved = None if dry_run else _saved(result, output, layout)
+    writing = _Writing(output, Layout.of(external_data, size_threshold))
+    with writing.stack:
+        result = fold_into(
+            model,
+            None if dry_run else writing.begin,
+            verify=asked,
+            certificate=wanted,
+            seed=seed,
+            **choices,
+            **extra,
+        )
+        if outputs.wants_document:
+            outputs.write(_document(result, model))
+        check_met(require, result.report, result.check)
+        if certificate is not None and result.certificate is not None:
+            # Before the model: where that replaces its original, no second try could make one.
+            write_text(certificate, result.certificate.to_json())
+        saved = None if dry_run else writing.finish(result)
     _tell(result, model, saved, asked)
 
 
-def _saved(result: FoldResult, output: Path | None, layout: dict[str, Any]) -> Saved:
-    if output is None:
-        return result.save_in_place(**layout)
-    return result.save(output, **layout)
+class _Writing:
+    """The folded model on its way to the disk: begun before the proof, if there is one."""
+
+    def __init__(self, output: Path | None, layout: Layout) -> None:
+        self._output = output
+        self._layout = layout
+        self._begun: Begun | None = None
+        self.stack = contextlib.ExitStack()
+
+    def begin(self, folded: ir.Model) -> Begun:
+        """Write the data of a folded model, and note the digests of its tensors."""
+        return self._begin(folded, digested=True)
+
+    def finish(self, result: FoldResult) -> Saved:
+        """Put it in its place."""
+        return (self._begun or self._begin(result.model, digested=False)).finish()
+
+    def _begin(self, folded: ir.Model, *, digested: bool) -> Begun:
+        from bnfold.model.save import begun
+
+        writing = begun(folded, self._output, self._layout, digested=digested)
+        self._begun = self.stack.enter_context(writing)
+        return self._begun
 
 
 def _tell(result: FoldResult, model: Path, saved: Saved | None, asked: bool | None) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 import click
 
 from bnfold import __version__
+from bnfold.cli.allocator import keep_freed_memory
 from bnfold.cli.signals import Ending
 from bnfold.cli.terminal import prepare, say, say_misuse
 from bnfold.errors import BnfoldError, refused_by_disk
@@ -62,6 +63,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     ending = Ending()
     prepare()
+    keep_freed_memory()
     try:
         with ending.like_ctrl_c():
             code = cli.main(standalone_mode=False)

@@ -58,14 +58,14 @@ external_data_option = click.option(
     type=click.Choice(["keep", "one", "per-tensor", "inline"]),
     default="keep",
     show_default=True,
-    help="Where weights go: as they lay in MODEL; one file beside the model; a file for each;"
+    help="Where weights go: as they lay before; one file beside the model; a file for each;"
     " into the model, as far as its 2 GB hold them.",
 )
 size_threshold_option = click.option(
     "--size-threshold",
     type=click.IntRange(min=0),
     metavar="BYTES",
-    help="Tensors of fewer bytes go into the model.  [default: as they lay in MODEL; 1024]",
+    help="Tensors of fewer bytes go into the model.  [default: as they lay before; 1024]",
 )
 
 

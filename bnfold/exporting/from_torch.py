@@ -14,6 +14,7 @@ from bnfold.files.apart import Write, check_apart
 from bnfold.files.pairs import data_path
 from bnfold.files.scratch import scratch_folder
 from bnfold.files.targets import check_writable, target_of
+from bnfold.model.layout import Layout
 from bnfold.runtime import require
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def export(
     eval_mode: bool = False,
     unfolded: str | Path | None = None,
     certificate: bool = False,
+    external_data: str = "keep",
+    size_threshold: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> ExportResult:
@@ -66,16 +69,20 @@ def export(
         eval_mode: Export a module in train mode as it is in eval mode.
         unfolded: Where to write the model as it was before the fold, too.
         certificate: Also write down what the fold did: `ExportResult.certificate`.
+        external_data: Where weights go: ``keep``, as the exporter lays them; ``one`` file
+            beside the model; ``per-tensor``, a file for each; ``inline``, into the model.
+        size_threshold: Tensors of fewer bytes go into the model; None for as they lay.
         seed: Of inputs and noise.
         progress: Told in words what is being done.
 
     Raises:
         MissingDependencyError: If torch is not installed, or no runtime to verify with.
         ModelError: If the module is in train mode, does not run, or cannot be exported.
-        UsageError: If arguments, names or axes make no sense.
+        UsageError: If arguments, names, axes or the layout make no sense.
         CheckFailedError: If the model computes something else; nothing is written then.
         OutputError: If the file cannot be written.
     """
+    layout = Layout.of(external_data, size_threshold)
     require_torch(exporter)
     if verify:
         require("verify the export (verify=False and --no-verify go without)")
@@ -98,6 +105,7 @@ def export(
         output_names=tuple(output_names),
         eval_mode=eval_mode,
         certificate=certificate,
+        layout=layout,
         seed=seed,
         tell=progress or _silent,
     )

@@ -33,6 +33,7 @@ from bnfold.folding.api import FoldResult
 from bnfold.folding.pictures import pictures_of
 from bnfold.inputs.signature import Slot, inputs_of, outputs_of
 from bnfold.model.io import load
+from bnfold.model.layout import Layout, plan_of
 from bnfold.model.save import save
 from bnfold.records import ExportReport, Picture, Port, Verdict, VerifyReport
 
@@ -53,6 +54,7 @@ class Wishes:
     output_names: tuple[str, ...]
     eval_mode: bool
     certificate: bool
+    layout: Layout
     seed: int
     tell: Callable[[str], None]
 
@@ -115,12 +117,14 @@ def carried_out(
         result.save(final)
         check_valid(final, "the folded model")
         pictures = tuple(pictures_of(original, result.model, result.report.steps))
+    said = plan_of(load(final), wishes.layout).said
+    remarks = (*remarks, *([said] if said else ()))
     subject = replace(subject, warnings=(*subject.warnings, *remarks))
     verification = _verified(subject, wishes, final, folder) if wishes.verify else None
     report = _report(subject, wishes, load(final), result, verification)
     if wishes.unfolded is not None:
-        save(original, wishes.unfolded)
-    save(load(final), wishes.path)
+        save(original, wishes.unfolded, wishes.layout)
+    save(load(final), wishes.path, wishes.layout)
     certificate = None if result is None else result.certificate
     there = final if target_of(wishes.path).is_stream else wishes.path
     return ExportResult(load(there), wishes.path, report, certificate, pictures)

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
+from bnfold.files.direct import direct_writer
 from bnfold.files.replacing import sync
 
 _CHUNK_BYTES: Final = 1 << 22
@@ -19,6 +20,12 @@ _WRITE_BYTES: Final = 1 << 20
 
 _AHEAD_BYTES: Final = 1 << 26
 """So much may be written that the system was not yet asked to put on disk."""
+
+_LARGE_BYTES: Final = 1 << 28
+"""From so many bytes on a file is written past the page cache.
+
+Smaller ones are likely to be read again before they would leave it.
+"""
 
 _WORTH_A_THREAD: Final = 1 << 16
 _AHEAD: Final = 2
@@ -31,6 +38,14 @@ _CANNOT_COPY: Final = frozenset(
 """What the system says where it does not copy from file to file by itself."""
 
 
+class Digest(Protocol):
+    """What bytes can be added to, of `hashlib`."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Add bytes."""
+        ...
+
+
 class DataWriter:
     """A new file, written from its beginning to its end; to be used in a ``with`` block.
 
@@ -38,12 +53,14 @@ class DataWriter:
     when all of it is on disk.
     """
 
-    def __init__(self, path: Path, *, hashed: bool = False) -> None:
+    def __init__(self, path: Path, *, hashed: bool = False, expected: int = 0) -> None:
         """Make the file.
 
         Args:
             path: Where; nothing is there.
             hashed: Whether its digest is wanted.
+            expected: How many bytes it is going to have; 0 where it is read again soon. A
+                large file is written past the page cache of the system, where that can be.
 
         Raises:
             OSError: If it cannot be made.
@@ -52,9 +69,12 @@ class DataWriter:
         self.size = 0
         self._hash = hashlib.sha256() if hashed else None
         self._unflushed = 0
-        self._writer, self._hasher, self._flusher = (_InTurn(_AHEAD) for _ in range(3))
+        self._turns = [_InTurn(_AHEAD) for _ in range(4)]
+        self._writer, self._hasher, self._digester, self._flusher = self._turns
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(path, flags, 0o666)
+        is_large = expected >= _LARGE_BYTES
+        self._direct = direct_writer(self._descriptor) if is_large else None
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -69,12 +89,14 @@ class DataWriter:
         """Put the rest on disk; after an error nothing is waited for but what runs."""
         try:
             if kind is None:
-                for turn in (self._writer, self._hasher, self._flusher):
-                    turn.settle()
+                self.settle()
+                self._flusher.settle()
                 sync(self._descriptor)
         finally:
-            for turn in (self._writer, self._hasher, self._flusher):
+            for turn in self._turns:
                 turn.close()
+            if self._direct is not None:
+                self._direct.close()
             os.close(self._descriptor)
 
     @property
@@ -82,8 +104,24 @@ class DataWriter:
         """SHA-256 of the contents, once it is closed; empty if it was not wanted."""
         return "" if self._hash is None else self._hash.hexdigest()
 
-    def write(self, data: bytes | memoryview) -> None:
+    def settle(self) -> None:
+        """Wait until all that was written can be read, on disk or not, and is digested.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        for turn in (self._writer, self._hasher, self._digester):
+            turn.settle()
+        if self._direct is not None:
+            direct, self._direct = self._direct, None
+            direct.finish()
+
+    def write(self, data: bytes | memoryview, digest: Digest | None = None) -> None:
         """Write bytes behind what there is; they are not to be changed afterwards.
+
+        Args:
+            data: The bytes.
+            digest: What they are added to as well; not complete before `settle`.
 
         Raises:
             OSError: If they cannot be written, or others before could not.
@@ -93,8 +131,13 @@ class DataWriter:
         if whole.nbytes < _WORTH_A_THREAD:
             self._writer.settle()
             self._write(whole)
-        else:
-            self._writer.do(self._write, whole)
+            if digest is not None:
+                self._digester.settle()
+                digest.update(whole)
+            return
+        if digest is not None:
+            self._digester.do(digest.update, whole)
+        self._writer.do(self._write, whole)
 
     def pad_to(self, offset: int) -> None:
         """Write zeros up to an offset.
@@ -105,34 +148,47 @@ class DataWriter:
         while self.size < offset:
             self.write(bytes(min(offset - self.size, _CHUNK_BYTES)))
 
-    def copy(self, source: int, offset: int, length: int) -> None:
+    def copy(
+        self, source: int, offset: int, length: int, digest: Digest | None = None
+    ) -> None:
         """Copy a part of another file; the system does it by itself where it can.
+
+        Where a digest is wanted, the bytes are read once for both.
 
         Args:
             source: A descriptor of that file.
             offset: Where the part begins.
             length: How long it is.
+            digest: What its bytes are added to as well.
 
         Raises:
             OSError: If it cannot be copied, or the file is too short.
         """
         self._writer.settle()
-        self.size += length
         end = offset + length
+        is_plain = self._hash is None and digest is None
         while offset < end:
             wanted = min(end - offset, _CHUNK_BYTES)
-            if self._hash is None and wanted >= _WORTH_A_THREAD:
-                most = min(end - offset, _AHEAD_BYTES)
-                done = _copied(source, self._descriptor, offset, most)
+            if is_plain and wanted >= _WORTH_A_THREAD:
+                self._writer.settle()
+                done = self._shared(source, offset, end - offset)
                 if done:
                     offset += done
-                    self._flush_behind(done)
+                    self.size += done
                     continue
             data = read_at(source, wanted, offset)
             if not data:
                 raise OSError(errno.EIO, "a data file is shorter than it was", None)
-            self._write(memoryview(data))
+            self.write(memoryview(data), digest)
             offset += len(data)
+
+    def _shared(self, source: int, offset: int, length: int) -> int:
+        """Copy inside of the system, or share blocks; return how much it did, if anything."""
+        if self._direct is not None:
+            return self._direct.clone(source, offset, length)
+        done = _copied(source, self._descriptor, offset, min(length, _AHEAD_BYTES))
+        self._flush_behind(done)
+        return done
 
     def _write(self, data: memoryview) -> None:
         if self._hash is not None:
@@ -141,6 +197,9 @@ class DataWriter:
                 self._hash.update(data)
             else:
                 self._hasher.do(self._hash.update, data)
+        if self._direct is not None:
+            self._direct.write(data)
+            return
         left = data
         while left:
             left = left[os.write(self._descriptor, left[:_WRITE_BYTES]) :]

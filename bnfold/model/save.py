@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,16 +20,18 @@ from bnfold.files.pairs import Saved, Written, data_path, put_model, wants_diges
 from bnfold.files.scratch import scratch_folder
 from bnfold.files.streams import write_into
 from bnfold.files.targets import Target, target_of, told_of
-from bnfold.model.external import INSIDE, PLACES
-from bnfold.model.graphs import graphs_of
-from bnfold.model.held_outside import DataFile, HeldOutside, held_outside
+from bnfold.model.digests import Digest, Place, begun_digest, is_digest_of_bytes, place_of
+from bnfold.model.exchange import exchanged, go_on, outside_of
+from bnfold.model.held_outside import HeldOutside
 from bnfold.model.io import to_proto
 from bnfold.model.layout import Layout, Placed, Plan, plan_of
-from bnfold.model.neighbours import Region
 from bnfold.model.pieces import bytes_of
 from bnfold.model.reads import READS, SOURCE, Source, all_tensors, reads_of_model
 
 _WHAT: Final = "cannot write the model"
+
+_UNSYNCED: Final = 4
+"""So many data files may wait for the end to be put on disk: each is an open file."""
 
 
 def save(model: ir.Model, path: str | Path, layout: Layout | None = None) -> Saved:
@@ -49,13 +52,8 @@ def save(model: ir.Model, path: str | Path, layout: Layout | None = None) -> Sav
         UsageError: If that would overwrite a file that the model is read from.
         OutputError: If it cannot be written; nothing is left behind then.
     """
-    target = target_of(path)
-    plan = plan_of(model, layout or Layout())
-    writes = [Write(Path(path), "the model")]
-    if not target.is_stream and plan.files:
-        writes.append(Write(data_path(target.path), "its data"))
-    check_apart(writes, reads_of_model(model))
-    return _save(model, target, plan, _identities(model))
+    with begun(model, path, layout) as writing:
+        return writing.finish()
 
 
 def save_over_source(model: ir.Model, layout: Layout | None = None) -> Saved:
@@ -71,12 +69,140 @@ def save_over_source(model: ir.Model, layout: Layout | None = None) -> Saved:
         UsageError: If it was not read from a file, or that has changed since.
         OutputError: If it cannot be written; the file and its data are as they were then.
     """
-    source = _unchanged_source(model)
+    with begun(model, None, layout) as writing:
+        return writing.finish()
+
+
+@contextlib.contextmanager
+def begun(
+    model: ir.Model,
+    path: str | Path | None,
+    layout: Layout | None = None,
+    *,
+    digested: bool = False,
+) -> Iterator[Begun]:
+    """Write the data files of a model beside their place; `Begun.finish` does the rest.
+
+    What is done between the two goes on while the system puts the data on disk. Without
+    `Begun.finish` nothing is left of it.
+
+    Args:
+        model: The model; not changed before the end.
+        path: Where its ``.onnx`` file goes; None for over the file that it was read from.
+        layout: Where its weights go; None for as they lay.
+        digested: Whether `Begun.digests` are wanted: what is written is read again soon.
+
+    Raises:
+        UsageError: As of `save` and `save_over_source`.
+        OutputError: The same.
+    """
+    target = target_of(_unchanged_source(model).path if path is None else path)
     plan = plan_of(model, layout or Layout())
-    saved = _save(model, target_of(source.path), plan, frozenset(), goes_on=True)
-    model.graph.meta[SOURCE] = Source.of(source.path)
-    model.graph.meta[READS] = ()
-    return saved
+    if path is not None:
+        writes = [Write(Path(path), "the model")]
+        if not target.is_stream and plan.files:
+            writes.append(Write(data_path(target.path), "its data"))
+        check_apart(writes, reads_of_model(model))
+    with contextlib.ExitStack() as stack:
+        with told_of(target.given, _WHAT):
+            if plan.files:
+                _check_has_place(target)
+            writing = Begun(model, target, plan, is_over_source=path is None)
+            if plan.files or not target.is_stream:
+                scratch = stack.enter_context(scratch_folder(within=target.path.parent))
+                writing.write_data(scratch, stack, digested=digested)
+        yield writing
+
+
+@dataclass(slots=True)
+class Begun:
+    """A model whose data files are written, and not yet in their place.
+
+    Attributes:
+        model: The model.
+        target: Where its ``.onnx`` file goes.
+        plan: What goes where.
+        is_over_source: Whether that is the file it was read from.
+        digests: Of its tensors as they were written, by where they are in the model.
+    """
+
+    model: ir.Model
+    target: Target
+    plan: Plan
+    is_over_source: bool = False
+    digests: dict[Place, str] = field(default_factory=dict)
+    _scratch: Path = Path()
+    _files: list[DataWriter] = field(default_factory=list)
+    _open: deque[contextlib.ExitStack] = field(default_factory=deque)
+
+    def write_data(
+        self, scratch: Path, stack: contextlib.ExitStack, *, digested: bool
+    ) -> None:
+        """Write all data files.
+
+        Args:
+            scratch: Where.
+            stack: Closes what is open.
+            digested: Whether `digests` are wanted.
+
+        Raises:
+            OSError: If they cannot be written.
+        """
+        self._scratch = scratch
+        count = len(self.plan.files)
+        hashed = wants_digest(self.target, count)
+        for number, placed in enumerate(self.plan.files):
+            if len(self._open) >= _UNSYNCED:
+                self._open.popleft().close()
+            one = stack.enter_context(contextlib.ExitStack())
+            # a name that no tensor has
+            path = scratch / f"{scratch.name}.{number}.data"
+            last = placed[-1]
+            # What is proved is checked next, by `verify`: that finds it in the page cache.
+            expected = 0 if digested else last.offset + last.tensor.nbytes
+            file = one.enter_context(DataWriter(path, hashed=hashed, expected=expected))
+            self._files.append(file)
+            self._open.append(one)
+            self.digests.update(_written(placed, file, digested=digested))
+
+    def finish(self) -> Saved:
+        """Put all of it on disk and in its place.
+
+        Raises:
+            UsageError: If the file that is written over has changed.
+            OutputError: If it cannot be written; nothing is left behind then.
+        """
+        if self.is_over_source:
+            source = _unchanged_source(self.model)
+        with told_of(self.target.given, _WHAT):
+            if not self.plan.files and self.target.is_stream:
+                with exchanged(self.model, {}):
+                    data = to_proto(self.model).SerializeToString()
+                write_into(self.target, data)
+                return Saved(self.target.given)
+            saved = self._put()
+        if self.is_over_source:
+            self.model.graph.meta[SOURCE] = Source.of(source.path)
+            self.model.graph.meta[READS] = ()
+        return saved
+
+    def _put(self) -> Saved:
+        while self._open:
+            self._open.popleft().close()
+        paths = [file.path for file in self._files]
+        with exchanged(self.model, outside_of(self.plan, paths)) as inside:
+            naming = _Naming(to_proto(self.model), paths)
+        written = [Written(file.path, file.digest) for file in self._files]
+        kept = frozenset() if self.is_over_source else _identities(self.model)
+        saved = put_model(self._scratch, self.target, written, naming.named, kept)
+        if self.is_over_source:
+            folder = self.target.path.parent
+            go_on(
+                self.model,
+                outside_of(self.plan, [folder / name for name in naming.names]),
+                inside,
+            )
+        return replace(saved, said=self.plan.said)
 
 
 def _unchanged_source(model: ir.Model) -> Source:
@@ -98,49 +224,29 @@ def _unchanged_source(model: ir.Model) -> Source:
     return source
 
 
-def _save(
-    model: ir.Model,
-    target: Target,
-    plan: Plan,
-    kept: frozenset[Identity],
-    *,
-    goes_on: bool = False,
-) -> Saved:
-    with told_of(target.given, _WHAT):
-        if plan.files:
-            _check_has_place(target)
-        elif target.is_stream:
-            with _exchanged(model, {}):
-                data = to_proto(model).SerializeToString()
-            write_into(target, data)
-            return Saved(target.given)
-        with scratch_folder(within=target.path.parent) as scratch:
-            # names that no tensor has
-            paths = [scratch / f"{scratch.name}.{n}.data" for n in range(len(plan.files))]
-            hashed = wants_digest(target, len(paths))
-            pairs = zip(plan.files, paths, strict=True)
-            written = [_written(placed, path, hashed=hashed) for placed, path in pairs]
-            with _exchanged(model, _outside(plan, paths)) as inside:
-                naming = _Naming(to_proto(model), paths)
-            saved = put_model(scratch, target, written, naming.named, kept)
-            if goes_on:
-                folder = target.path.parent
-                _go_on(model, _outside(plan, [folder / name for name in naming.names]), inside)
-            return replace(saved, said=plan.said)
+def _written(
+    placed: Sequence[Placed], file: DataWriter, *, digested: bool
+) -> dict[Place, str]:
+    """Write one data file, one tensor at a time.
 
-
-def _written(placed: Sequence[Placed], path: Path, *, hashed: bool) -> Written:
-    """Write one data file; one tensor at a time, and what did not change by the system."""
-    with DataWriter(path, hashed=hashed) as file:
-        for tensor, offset, _ in placed:
-            file.pad_to(offset)
-            if isinstance(tensor, HeldOutside):
-                with tensor.file.opened() as source:
-                    file.copy(source, tensor.offset or 0, tensor.nbytes)
-            else:
-                for piece in bytes_of(tensor):
-                    file.write(piece)
-    return Written(path, file.digest)
+    Returns:
+        Digests of the tensors by where they are in the model, if they are wanted. Each was
+        taken of the very bytes that were handed to the system, in the same order.
+    """
+    told: dict[Place, Digest] = {}
+    for tensor, offset, _ in placed:
+        file.pad_to(offset)
+        digest = begun_digest(tensor) if digested and is_digest_of_bytes(tensor) else None
+        if digest is not None:
+            told[place_of(tensor)] = digest
+        if isinstance(tensor, HeldOutside):
+            with tensor.file.opened() as source:
+                file.copy(source, tensor.offset or 0, tensor.nbytes, digest)
+        else:
+            for piece in bytes_of(tensor):
+                file.write(piece, digest)
+    file.settle()
+    return {place: digest.hexdigest() for place, digest in told.items()}
 
 
 class _Naming:
@@ -192,101 +298,6 @@ def _check_has_place(target: Target) -> None:
             why=why,
             remedy="name a file in the folder that it shall lie in",
         )
-
-
-_Tensors = dict[ir.Value, ir.TensorProtocol]
-
-
-def _outside(plan: Plan, paths: Sequence[Path]) -> dict[ir.Value, ir.ExternalTensor]:
-    """Return the initializers of data files, as tensors in these files."""
-    return {
-        value: _in_file(value.const_value, offset, path)
-        for placed, path in zip(plan.files, paths, strict=True)
-        for _, offset, values in placed
-        for value in values
-        if value.const_value is not None
-    }
-
-
-def _in_file(tensor: ir.TensorProtocol, offset: int, path: Path) -> ir.ExternalTensor:
-    return ir.ExternalTensor(
-        path.name,
-        offset,
-        tensor.nbytes,
-        tensor.dtype,
-        shape=ir.Shape(tuple(tensor.shape.numpy())),
-        name=tensor.name or "",
-        doc_string=tensor.doc_string,
-        metadata_props=dict(tensor.metadata_props),
-        base_dir=path.parent,
-    )
-
-
-@contextlib.contextmanager
-def _exchanged(
-    model: ir.Model, outside: Mapping[ir.Value, ir.TensorProtocol]
-) -> Iterator[_Tensors]:
-    """Exchange tensors of initializers for a while: all that are not outside are inside.
-
-    Yields:
-        Those that were outside before.
-    """
-    before: _Tensors = {}
-    inside: _Tensors = {}
-    try:
-        for graph in graphs_of(model.graph):
-            for value in graph.initializers.values():
-                tensor = value.const_value
-                if tensor is None:
-                    continue
-                if value in outside:
-                    before[value], value.const_value = tensor, outside[value]
-                elif isinstance(tensor, ir.ExternalTensor):
-                    inside[value] = _inside(tensor)
-                    before[value], value.const_value = tensor, inside[value]
-        yield inside
-    finally:
-        for value, tensor in before.items():
-            value.const_value = tensor
-
-
-def _inside(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
-    """Return the same tensor with its bytes in a message, as they are."""
-    proto = onnx.TensorProto(
-        name=tensor.name,
-        data_type=int(tensor.dtype),
-        dims=tensor.shape.numpy(),
-        raw_data=tensor.tobytes(),
-    )
-    if tensor.doc_string:
-        proto.doc_string = tensor.doc_string
-    for key, text in tensor.metadata_props.items():
-        proto.metadata_props.add(key=key, value=text)
-    return ir.serde.TensorProtoTensor(proto)
-
-
-def _go_on(
-    model: ir.Model, outside: Mapping[ir.Value, ir.ExternalTensor], inside: _Tensors
-) -> None:
-    """Let the model in memory read its weights where they are now."""
-    files: dict[str, DataFile] = {}
-    places: dict[str, Region] = {}
-    for value, tensor in outside.items():
-        if tensor.path not in files:
-            files[tensor.path] = DataFile(Path(tensor.path))
-        value.const_value = held_outside(tensor, files[tensor.path])
-        places[value.name or ""] = Region(
-            str(tensor.location), tensor.offset or 0, tensor.nbytes
-        )
-    for value, held in inside.items():
-        value.const_value = held
-    model.graph.meta[PLACES] = places
-    model.graph.meta[INSIDE] = frozenset(
-        value.name or ""
-        for graph in graphs_of(model.graph)
-        for value in graph.initializers.values()
-        if value not in outside
-    )
 
 
 def _identities(model: ir.Model) -> frozenset[Identity]:

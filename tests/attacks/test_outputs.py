@@ -61,7 +61,7 @@ def call(monkeypatch, capsys):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["bnfold", *map(str, arguments)])
             if not works:
-                patch.setattr("bnfold.checked.fold", begun)
+                patch.setattr("bnfold.checked.fold_into", begun)
                 patch.setattr("bnfold.verified.verify", begun)
                 patch.setattr("bnfold.benchmarked.benchmark", begun)
                 patch.setattr("bnfold.exporting.sources.source_named", begun, raising=False)

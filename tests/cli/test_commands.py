@@ -286,13 +286,13 @@ def test_fold_hands_sizes_and_time_to_the_check(model, monkeypatch, options, pas
 
     asked = {}
 
-    def stub(_, **choices):
+    def stub(_, __, **choices):
         from bnfold.folding.api import fold_unchecked
 
         asked.update(choices)
         return fold_unchecked(model)
 
-    monkeypatch.setattr("bnfold.checked.fold", stub)
+    monkeypatch.setattr("bnfold.checked.fold_into", stub)
     monkeypatch.setattr(sys, "argv", ["bnfold", "fold", str(model), "--dry-run", *options])
     with pytest.raises(SystemExit) as stop:
         main()
@@ -322,7 +322,9 @@ def test_without_a_runtime_the_first_line_says_that_nothing_was_checked(
     from bnfold.cli.main import main
     from bnfold.folding.api import fold_unchecked
 
-    monkeypatch.setattr("bnfold.checked.fold", lambda path, **_: fold_unchecked(path))
+    monkeypatch.setattr(
+        "bnfold.checked.fold_into", lambda path, *_, **__: fold_unchecked(path)
+    )
     said = {}
     for options in ((), ("--no-verify",)):
         out = tmp_path / f"out{len(options)}.onnx"

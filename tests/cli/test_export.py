@@ -120,6 +120,27 @@ def test_sizes_instead_of_arguments_and_a_certificate(run, folder):
 
 
 @pytest.mark.parametrize(
+    ("layout", "files"),
+    [
+        ((), 0),
+        (("--external-data", "one", "--size-threshold", 1), 1),
+        (("--external-data", "per-tensor", "--size-threshold", 64), 1),
+        (("--external-data", "per-tensor", "--size-threshold", 1), 2),
+        (("--external-data", "inline"), 0),
+    ],
+)
+def test_weights_go_where_they_are_asked_to(run, folder, layout, files):
+    done = run("nets:called", "-o", "o.onnx", "--unfolded", "u.onnx", "--no-verify", *layout)
+    assert done.returncode == 0, done.stderr
+    assert len(list(folder.glob("o.onnx*.data"))) == files
+    assert bool(list(folder.glob("u.onnx*.data"))) == bool(files)
+    found = onnx.load(folder / "o.onnx", load_external_data=False).graph.initializer
+    outside = sum(one.data_location == onnx.TensorProto.EXTERNAL for one in found)
+    assert outside == (0 if not files else 1 if 64 in layout else 2)
+    onnx.load(folder / "o.onnx")
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (("nets:net", "-o", "o.onnx"), 2, "--input"),

@@ -182,6 +182,7 @@ def test_an_expression_by_blocks_is_the_whole(data):
     others = tuple(one for one in range(len(shape)) if one != axis)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(under_test, "MOST_ELEMENTS", most)
+        patch.setattr(under_test, "CACHED_ELEMENTS", data.draw(st.integers(1, 40)))
         patch.setattr(module.blocks, "__defaults__", (most,))
         assert np.array_equal(whole.evaluate(), wide)
         for kind in (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)):
@@ -244,7 +245,10 @@ def test_more_data_files_than_may_stay_open_are_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("hashed", [True, False])
 @pytest.mark.parametrize("system", ["copies", "refuses", "gives up"])
-def test_a_stream_holds_what_was_written_and_copied(tmp_path, monkeypatch, hashed, system):
+@pytest.mark.parametrize("expected", [0, 1 << 30])
+def test_a_stream_holds_what_was_written_and_copied(
+    tmp_path, monkeypatch, hashed, system, expected
+):
     source = np.random.default_rng(0).bytes(5 << 20)
     (tmp_path / "in").write_bytes(source)
     if system == "refuses":
@@ -253,7 +257,7 @@ def test_a_stream_holds_what_was_written_and_copied(tmp_path, monkeypatch, hashe
         monkeypatch.setattr(os, "copy_file_range", lambda *_: 0, raising=False)
     monkeypatch.setattr(data_writer, "_AHEAD_BYTES", 1 << 20)
     descriptor = os.open(tmp_path / "in", os.O_RDONLY)
-    with DataWriter(tmp_path / "out", hashed=hashed) as file:
+    with DataWriter(tmp_path / "out", hashed=hashed, expected=expected) as file:
         file.write(b"abc")
         file.pad_to(64)
         file.copy(descriptor, 7, 3 << 20)
@@ -261,9 +265,9 @@ def test_a_stream_holds_what_was_written_and_copied(tmp_path, monkeypatch, hashe
         file.copy(descriptor, 1, 5)
         file.pad_to(file.size + 3)
     os.close(descriptor)
-    expected = b"abc" + bytes(61) + source[7 : 7 + (3 << 20)] + source[:100_000] + source[1:6]
-    assert (tmp_path / "out").read_bytes() == expected + bytes(3)
-    digest = hashlib.sha256(expected + bytes(3)).hexdigest()
+    whole = b"abc" + bytes(61) + source[7 : 7 + (3 << 20)] + source[:100_000] + source[1:6]
+    assert (tmp_path / "out").read_bytes() == whole + bytes(3)
+    digest = hashlib.sha256(whole + bytes(3)).hexdigest()
     assert file.digest == (digest if hashed else "")
 
 

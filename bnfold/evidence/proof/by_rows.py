@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.blocks import InParts
+from bnfold.blocks import InParts, in_order
 from bnfold.evidence import clock
 from bnfold.evidence.reference.arrays import widen
 from bnfold.model.attributes import float_attr, int_attr
@@ -23,12 +21,14 @@ Array = NDArray[Any]
 LARGE: Final = 1 << 22
 """From so many elements on a matrix is not held as a whole."""
 
-_BLOCK: Final = 1 << 19
+_BLOCK: Final = 1 << 18
 """Elements of rows that are widened at once: they stay in the cache."""
 
-_THREADS: Final = 2
-_AHEAD: Final = 3
-"""So many blocks are read, or have been, while one is used."""
+_SAMPLED_ROWS: Final = 256
+"""Rows that a sample is taken from at the least: to read all takes as long as to multiply."""
+
+_COMPARED: Final = (np.dtype(np.float32), np.dtype(np.float64))
+"""Types whose largest element numpy finds as fast as it reads them."""
 
 _ONE_THREAD: Final = 1 << 18
 """Multiplications up to which OpenBLAS wakes no other threads (interface/gemm.c).
@@ -59,40 +59,49 @@ class Rows(NamedTuple):
         Raises:
             OutOfTimeError: If the time is up.
         """
-        height = max(1, _BLOCK // max(1, math.prod(self.shape[1:])))
-        starts = range(0, self.shape[0], height)
-        parts = [slice(start, min(start + height, self.shape[0])) for start in starts]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            begun = deque((part, pool.submit(self._read, part)) for part in parts[:_AHEAD])
-            for part in [*parts[_AHEAD:], *[None] * len(begun)]:
-                clock.check()
-                done, rows = begun.popleft()
-                if part is not None:
-                    begun.append((part, pool.submit(self._read, part)))
-                yield done, rows.result()
+        for part, rows in in_order(self._wide, self._parts()):
+            clock.check()
+            yield part, rows
 
-    def _read(self, part: slice) -> Array:
-        with np.errstate(all="ignore"):  # a thread does not know what its caller ignores
-            return widen(self.read(part))
+    def _parts(self) -> Iterator[slice]:
+        height = max(1, _BLOCK // max(1, math.prod(self.shape[1:])))
+        for start in range(0, self.shape[0], height):
+            yield slice(start, min(start + height, self.shape[0]))
+
+    def _wide(self, part: slice) -> Array:
+        return widen(self.read(part))
 
     def peaks(self, kept: Sequence[int]) -> Array:
-        """Return the largest magnitudes along all axes but some, whose length is one then."""
+        """Return the largest magnitudes along all axes but some, whose length is one then.
+
+        Raises:
+            OutOfTimeError: If the time is up.
+        """
         others = tuple(axis for axis in range(len(self.shape)) if axis not in kept)
+
+        def sizes(part: slice) -> Array:
+            rows = self.read(part)
+            rows = rows if rows.dtype in _COMPARED else widen(rows)
+            high = widen(rows.max(axis=others, initial=0.0, keepdims=True))
+            low = widen(rows.min(axis=others, initial=0.0, keepdims=True))
+            return np.maximum(high, -low)
+
         peaks = np.zeros([n if axis in kept else 1 for axis, n in enumerate(self.shape)])
-        for part, rows in self.blocks():
+        for part, size in in_order(sizes, self._parts()):
+            clock.check()
             mine = part if 0 in kept else slice(None)
-            high = rows.max(axis=others, initial=0.0, keepdims=True)
-            low = rows.min(axis=others, initial=0.0, keepdims=True)
-            peaks[mine] = np.maximum(peaks[mine], np.maximum(high, -low))
+            peaks[mine] = np.maximum(peaks[mine], size)
         return peaks
 
     def sample(self, most: int) -> Array:
-        """Return so many of its elements, evenly spread."""
-        step, each = max(math.prod(self.shape) // most, 1), math.prod(self.shape[1:])
-        found = [
-            rows.reshape(-1)[(-part.start * each) % step :: step].copy()  # not all of it
-            for part, rows in self.blocks()
-        ]
+        """Return so many of its elements in float64, from rows that are evenly spread."""
+        apart = max(self.shape[0] // _SAMPLED_ROWS, 1)
+        rows = range(0, self.shape[0], apart)
+        each = math.prod(self.shape[1:])
+        step, found = max(len(rows) * each // most, 1), []
+        for place, row in enumerate(rows):
+            first = (-place * each) % step  # as if the rows lay one behind the other
+            found.append(self._wide(slice(row, row + 1)).reshape(-1)[first::step].copy())
         return np.concatenate(found)
 
 

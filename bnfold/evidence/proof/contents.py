@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from bnfold.blocks import CACHED_ELEMENTS, blocks
 from bnfold.evidence import clock
+from bnfold.model.digests import (
+    Digest,
+    Place,
+    begun_digest,
+    element_bytes,
+    place_of,
+    tensor_digest,
+)
 from bnfold.model.graphs import graphs_of
-from bnfold.model.pieces import pieces_of
+from bnfold.model.held_outside import MappedOutside
 
 _THREADS: Final = 2
 _WORTH_A_THREAD: Final = 1 << 17
@@ -69,68 +78,142 @@ def contents_of(model: ir.Model) -> Contents:
     return _contents(model, {})
 
 
-def contents_of_both(original: ir.Model, folded: ir.Model) -> tuple[Contents, Contents]:
+def contents_of_both(
+    original: ir.Model, folded: ir.Model, known: Mapping[Place, str] = MappingProxyType({})
+) -> tuple[Contents, Contents]:
     """Return the parts of two models; a tensor that both hold is read once.
 
-    A fold in memory leaves most tensors as the objects that they were.
+    A fold in memory leaves most tensors as the objects that they were, and one in files most
+    bytes as they were: of a tensor of the same name only what follows the first difference is
+    digested a second time.
+
+    Args:
+        original: The one model.
+        folded: The other.
+        known: Digests of tensors, by where they are: whoever gives them has read all of them.
 
     Raises:
         OutOfTimeError: If there is no time to read them.
     """
-    known: dict[_Place, str] = {}
-    return _contents(original, known), _contents(folded, known)
+    digests = dict(known)
+    held = [_held(stored_values(model)) for model in (original, folded)]
+    twins = {
+        place_of(one): held[1][name]
+        for name, one in held[0].items()
+        if name in held[1] and _are_alike(one, held[1][name])
+    }
+    _digest((tensor for part in held for tensor in part.values()), digests, twins)
+    return _contents(original, digests), _contents(folded, digests)
 
 
-_Place = tuple[Hashable, ...]
-"""Where the bytes of a tensor are, as long as both models are held."""
+def _held(stored: Mapping[str, ir.Value]) -> dict[str, ir.TensorProtocol]:
+    tensors = ((name, value.const_value) for name, value in stored.items())
+    return {name: one for name, one in tensors if one is not None}
 
 
-def _place_of(tensor: ir.TensorProtocol) -> _Place:
-    """Return where a tensor's bytes are: a range of a file, or the object itself.
-
-    A file that is opened twice gives other objects; its type and shape belong to the digest.
-    """
-    if isinstance(tensor, ir.ExternalTensor):
-        shape = tuple(tensor.shape.numpy())
-        return str(tensor.path), tensor.offset, tensor.length, tensor.dtype, shape
-    return (id(tensor),)
+def _are_alike(one: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:
+    """Whether two tensors differ in their elements alone, and parts of both can be read."""
+    if not (isinstance(one, MappedOutside) and isinstance(other, MappedOutside)):
+        return False
+    return one.dtype == other.dtype and tuple(one.shape) == tuple(other.shape)
 
 
-def _contents(model: ir.Model, known: dict[_Place, str]) -> Contents:
+def _contents(model: ir.Model, known: dict[Place, str]) -> Contents:
     keys = _keys(model.graph)
     nodes = {key: _node_digest(node) for node, key in keys.items()}
     operators = {key: node.op_type for node, key in keys.items()}
     stored = stored_values(model)
     held = {name: one.const_value for name, one in stored.items()}
-    tensors = [one for one in held.values() if one is not None]
-    _digest(tensors, known)
-    digests = {
-        name: "" if one is None else known[_place_of(one)] for name, one in held.items()
-    }
+    _digest((one for one in held.values() if one is not None), known, {})
+    digests = {name: "" if one is None else known[place_of(one)] for name, one in held.items()}
     return Contents(_header_digest(model), nodes, operators, digests, keys, stored)
 
 
-def _digest(tensors: Iterable[ir.TensorProtocol], known: dict[_Place, str]) -> None:
+def _digest(
+    tensors: Iterable[ir.TensorProtocol],
+    known: dict[Place, str],
+    twins: Mapping[Place, ir.TensorProtocol],
+) -> None:
     """Add the digests of tensors that are not known, by where their bytes are.
 
-    Large ones are read by several threads. The clock is asked here, between two of them: a
-    thread of the pool does not see the deadline of the one that began it.
+    Large ones are read by several threads, the largest first: begun last, one would be waited
+    for alone. The clock is asked here, between two of them: a thread of the pool does not see
+    the deadline of the one that began it.
+
+    Args:
+        tensors: What is to be digested.
+        known: Digests that are known; others are added.
+        twins: Tensors that may have the same elements as that of a place.
     """
-    fresh = {_place_of(one): one for one in tensors}
+    fresh = {place_of(one): one for one in tensors}
     fresh = {place: one for place, one in fresh.items() if place not in known}
     large = {key: one for key, one in fresh.items() if one.size > _WORTH_A_THREAD}
     clock.check(_NS_PER_BYTE * sum(one.nbytes for one in large.values()) / _THREADS)
+    for key, one in fresh.items():
+        if key not in large:
+            known[key] = tensor_digest(one)
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        told = [(key, pool.submit(tensor_digest, one)) for key, one in large.items()]
-        for key, one in fresh.items():
-            if key not in large:
-                known[key] = tensor_digest(one)
-        for key, digest in told:
-            known[key] = digest.result()
+        told: list[tuple[Place, Future[_Told]]] = []
+        paired: set[Place] = set()
+        for key, one in sorted(large.items(), key=lambda item: -item[1].nbytes):
+            if key in paired:
+                continue
+            twin = twins.get(key)
+            other = None if twin is None else place_of(twin)
+            if twin is None or other == key or other not in large or other in paired:
+                told.append((key, pool.submit(_digested, one)))
+                continue
+            paired |= {key, other}
+            told.append((key, pool.submit(_digested, one, twin, pool)))
+        for key, future in told:
+            found = future.result()
+            known[key] = found.digest
+            if key in paired:
+                other = place_of(twins[key])
+                known[other] = found.digest if found.rest is None else found.rest.result()
             clock.check()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class _Told(NamedTuple):
+    """The digest of a tensor, and of its twin where that is another."""
+
+    digest: str
+    rest: Future[str] | None = None
+
+
+def _digested(
+    one: ir.TensorProtocol,
+    twin: ir.TensorProtocol | None = None,
+    pool: ThreadPoolExecutor | None = None,
+) -> _Told:
+    """Digest a tensor, and its twin as long as every byte of that is the same.
+
+    Bytes that were compared and are equal have the same digest, so nothing is taken on trust:
+    both are read. To compare them takes a tenth of the time.
+    """
+    if not (isinstance(one, MappedOutside) and isinstance(twin, MappedOutside) and pool):
+        return _Told(tensor_digest(one))
+    digest, rest = begun_digest(one), None
+    for block in blocks((one.size,), CACHED_ELEMENTS):
+        data = element_bytes(one.part(block.start, block.stop))
+        if rest is None:
+            other = element_bytes(twin.part(block.start, block.stop))
+            if not np.array_equal(
+                np.frombuffer(data, np.uint8), np.frombuffer(other, np.uint8)
+            ):
+                rest = pool.submit(_digest_from, digest.copy(), twin, block.start)
+        digest.update(data)
+    return _Told(digest.hexdigest(), rest)
+
+
+def _digest_from(digest: Digest, tensor: MappedOutside, start: int) -> str:
+    """Add the elements from one on to a digest that has all before it."""
+    for block in blocks((tensor.size - start,), CACHED_ELEMENTS):
+        digest.update(element_bytes(tensor.part(start + block.start, start + block.stop)))
+    return digest.hexdigest()
 
 
 def stored_values(model: ir.Model) -> dict[str, ir.Value]:
@@ -169,22 +252,6 @@ def _outputs(node: ir.Node) -> Iterator[str]:
 def _node_digest(node: ir.Node) -> str:
     proto = ir.serde.serialize_node(node)
     return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
-
-
-def tensor_digest(tensor: ir.TensorProtocol) -> str:
-    """Return the digest of the type, the shape and the elements of a tensor."""
-    shape = tuple(int(size) for size in tensor.shape.numpy())
-    digest = hashlib.sha256(f"{tensor.dtype.name} {shape}\n".encode())
-    for piece in pieces_of(tensor):
-        digest.update(_bytes(piece))
-    return digest.hexdigest()
-
-
-def _bytes(elements: NDArray[np.generic]) -> bytes | memoryview:
-    flat = elements.reshape(-1)
-    if elements.dtype == np.object_:
-        return b"\0".join(bytes(one) for one in flat.tolist())
-    return flat.view(np.uint8).data if flat.size else b""
 
 
 def _header_digest(model: ir.Model) -> str:

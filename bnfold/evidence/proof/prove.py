@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from bnfold.evidence.proof.sides import TOO_LATE, CannotEvaluateError, Side, Too
 from bnfold.evidence.proof.unrounded import Unrounded, compared, stored_rows
 from bnfold.inputs.signature import differences
 from bnfold.inputs.sizes import Shapes
+from bnfold.model.digests import Place
 from bnfold.records import CONSTANT_INPUTS, Charge, Finding, ProofReport, Step, Verdict
 
 
@@ -148,6 +150,7 @@ def certify(
     seed: int = 0,
     seconds: float = math.inf,
     shapes: Shapes = (),
+    known: Mapping[Place, str] = MappingProxyType({}),
 ) -> tuple[Certificate, ProofReport]:
     """Write down what a fold did, and prove it.
 
@@ -160,13 +163,14 @@ def certify(
         seed: Of the proof.
         seconds: How long the proof may take; what was not compared by then is inconclusive.
         shapes: Sizes of inputs that the model leaves open.
+        known: Digests of tensors, by where they are, of whoever has read all of them.
 
     Raises:
         OutOfTimeError: If there was no time to write it down.
     """
     with until(time.monotonic() + seconds) as deadline:
         return _certified(
-            original, folded, steps, recipes, assumptions, seed, deadline, shapes
+            original, folded, steps, recipes, assumptions, seed, deadline, shapes, known
         )
 
 
@@ -179,10 +183,11 @@ def _certified(
     seed: int,
     deadline: float,
     shapes: Shapes,
+    known: Mapping[Place, str],
 ) -> tuple[Certificate, ProofReport]:
     free = CONSTANT_INPUTS in assumptions
     side = Side(original, constant_inputs=free)
-    before, after = contents_of_both(original, folded)
+    before, after = contents_of_both(original, folded, known)
     derived = Unrounded(partial(constant_named, side))
     tensors = tuple(
         TensorChange(

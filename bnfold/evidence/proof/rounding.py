@@ -15,7 +15,7 @@ Wide = NDArray[np.float64]
 _SLACK: Final = 2.0**-46
 """The checker's own float64 arithmetic may be off by this, relative to the number."""
 
-_BLOCK: Final = 1 << 18
+_BLOCK: Final = 1 << 17
 
 
 class Format(NamedTuple):
@@ -63,9 +63,11 @@ def furthest(stored: NDArray[np.generic], wide: Wide) -> tuple[int, float] | Non
 def _furthest_in(stored: NDArray[np.generic], wide: Wide) -> tuple[int, float] | None:
     """Look closer only at what is not simply the nearest number of the type."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        nearest = wide.astype(stored.dtype)
-        lost = np.isinf(stored) & np.isfinite(wide)  # what overflows is not "rounded"
-    suspects = np.flatnonzero((nearest != stored) | lost)
+        unlike = wide.astype(stored.dtype) != stored
+        infinite = np.isinf(stored)
+    if infinite.any():
+        unlike |= infinite & np.isfinite(wide)  # what overflows is not "rounded"
+    suspects = np.flatnonzero(unlike) if unlike.any() else np.empty(0, np.intp)
     if not suspects.size:
         return None
     exact = wide[suspects]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from bnfold.blocks import in_order
 from bnfold.evidence import clock
 from bnfold.evidence.proof.by_rows import Rows, rows_of_tensor
 from bnfold.evidence.proof.recipes import Constants, Recipe, derive, rows_of
@@ -21,7 +22,7 @@ _ROOM: Final = 1 << 20
 
 Few: to derive a large one again costs less than fresh memory for all of them at once.
 """
-_BLOCK: Final = 1 << 20
+_BLOCK: Final = 1 << 17
 """Elements derived at once where rows do not hang together: they stay in the cache."""
 
 
@@ -88,14 +89,28 @@ def compared(
         whole = stored.read(slice(0, stored.shape[0] if stored.shape else 1))
         return Comparison(wide.shape, _worst_of(whole, wide, 0), wide)
     worst: Worst | None = None
-    height = max(1, _BLOCK // math.prod(stored.shape[1:]))
-    for start in range(0, stored.shape[0], height):
-        clock.check()
-        part = slice(start, min(start + height, stored.shape[0]))
-        found = _worst_of(stored.read(part), np.asarray(rows(part), np.float64), start)
+    for found in _by_parts(stored, rows):
         if found and (worst is None or found.half_ulps > worst.half_ulps):
             worst = found
     return Comparison(stored.shape, worst)
+
+
+def _by_parts(
+    stored: Rows, rows: Callable[[slice], NDArray[np.generic]]
+) -> Iterator[Worst | None]:
+    """Yield what is furthest off, some rows at a time; threads derive the next ones."""
+    height = max(1, _BLOCK // math.prod(stored.shape[1:]))
+    starts = range(0, stored.shape[0], height)
+    parts = (slice(start, min(start + height, stored.shape[0])) for start in starts)
+
+    def worst_in(part: slice) -> Worst | None:
+        derived = np.asarray(rows(part), np.float64)
+        return _worst_of(stored.read(part), derived, part.start)
+
+    clock.check()
+    for _, found in in_order(worst_in, parts):
+        clock.check()
+        yield found
 
 
 def _worst_of(stored: NDArray[np.generic], wide: Wide, first_row: int) -> Worst | None:

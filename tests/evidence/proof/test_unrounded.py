@@ -13,9 +13,10 @@ from onnx import helper
 
 from bnfold.evidence import clock
 from bnfold.evidence.proof import unrounded
-from bnfold.evidence.proof.contents import contents_of, contents_of_both, tensor_digest
+from bnfold.evidence.proof.contents import contents_of, contents_of_both
 from bnfold.evidence.proof.recipes import derive, rows_of
 from bnfold.evidence.proof.unrounded import compared
+from bnfold.model.digests import tensor_digest
 
 
 @st.composite
