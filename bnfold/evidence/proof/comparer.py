@@ -164,7 +164,7 @@ class Comparer:
     ) -> Iterable[Trial]:
         for style in styles:
             for trial in self._of_style(pair, shapes, style, nudges, turn):
-                yield trial._replace(is_small=style is Style.NEAR)
+                yield trial._replace(is_small=style in (Style.NEAR, Style.TINY))
 
     def _of_style(
         self,

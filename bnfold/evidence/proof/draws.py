@@ -32,6 +32,7 @@ class Style(Enum):
     MIXED = "the first along axis 0 standard normal, the others of another size in channels"
     POSITIVE = "the magnitudes of standard normal numbers"
     NEAR = "a hundredth of standard normal numbers"
+    TINY = "a hundred-millionth of standard normal numbers"
     FAR = "normal, up to a hundred thousand times as large in some channels"
 
 
@@ -49,6 +50,8 @@ def draw(name: str, shape: tuple[int, ...], style: Style, seed: int) -> Array:
         return np.asarray(np.abs(normal))
     if style is Style.NEAR:
         return np.asarray(0.01 * normal)
+    if style is Style.TINY:
+        return np.asarray(1e-8 * normal)
     if style is Style.NORMAL or not shape:
         return np.asarray(normal)
     along = [size if axis in (1, len(shape) - 1) else 1 for axis, size in enumerate(shape)]

@@ -34,6 +34,7 @@ machine that is busy with other work must not make an inconclusive one of it."""
 
 _ELSEWHERE: Final = (
     (Style.NEAR, 0),
+    (Style.TINY, 0),
     (Style.NORMAL, 0),
     (Style.FAR, 0),
     *((style, turn) for turn in range(1, 9) for style in (Style.NORMAL, Style.SPREAD)),
@@ -261,7 +262,8 @@ class SegmentJudge:
     ) -> Link | Gap | None:
         """Compare on small and on large numbers what is not seen beside the usual ones.
 
-        A bias is not seen beside the rounding of large numbers, a bound not before it is met.
+        A bias is not seen beside the rounding of large numbers, one of 1e-6 beside that of
+        hardly any; a bound not before it is met.
         And of a sample of few numbers half of the channels are shut behind a Relu: all are
         open once in so many draws.
         """
