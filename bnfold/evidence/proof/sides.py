@@ -15,9 +15,8 @@ from bnfold.evidence.clock import OutOfTimeError
 from bnfold.evidence.proof.by_rows import LARGE, Rows, is_product, multiplied, rows_of_tensor
 from bnfold.evidence.proof.contents import stored_values
 from bnfold.evidence.proof.rounding import roundoff_of
-from bnfold.evidence.reference import Evaluator
+from bnfold.evidence.proof.weighted import Weighted
 from bnfold.evidence.reference.arrays import read_tensor, widen
-from bnfold.evidence.reference.typed import Known
 from bnfold.model.attributes import float_attr
 from bnfold.model.graphs import graphs_of, subgraphs_of
 from bnfold.model.shapes import ShapeTable
@@ -90,7 +89,7 @@ class Side:
         self._constant: set[ir.Value] = set()
         self._kept: dict[ir.Value, Array] = {}
         self._keys = {value: key for key, value in stored_values(model).items()}
-        self._evaluator = _Weighted(self)
+        self._evaluator = Weighted(self)
         self._last_spread: tuple[ir.Node, Array, Array] | None = None
         self._recent: dict[ir.Value, Array] = {}
         self._exchanged: dict[ir.Value, Array] = {}
@@ -445,57 +444,3 @@ def _captured_by(node: ir.Node) -> Iterator[ir.Value]:
                 for value in inner.inputs:
                     if value is not None and value.graph not in inside:
                         yield value
-
-
-class _Weighted(Evaluator):
-    """Evaluates nodes with the weights of a side."""
-
-    def __init__(self, side: Side) -> None:
-        super().__init__(side.model)
-        self._side = side
-        self._typed: dict[ir.Value, Known | None] = {}
-        self._from_sizes: dict[ir.Value, Known] = {}
-
-    @contextmanager
-    def anew(self) -> Iterator[None]:
-        """Forget, for as long as this lasts, what is known of values that hang on sizes.
-
-        They are constant within one evaluation only: the next has arrays of other lengths.
-        """
-        before, self._from_sizes = self._from_sizes, {}
-        try:
-            yield
-        finally:
-            self._from_sizes = before
-
-    def stored(self, value: ir.Value) -> Array:
-        """Return a weight as the side has it."""
-        found = self._side.stored(value)
-        return super().stored(value) if found is None else found
-
-    def known_outside(self, value: ir.Value) -> Known | None:
-        """Return what the model's own types make of a constant of the main graph, or of sizes.
-
-        What a model computes from a Shape it rounds as it rounds its constants, and a fold
-        that knows the sizes stores that number.
-        """
-        side = self._side
-        if not side.is_constant(value):
-            return self._from_sizes.get(value)
-        if value.producer() is None:
-            return super().known_outside(value)
-        if value not in self._typed:
-            side.constant(value)
-        return self._typed.get(value)
-
-    def run_node(
-        self, node: ir.Node, inputs: Sequence[Any], captured: Mapping[ir.Value, Any]
-    ) -> Sequence[Any]:
-        """Return the outputs of one node; what is known of constants is kept."""
-        outcome = self.run_known(node, inputs, captured)
-        for value, known in zip(node.outputs, outcome.known, strict=False):
-            if self._side.is_constant(value):
-                self._typed[value] = known
-            elif known is not None:
-                self._from_sizes[value] = known
-        return outcome.results
