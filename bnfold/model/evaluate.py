@@ -64,6 +64,8 @@ COMPUTES: Final = _CASTS | _QUANTIZERS | frozenset({
 
 _ALONG_AN_AXIS_SINCE: Final = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13}
 """Older versions flatten; onnx's reference does not know them."""
+_NUMPY_BROADCAST_SINCE: Final = 7
+"""Older versions broadcast by attributes, which onnx's reference does not read."""
 _SQUARES: Final = (0.0, 1.0, 2.0)
 """Powers that need one multiplication at most, and are rounded once."""
 _FAR: Final = 1024.0
@@ -215,6 +217,8 @@ def evaluate(
     if node.op_type in _QUANTIZERS:
         return _quantize(work)
     if opset < _ALONG_AN_AXIS_SINCE.get(node.op_type, 1):
+        return None
+    if opset < _NUMPY_BROADCAST_SINCE and int_attr(node, "broadcast", 0):
         return None
     try:
         with np.errstate(all="ignore"):
