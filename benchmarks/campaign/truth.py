@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -67,10 +68,16 @@ SPAN: Final = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767)}
 
 
 def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with constants that decide evaluated, and QuantizeLinear relaxed."""
+    """Return the model with constants that decide evaluated, and QuantizeLinear relaxed.
+
+    Functions are written out by onnx's own inliner: constants in them decide as others do.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    _evaluate_constants(copy)
+    if copy.functions:
+        copy = onnx.inliner.inline_local_functions(copy)
+    opsets = {one.domain: one.version for one in copy.opset_import}
+    _evaluate_constants(copy.graph, {}, opsets)
     for graph in graphs_of(copy.graph):
         for node in graph.node:
             if node.op_type == "QuantizeLinear" and node.domain in ("", "ai.onnx"):
@@ -79,19 +86,30 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _evaluate_constants(model: onnx.ModelProto) -> None:
-    graph = model.graph
+def _evaluate_constants(
+    graph: onnx.GraphProto, outer: Mapping[str, Array], opsets: Mapping[str, int]
+) -> None:
+    """Evaluate them in a graph and in the graphs inside of it.
+
+    Args:
+        graph: The graph, changed in place.
+        outer: Constants of the graphs around it.
+        opsets: Versions of the operator sets.
+    """
     listed = {one.name for one in graph.input}
-    known = {
+    known = {**outer} | {
         one.name: numpy_helper.to_array(one)
         for one in graph.initializer
         if one.name not in listed and np.prod(one.dims) < 1 << 20
     }
-    opsets = {one.domain: one.version for one in model.opset_import}
+    results_of_graph = {one.name for one in graph.output} if outer else set()
     jumped: dict[str, Array] = {}
     for node in list(graph.node):
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _evaluate_constants(attribute.g, known, opsets)
         results = _constant_results(node, known, opsets)
-        if results is None:
+        if results is None or results_of_graph & set(results):
             continue
         known |= results
         if _decides(node, results) and not _keeps_floats(node, results):

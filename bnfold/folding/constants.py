@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from bnfold.expression import Expression
 from bnfold.folding.selection import Selection, rule_of
-from bnfold.model.constants import Constant
-from bnfold.model.continuity import nature_of
+from bnfold.model.constants import FLOATS, Constant
+from bnfold.model.continuity import STEEP, nature_of
 from bnfold.model.edit import Editor
+from bnfold.model.evaluate import is_far
 from bnfold.model.facts import Facts
 from bnfold.model.uses import is_used, uses_of
 from bnfold.records import Refusal, Step
@@ -148,7 +149,15 @@ class _Steps:
                     yield result
 
     def _meets_one(self, value: ir.Value) -> bool:
-        return any(
-            not self._facts.is_standard(reader) or not nature_of(reader.op_type).continuous
-            for reader, _ in uses_of(value)
-        )
+        return any(self._is_step(reader, place, value) for reader, place in uses_of(value))
+
+    def _is_step(self, node: ir.Node, place: int, value: ir.Value) -> bool:
+        """Return whether the last bit of an input may decide; casts to floats only round."""
+        if not self._facts.is_standard(node):
+            return True
+        if STEEP.get(node.op_type) == place:
+            held = self._facts.constant(value)
+            return isinstance(held, Constant) and is_far(held)
+        if node.op_type in ("Cast", "CastLike"):
+            return self._facts.dtype(node.outputs[0]) not in FLOATS
+        return not nature_of(node.op_type).continuous

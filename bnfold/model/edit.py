@@ -36,6 +36,7 @@ from bnfold.model.values import (
     is_read,
     is_stored,
     label,
+    renamed,
     take_identity,
     values_in,
 )
@@ -472,7 +473,7 @@ class Editor:
             name=fresh,
             type=value.type,
             shape=value.shape,
-            const_value=ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=fresh),
+            const_value=renamed(tensor, fresh),
         )
         graph.register_initializer(copy)
         value.replace_all_uses_with(copy, replace_graph_outputs=True)

@@ -269,9 +269,14 @@ def _is_blown_up(work: _Work) -> bool:
     """Return whether a steep operator reads what rounding has moved far, relatively."""
     place = STEEP.get(work.node.op_type)
     read = None if place is None else work.inputs[place]
-    if read is None or read.rounding is None:
+    return read is not None and is_far(read)
+
+
+def is_far(held: Constant) -> bool:
+    """Return whether the graph's own roundings moved a constant far, relatively."""
+    if held.rounding is None:
         return False
-    return not _near(read.wide(), read.stored()).all()
+    return not _near(held.wide(), held.stored()).all()
 
 
 def _near(wide: Array, native: Array) -> NDArray[np.bool_]:

@@ -84,7 +84,25 @@ def rename_new(graph: ir.Graph, known: Container[ir.Value]) -> None:
         while (fresh := f"{name}_{numbers[name] + 1}") in names:
             numbers[name] += 1
         names.add(fresh)
+        if value.const_value is not None:
+            value.const_value = renamed(value.const_value, fresh)
         value.name = fresh
+
+
+def renamed(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
+    """Return a tensor under another name.
+
+    onnx_ir would write the name into the message that the tensor was read from, which belongs
+    to whoever gave it; the elements are those of ``tensor``, read when somebody asks.
+    """
+    return ir.LazyTensor(
+        lambda: tensor,
+        dtype=tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
 
 
 def all_names(graph: ir.Graph) -> Iterable[str]:

@@ -22,30 +22,35 @@ BEYOND = 2.0
 """Bounds of rounding: a right fold stays within one, a wrong one is past two."""
 
 
-def broken(case: Case, seed: int) -> list[str]:
+def broken(case: Case, seed: int, like: onnx.ModelProto | None = None) -> list[str]:
     """Return which parts of the promise a fold of this model breaks; empty for none.
 
     Args:
         case: The model, and how its inputs are drawn.
         seed: Of the inputs, and of the other order.
+        like: A model of the same function, in plainer words; the model itself by default.
 
     Raises:
         Exception: Whatever the fold raises that is no `BnfoldError`.
     """
     if not is_accepted(case.model):
         return []
+    given = case.model.SerializeToString(deterministic=True)
     try:
         result = bnfold.fold(case.model, verify=False, **case.options)
     except BnfoldError:
         return []
     folded = result.to_proto()
     found = []
+    if case.model.SerializeToString(deterministic=True) != given:
+        found.append("the model that was given is another one now")
+        case.model.ParseFromString(given)
     if not is_accepted(folded):
         found.append("the checker refuses the folded model")
     found.extend(_told_twice(folded, case))
     found.extend(_told_in_another_order(case, folded, seed))
     if result.report.steps:
-        found.extend(_wrong(case, folded, seed))
+        found.extend(_wrong(case, folded, seed, like or case.model))
     return found
 
 
@@ -87,8 +92,10 @@ def _nodes(body) -> Iterator[onnx.NodeProto]:
             yield from _nodes(attribute.g.node)
 
 
-def _wrong(case: Case, folded: onnx.ModelProto, seed: int) -> Iterator[str]:
-    before, after = truth.prepared(case.model), truth.prepared(folded)
+def _wrong(
+    case: Case, folded: onnx.ModelProto, seed: int, like: onnx.ModelProto
+) -> Iterator[str]:
+    before, after = truth.prepared(like), truth.prepared(folded)
     names = truth.written(case.model, folded)
     for turn in range(2):
         feeds = truth.feeds_of(case, turn, seed)
@@ -113,7 +120,7 @@ def _floored(bound: dict[str, float], outputs: truth.Feeds, kind: str) -> dict[s
     Patterns of rounding are drawn: where all weights count in one number they cancel, and the
     true one need not.
     """
-    unit = truth.HALF_ULP[TYPES[kind]]
+    unit = truth.HALF_ULP[TYPES[kind.split()[-1]]]
     peaks = {name: float(np.max(np.abs(one), initial=0.0)) for name, one in outputs.items()}
     return {name: max(one, unit * peaks[name]) for name, one in bound.items()}
 
