@@ -239,7 +239,12 @@ def _drawn(
 ) -> Array:
     kind = info.type.tensor_type
     shape = [
-        sizes.get(d.dim_param, 2) if d.dim_param else d.dim_value or 1 for d in kind.shape.dim
+        sizes.get(d.dim_param, 2)
+        if d.dim_param
+        else d.dim_value
+        if d.HasField("dim_value")
+        else 1
+        for d in kind.shape.dim
     ]
     dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
     if isinstance(how, str) and how == "mask":
@@ -261,12 +266,15 @@ def _drawn(
 
 
 def written(original: onnx.ModelProto, folded: onnx.ModelProto) -> set[str]:
-    """Return the names of floating tensors that the fold wrote, those of subgraphs too."""
-    old = _stored(original)
+    """Return the names of floating tensors that the fold wrote, those of subgraphs too.
+
+    What the original holds as well, under whatever name, was not rounded anew.
+    """
+    old = {_bits(one) for one in _stored(original).values()}
     return {
         name
         for name, one in _stored(folded).items()
-        if one.data_type in HALF_ULP and (name not in old or not same(old[name], one))
+        if one.data_type in HALF_ULP and _bits(one) not in old
     }
 
 
@@ -283,11 +291,8 @@ def _stored(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return found
 
 
-def same(one: onnx.TensorProto, two: onnx.TensorProto) -> bool:
-    """Return whether two tensors hold the same bits."""
-    if one.data_type != two.data_type or list(one.dims) != list(two.dims):
-        return False
-    return numpy_helper.to_array(one).tobytes() == numpy_helper.to_array(two).tobytes()
+def _bits(one: onnx.TensorProto) -> tuple[int, tuple[int, ...], bytes]:
+    return one.data_type, tuple(one.dims), numpy_helper.to_array(one).tobytes()
 
 
 def moved(model: onnx.ModelProto, names: set[str], seed: int) -> onnx.ModelProto:
@@ -322,7 +327,8 @@ def _move(tensor: onnx.TensorProto, rng: np.random.Generator) -> None:
     wide = numpy_helper.to_array(tensor).astype(np.float64)
     unit = HALF_ULP[tensor.data_type]
     floor = unit * SMALLEST[tensor.data_type]
-    step = np.where(wide == 0, 0.0, np.maximum(np.abs(wide) * unit, floor))
+    still = (wide == 0) | ~np.isfinite(wide)
+    step = np.where(still, 0.0, np.maximum(np.abs(wide) * unit, floor))
     signs = rng.choice([-1.0, 1.0], wide.shape)
     array = np.asarray(wide + signs * step)
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

@@ -156,8 +156,9 @@ class _Steps:
         if not self._facts.is_standard(node):
             return True
         if STEEP.get(node.op_type) == place:
-            held = self._facts.constant(value)
-            return isinstance(held, Constant) and is_far(held)
+            held, result = (self._facts.constant(one) for one in (value, node.outputs[0]))
+            # a map is divided by the unrounded number; a constant, by what is left of it
+            return isinstance(held, Constant) and isinstance(result, Constant) and is_far(held)
         if node.op_type in ("Cast", "CastLike"):
             return self._facts.dtype(node.outputs[0]) not in FLOATS
         return not nature_of(node.op_type).continuous

@@ -96,7 +96,7 @@ def _wrong(
     case: Case, folded: onnx.ModelProto, seed: int, like: onnx.ModelProto
 ) -> Iterator[str]:
     before, after = truth.prepared(like), truth.prepared(folded)
-    names = truth.written(case.model, folded)
+    names = truth.written(like, folded)
     for turn in range(2):
         feeds = truth.feeds_of(case, turn, seed)
         try:
