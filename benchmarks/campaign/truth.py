@@ -207,7 +207,10 @@ def _unrounded(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
         along[axis] = scale.size
         scale, zero = scale.reshape(along), zero.reshape(along) if zero.ndim else zero
     given = node.inputs[2].const_value if len(node.inputs) > 2 and node.inputs[2] else None
-    low, high = SPAN.get(2 if given is None else int(given.dtype), (0, 255))
+    stored = 2 if given is None else int(given.dtype)
+    if given is None and zero.dtype.kind in "iu":  # computed, by an Identity say
+        stored = int(helper.np_dtype_to_tensor_dtype(np.dtype(zero.dtype.name)))
+    low, high = SPAN.get(stored, (0, 255))
     return np.clip(x / scale + zero, low, high)
 
 

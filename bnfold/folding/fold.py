@@ -75,6 +75,24 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
     facts = Facts(model, permissions, RULES)
     warnings += check_parameters(facts)
     normalisations = describe_normalisations(facts)
+    while True:
+        done, folder = _one_round(facts, chosen)
+        steps.extend(done)
+        warnings += tuple(folder.warnings)
+        fresh = Facts(model, permissions, RULES) if done else facts
+        if not fresh.knows_more_than(folder.facts):
+            break
+        facts = fresh  # constants that are stored now told sizes that nobody knew
+    stays = folder.stays()
+    if permissions.norms:
+        stays.extend(norm_stays(folder.facts, folder.selection))
+    after = count_operators(model)
+    return FoldReport(tuple(steps), tuple(stays), before, after, warnings, normalisations)
+
+
+def _one_round(facts: Facts, chosen: Selection) -> tuple[list[Step], _Folder]:
+    """Fold all that goes as far as sizes are known; return the steps, and who made them."""
+    model, permissions, steps = facts.model, facts.permissions, list[Step]()
     while inlined := inline_constant_branches(facts, Editor(model, facts), chosen):
         steps.extend(inlined)
         facts = Facts(model, permissions, RULES)
@@ -87,15 +105,11 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
     steps.extend(write_activations(facts, editor, chosen))
     steps.extend(write_norms(facts, editor, chosen))
     steps.extend(order_gelus(facts, editor, chosen))
-    chosen = replace(chosen, idioms=find_idioms(facts))
-    folder = _Folder(facts, editor, chosen)
+    folder = _Folder(facts, editor, replace(chosen, idioms=find_idioms(facts)))
     steps.extend(folder.run())
-    while done := fold_norms(facts, editor, chosen):
+    while done := fold_norms(facts, editor, folder.selection):
         steps.extend((*done, *folder.run()))
-    stays = (*folder.stays(), *(norm_stays(facts, chosen) if facts.permissions.norms else ()))
-    after = count_operators(model)
-    said = (*warnings, *folder.warnings)
-    return FoldReport(tuple(steps), stays, before, after, said, normalisations)
+    return steps, folder
 
 
 def fold_norms(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:

@@ -260,6 +260,13 @@ class Facts:
         dims = self._shapes.dims(value)
         return self._guess_shape(value) if dims is None else dims
 
+    def knows_more_than(self, other: Facts) -> bool:
+        """Return whether a size of a value of the model is known here and not there."""
+        if self is other:
+            return False
+        results = (value for node in self.nodes() for value in node.outputs)
+        return any(self._shapes.knows_more(other._shapes, value) for value in results)
+
     def rank(self, value: ir.Value) -> int | None:
         """Return the number of dimensions of a value, if known."""
         dims = self.shape(value)
