@@ -57,6 +57,7 @@ def fold(
     assume_inference: bool = False,
     norms: bool = False,
     requantize_bias: bool = False,
+    strict: bool = False,
     verify: bool | None = None,
     certificate: bool = False,
     shapes: Shapes | str = (),
@@ -78,6 +79,8 @@ def fold(
         norms: Move the affine tails of layer, RMS, group and instance normalisations too,
             though the normalisation stays and no operator is saved.
         requantize_bias: Allow a bias stored as integers to be rounded to new integers.
+        strict: Make a variance that is negative or not finite an error. Otherwise its
+            BatchNormalization stays, with a warning, and the rest is folded.
         verify: Prove segment by segment in float64 that the function is the same, then run
             both models on ONNX Runtime. None checks when anything was folded, without a run
             where no runtime is installed.
@@ -104,6 +107,7 @@ def fold(
         assume_inference=assume_inference,
         norms=norms,
         requantize_bias=requantize_bias,
+        strict=strict,
         verify=verify,
         certificate=certificate,
         shapes=shapes,
@@ -127,6 +131,7 @@ def fold_into(
     assume_inference: bool = False,
     norms: bool = False,
     requantize_bias: bool = False,
+    strict: bool = False,
     verify: bool | None = None,
     certificate: bool = False,
     shapes: Shapes | str = (),
@@ -149,6 +154,7 @@ def fold_into(
         assume_inference=assume_inference,
         norms=norms,
         requantize_bias=requantize_bias,
+        strict=strict,
     )
     took_s = time.monotonic() - begun_at
     wanted = bool(result.report.steps) if verify is None else verify

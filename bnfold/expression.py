@@ -235,8 +235,9 @@ class Expression:
     ) -> Wide:
         """Largest magnitude of every slice along ``axis``, or of all, of what is made."""
         place = None if axis is None or not self.shape else axis % len(self.shape)
+        peaks = np.zeros(1 if place is None else self.shape[place])
         if self.size == 0:
-            return np.zeros(0)
+            return peaks
         read = reader(self.base)
 
         def size_of(block: Block) -> Wide:
@@ -247,7 +248,6 @@ class Expression:
                 high, low = part.max(axis=others), part.min(axis=others)
             return np.maximum(np.abs(_wide(high)), np.abs(_wide(low)))
 
-        peaks = np.zeros(1 if place is None else self.shape[place])
         with np.errstate(all="ignore"):
             for block, size in in_order(size_of, blocks(self.shape, CACHED_ELEMENTS)):
                 mine = slice(None) if place is None else block.at[place]

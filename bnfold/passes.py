@@ -27,6 +27,7 @@ class FoldAffine(ir.passes.InPlacePass):
         assume_inference: bool = False,
         norms: bool = False,
         requantize_bias: bool = False,
+        strict: bool = False,
     ) -> None:
         """Take the same choices as `bnfold.fold`."""
         super().__init__()
@@ -36,6 +37,7 @@ class FoldAffine(ir.passes.InPlacePass):
             inference=assume_inference,
             norms=norms,
             requantized_bias=requantize_bias,
+            strict=strict,
         )
         self.report: FoldReport | None = None
 

@@ -79,20 +79,21 @@ def assert_clear_error(done: Done, *words: str) -> None:
     assert done.stdout == ""
 
 
-def assert_refused(model: Path, tmp_path: Path, *words: str) -> None:
+def assert_refused(model: Path, tmp_path: Path, *words: str, strict: bool = False) -> None:
     """Both commands and the library say the same, and nothing is left behind.
 
     The error names the file, or the words that say where inside it.
     """
     words = words or (model.name,)
+    more = ("--strict",) if strict else ()
     before = sorted(p.name for p in tmp_path.iterdir())
-    result = run("fold", model, "-o", tmp_path / "out.onnx", "--no-verify")
+    result = run("fold", model, "-o", tmp_path / "out.onnx", "--no-verify", *more)
     assert_clear_error(result, *words)
-    assert_clear_error(run("inspect", model), *words)
-    assert_clear_error(run("fold", model, "--dry-run", "--json"), *words)
+    assert_clear_error(run("inspect", model, *more), *words)
+    assert_clear_error(run("fold", model, "--dry-run", "--json", *more), *words)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     with pytest.raises(bnfold.errors.ModelError) as caught:
-        bnfold.fold(model, verify=False)
+        bnfold.fold(model, verify=False, strict=strict)
     assert caught.value.where
     assert caught.value.why
     assert caught.value.remedy
@@ -317,13 +318,50 @@ def test_external_data_outside_the_folder(tmp_path):
 # ------------------------------------------------------------------- numbers without sense
 
 
-@pytest.mark.parametrize("value", [-0.5, -1e6, np.nan, np.inf, -np.inf])
-def test_variance_without_sense(tmp_path, value):
-    model = good()
+def with_variance(value: float) -> onnx.ModelProto:
+    """Two layers, the variance of the first of which is ``value`` in one channel."""
+    net = Net("variance")
+    y = net.node("Relu", [net.bn(net.conv(net.input(["N", 3, 8, 8]), 3, 6), 6, epsilon=1e-5)])
+    net.output(net.bn(net.conv(y, 6, 4), 4))
+    model = net.model()
     variance = numpy_helper.to_array(parameter(model, 4)).copy()
     variance[2] = value
     put(parameter(model, 4), variance)
-    assert_refused(written(tmp_path, model), tmp_path, "variance", bn_of(model).name)
+    return model
+
+
+@pytest.mark.parametrize("value", [-0.5, -1e6, -1e-5, np.nan, np.inf, -np.inf])
+def test_variance_without_sense_is_an_error_if_strict(tmp_path, value):
+    model = with_variance(value)
+    path = written(tmp_path, model)
+    assert_refused(path, tmp_path, "variance", bn_of(model).name, strict=True)
+
+
+@pytest.mark.parametrize("value", [-0.5, -1e6, -1e-5, np.nan, np.inf, -np.inf])
+def test_variance_without_sense_stays_with_a_warning_and_the_rest_folds(tmp_path, value):
+    model = with_variance(value)
+    done = run("fold", written(tmp_path, model), "-o", tmp_path / "out.onnx", "--no-verify")
+    assert done.exit_code == 0
+    (warning,) = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert bn_of(model).name in warning
+    assert "input_var" in warning
+    folded = onnx.load(tmp_path / "out.onnx")
+    assert [n.op_type for n in folded.graph.node] == [
+        "Conv",
+        "BatchNormalization",
+        "Relu",
+        "Conv",
+    ]
+    (stay,) = bnfold.fold(model, verify=False).report.stays
+    assert stay.refusals[0].code is bnfold.records.Code.NOT_FINITE
+
+
+def test_variance_a_little_below_zero_is_folded_with_its_epsilon():
+    model = with_variance(-5e-6)
+    result = bnfold.fold(model, strict=True)
+    assert judge.affine_count(result.to_proto()) == 0
+    assert judge.wrong_outputs(model, result.to_proto()) == []
+    assert result.report.warnings == ()
 
 
 @pytest.mark.parametrize("index", [1, 2, 3, 4])
@@ -352,7 +390,8 @@ def test_parameters_of_a_batch_norm_that_could_not_fold_are_checked_too(tmp_path
     net.output(net.node("Relu", [net.bn(net.input(["N", 6, 4, 4]), 6)]))
     model = net.model()
     put(parameter(model, 4), np.full(6, -1.0))
-    assert_refused(written(tmp_path, model), tmp_path, "variance")
+    assert_refused(written(tmp_path, model), tmp_path, "variance", strict=True)
+    assert len(bnfold.fold(model, verify=False).report.warnings) == 1
 
 
 # ------------------------------------------------------------------------------- warnings

@@ -103,9 +103,9 @@ SHAPES: Final = (
 )
 
 
-def chain(sketch: Sketch) -> Place:
+def chain(sketch: Sketch, shapes: tuple[tuple[int, ...], ...] = SHAPES) -> Place:
     """Between two and nine steps of every kind, at least one map behind a layer."""
-    place = start(sketch, SHAPES)
+    place = start(sketch, shapes)
     steps = int(sketch.rng.integers(2, 8))
     for _ in range(steps):
         place = _step(sketch, place)

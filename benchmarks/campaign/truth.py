@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -67,10 +68,16 @@ SPAN: Final = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767)}
 
 
 def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with constants that decide evaluated, and QuantizeLinear relaxed."""
+    """Return the model with constants that decide evaluated, and QuantizeLinear relaxed.
+
+    Functions are written out by onnx's own inliner: constants in them decide as others do.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    _evaluate_constants(copy)
+    if copy.functions:
+        copy = onnx.inliner.inline_local_functions(copy)
+    opsets = {one.domain: one.version for one in copy.opset_import}
+    _evaluate_constants(copy.graph, {}, opsets)
     for graph in graphs_of(copy.graph):
         for node in graph.node:
             if node.op_type == "QuantizeLinear" and node.domain in ("", "ai.onnx"):
@@ -79,19 +86,30 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _evaluate_constants(model: onnx.ModelProto) -> None:
-    graph = model.graph
+def _evaluate_constants(
+    graph: onnx.GraphProto, outer: Mapping[str, Array], opsets: Mapping[str, int]
+) -> None:
+    """Evaluate them in a graph and in the graphs inside of it.
+
+    Args:
+        graph: The graph, changed in place.
+        outer: Constants of the graphs around it.
+        opsets: Versions of the operator sets.
+    """
     listed = {one.name for one in graph.input}
-    known = {
+    known = {**outer} | {
         one.name: numpy_helper.to_array(one)
         for one in graph.initializer
         if one.name not in listed and np.prod(one.dims) < 1 << 20
     }
-    opsets = {one.domain: one.version for one in model.opset_import}
+    results_of_graph = {one.name for one in graph.output} if outer else set()
     jumped: dict[str, Array] = {}
     for node in list(graph.node):
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _evaluate_constants(attribute.g, known, opsets)
         results = _constant_results(node, known, opsets)
-        if results is None:
+        if results is None or results_of_graph & set(results):
             continue
         known |= results
         if _decides(node, results) and not _keeps_floats(node, results):
@@ -189,7 +207,10 @@ def _unrounded(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
         along[axis] = scale.size
         scale, zero = scale.reshape(along), zero.reshape(along) if zero.ndim else zero
     given = node.inputs[2].const_value if len(node.inputs) > 2 and node.inputs[2] else None
-    low, high = SPAN.get(2 if given is None else int(given.dtype), (0, 255))
+    stored = 2 if given is None else int(given.dtype)
+    if given is None and zero.dtype.kind in "iu":  # computed, by an Identity say
+        stored = int(helper.np_dtype_to_tensor_dtype(np.dtype(zero.dtype.name)))
+    low, high = SPAN.get(stored, (0, 255))
     return np.clip(x / scale + zero, low, high)
 
 
@@ -221,7 +242,12 @@ def _drawn(
 ) -> Array:
     kind = info.type.tensor_type
     shape = [
-        sizes.get(d.dim_param, 2) if d.dim_param else d.dim_value or 1 for d in kind.shape.dim
+        sizes.get(d.dim_param, 2)
+        if d.dim_param
+        else d.dim_value
+        if d.HasField("dim_value")
+        else 1
+        for d in kind.shape.dim
     ]
     dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
     if isinstance(how, str) and how == "mask":
@@ -243,12 +269,15 @@ def _drawn(
 
 
 def written(original: onnx.ModelProto, folded: onnx.ModelProto) -> set[str]:
-    """Return the names of floating tensors that the fold wrote, those of subgraphs too."""
-    old = _stored(original)
+    """Return the names of floating tensors that the fold wrote, those of subgraphs too.
+
+    What the original holds as well, under whatever name, was not rounded anew.
+    """
+    old = {_bits(one) for one in _stored(original).values()}
     return {
         name
         for name, one in _stored(folded).items()
-        if one.data_type in HALF_ULP and (name not in old or not same(old[name], one))
+        if one.data_type in HALF_ULP and _bits(one) not in old
     }
 
 
@@ -265,11 +294,8 @@ def _stored(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return found
 
 
-def same(one: onnx.TensorProto, two: onnx.TensorProto) -> bool:
-    """Return whether two tensors hold the same bits."""
-    if one.data_type != two.data_type or list(one.dims) != list(two.dims):
-        return False
-    return numpy_helper.to_array(one).tobytes() == numpy_helper.to_array(two).tobytes()
+def _bits(one: onnx.TensorProto) -> tuple[int, tuple[int, ...], bytes]:
+    return one.data_type, tuple(one.dims), numpy_helper.to_array(one).tobytes()
 
 
 def moved(model: onnx.ModelProto, names: set[str], seed: int) -> onnx.ModelProto:
@@ -304,7 +330,8 @@ def _move(tensor: onnx.TensorProto, rng: np.random.Generator) -> None:
     wide = numpy_helper.to_array(tensor).astype(np.float64)
     unit = HALF_ULP[tensor.data_type]
     floor = unit * SMALLEST[tensor.data_type]
-    step = np.where(wide == 0, 0.0, np.maximum(np.abs(wide) * unit, floor))
+    still = (wide == 0) | ~np.isfinite(wide)
+    step = np.where(still, 0.0, np.maximum(np.abs(wide) * unit, floor))
     signs = rng.choice([-1.0, 1.0], wide.shape)
     array = np.asarray(wide + signs * step)
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

@@ -18,6 +18,7 @@ class FoldChoices(TypedDict):
     assume_inference: bool
     norms: bool
     requantize_bias: bool
+    strict: bool
 
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -120,6 +121,12 @@ _SELECTION = (
         "--requantize-bias",
         is_flag=True,
         help="Allow a bias stored as integers to be rounded to new integers.",
+    ),
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="Make a variance that is negative or not finite an error.  [default: leave that"
+        " node, and say so]",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout."),
 )

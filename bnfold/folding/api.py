@@ -102,6 +102,7 @@ def fold_unchecked(
     assume_inference: bool = False,
     norms: bool = False,
     requantize_bias: bool = False,
+    strict: bool = False,
 ) -> FoldResult:
     """Fold every affine map of a model into neighbouring weights, without checking the result.
 
@@ -117,6 +118,8 @@ def fold_unchecked(
         norms: Move the affine tails of layer, RMS, group and instance normalisations too,
             though the normalisation stays and no operator is saved.
         requantize_bias: Allow a bias stored as integers to be rounded to new integers.
+        strict: Make a variance that is negative or not finite an error. Otherwise its
+            BatchNormalization stays, with a warning, and the rest is folded.
 
     Raises:
         ModelError: If the model cannot be read or makes no sense.
@@ -126,6 +129,7 @@ def fold_unchecked(
         inference=assume_inference,
         norms=norms,
         requantized_bias=requantize_bias,
+        strict=strict,
     )
     with models_blamed(model):
         return _folded(model, Selection(tuple(only), tuple(skip)), permissions)

@@ -13,7 +13,7 @@ from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import SetConstant
 from bnfold.rules.batch_norm import rewrite_as
-from bnfold.rules.mul_add import laid_out
+from bnfold.rules.mul_add import NUMPY_BROADCAST_SINCE, laid_out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +76,9 @@ def _as_mul_add(chain: Chain, left: Affine, facts: Facts) -> Remainder | Refusal
         )
         if needed
     ]
+    if facts.opset() < NUMPY_BROADCAST_SINCE:
+        why = "before opset 7 a Mul or Add would broadcast its constant by an attribute"
+        return Refusal(Code.NO_GAIN, chain.names[0], why)
     if len(chain.nodes) < len(wanted):
         return Refusal(Code.NO_GAIN, chain.names[0], "a scale and a shift need two nodes")
     dtype = facts.dtype(chain.source) or facts.dtype(chain.result)

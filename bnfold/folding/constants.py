@@ -9,10 +9,12 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from bnfold.expression import Expression
 from bnfold.folding.selection import Selection, rule_of
-from bnfold.model.constants import Constant
-from bnfold.model.continuity import nature_of
+from bnfold.model.constants import FLOATS, Constant
+from bnfold.model.continuity import STEEP, nature_of
 from bnfold.model.edit import Editor
+from bnfold.model.evaluate import is_far
 from bnfold.model.facts import Facts
 from bnfold.model.uses import is_used, uses_of
 from bnfold.records import Refusal, Step
@@ -30,9 +32,21 @@ def store_mapped_constants(facts: Facts, editor: Editor, selection: Selection) -
     """Replace element-wise operators whose inputs are all constant by initializers.
 
     Runtimes do so when they load a model, but not tools that count operators, or compile.
+    What is stored is sure, and leads its inputs to no step any more: that may let others go,
+    so it is looked again until nothing is found.
     """
-    names: list[str] = []
-    tensors: list[str] = []
+    stored: list[tuple[str, str]] = []
+    while found := _store(facts, editor, selection):
+        stored.extend(found)
+    if not stored:
+        return []
+    names, tensors = zip(*stored, strict=True)
+    return [Step("constant", names, "computed, it maps a constant", (), (), tensors)]
+
+
+def _store(facts: Facts, editor: Editor, selection: Selection) -> list[tuple[str, str]]:
+    """Store in one pass what may be; return names of nodes and of their tensors."""
+    stored: list[tuple[str, str]] = []
     steps = _Steps(facts)
     for node in facts.nodes():
         if node.op_type not in _KINDS or not facts.is_standard(node):
@@ -40,12 +54,11 @@ def store_mapped_constants(facts: Facts, editor: Editor, selection: Selection) -
         constant = _result(node, facts, steps)
         if constant is None or selection.refuse_site(node) is not None:
             continue
-        names.append(name_of(node))
-        tensors.append(editor.store_result(node, constant.expression, constant.dtype))
-    if not names:
-        return []
-    move = "computed, it maps a constant"
-    return [Step("constant", tuple(names), move, (), (), tuple(tensors))]
+        facts.forget_behind(node)
+        name = name_of(node)
+        tensor = editor.store_result(node, constant.expression, constant.dtype)
+        stored.append((name, tensor))
+    return stored
 
 
 def _result(node: ir.Node, facts: Facts, steps: _Steps) -> Constant | None:
@@ -58,14 +71,17 @@ def _result(node: ir.Node, facts: Facts, steps: _Steps) -> Constant | None:
         if node.op_type == "BatchNormalization"
         else (facts.constant(result))
     )
-    if isinstance(found, Refusal) or not found.is_float or steps.makes(result, found):
+    if isinstance(found, Refusal) or not found.is_float:
+        return None
+    stored = steps.as_stored(result, found)
+    if stored is None:
         return None
     inputs = [facts.constant(value) for value in node.inputs if value is not None]
     held = sum(math.prod(entry.shape) for entry in inputs if isinstance(entry, Constant))
-    size = math.prod(found.shape)
+    size = math.prod(stored.shape)
     if size > max(held, _MAY_GROW_TO) or (size > _MAY_WIDEN and hangs_on_integers(node)):
         return None
-    return found
+    return stored
 
 
 def _mapped(node: ir.Node, facts: Facts) -> Constant | Refusal:
@@ -91,18 +107,22 @@ class _Steps:
         self._facts = facts
         self._reach: dict[ir.Value, bool] = {}
 
-    def makes(self, value: ir.Value, held: Constant) -> bool:
-        """Return whether a constant decides anything that its last bit may change.
+    def as_stored(self, value: ir.Value, held: Constant) -> Constant | None:
+        """Return what to store for a constant; None if its last bit may decide anything.
 
         What is stored is rounded once, where the graph rounds after every operator. That is
-        nearer to what is meant, but an operator that is not continuous may answer otherwise.
+        nearer to what is meant, but an operator that is not continuous may answer otherwise:
+        what reaches one is stored only if both are the same, and is those numbers from then
+        on, as it will be for whoever reads the model.
         """
         if not self._reaches(value):
-            return False
+            return held
         once = held.expression.rounded(held.dtype.numpy())
         # where nothing is known of the graph's own roundings, they may differ
         known = held.rounding is not None and held.rounding.is_sure()
-        return not known or not np.array_equal(once, held.stored())
+        if not known or not np.array_equal(once, held.stored()):
+            return None
+        return Constant(Expression.of(once), held.dtype)
 
     def _reaches(self, value: ir.Value) -> bool:
         """Look at each constant once, those that are computed from it first."""
@@ -129,7 +149,16 @@ class _Steps:
                     yield result
 
     def _meets_one(self, value: ir.Value) -> bool:
-        return any(
-            not self._facts.is_standard(reader) or not nature_of(reader.op_type).continuous
-            for reader, _ in uses_of(value)
-        )
+        return any(self._is_step(reader, place, value) for reader, place in uses_of(value))
+
+    def _is_step(self, node: ir.Node, place: int, value: ir.Value) -> bool:
+        """Return whether the last bit of an input may decide; casts to floats only round."""
+        if not self._facts.is_standard(node):
+            return True
+        if STEEP.get(node.op_type) == place:
+            held, result = (self._facts.constant(one) for one in (value, node.outputs[0]))
+            # a map is divided by the unrounded number; a constant, by what is left of it
+            return isinstance(held, Constant) and isinstance(result, Constant) and is_far(held)
+        if node.op_type in ("Cast", "CastLike"):
+            return self._facts.dtype(node.outputs[0]) not in FLOATS
+        return not nature_of(node.op_type).continuous

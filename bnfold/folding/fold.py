@@ -33,6 +33,7 @@ from bnfold.model.graphs import graphs_of, sort_graphs
 from bnfold.model.origins import mark_origins
 from bnfold.model.parameters import check_parameters
 from bnfold.records import Code, FoldReport, Permissions, Refusal, Stay, Step
+from bnfold.rules import RULES
 
 
 @np.errstate(all="ignore")  # what overflows is found and named, not warned of
@@ -70,31 +71,45 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
     steps: list[Step] = []
     if permissions.inference:
         steps.extend(read_as_inference(model, chosen))
-    warnings = (WARNING,) if steps else ()
-    facts = Facts(model, permissions)
-    check_parameters(facts)
+    warnings: tuple[str, ...] = (WARNING,) if steps else ()
+    facts = Facts(model, permissions, RULES)
+    warnings += check_parameters(facts)
     normalisations = describe_normalisations(facts)
+    while True:
+        done, folder = _one_round(facts, chosen)
+        steps.extend(done)
+        warnings += tuple(folder.warnings)
+        fresh = Facts(model, permissions, RULES) if done else facts
+        if not fresh.knows_more_than(folder.facts):
+            break
+        facts = fresh  # constants that are stored now told sizes that nobody knew
+    stays = folder.stays()
+    if permissions.norms:
+        stays.extend(norm_stays(folder.facts, folder.selection))
+    after = count_operators(model)
+    return FoldReport(tuple(steps), tuple(stays), before, after, warnings, normalisations)
+
+
+def _one_round(facts: Facts, chosen: Selection) -> tuple[list[Step], _Folder]:
+    """Fold all that goes as far as sizes are known; return the steps, and who made them."""
+    model, permissions, steps = facts.model, facts.permissions, list[Step]()
     while inlined := inline_constant_branches(facts, Editor(model, facts), chosen):
         steps.extend(inlined)
-        facts = Facts(model, permissions)
+        facts = Facts(model, permissions, RULES)
     if split := split_sequences(facts, Editor(model, facts), chosen):
         steps.extend(split)
-        facts = Facts(model, permissions)
+        facts = Facts(model, permissions, RULES)
     editor = Editor(model, facts)
     steps.extend(drop_dead_code(facts, editor, chosen))
     steps.extend(store_mapped_constants(facts, editor, chosen))
     steps.extend(write_activations(facts, editor, chosen))
     steps.extend(write_norms(facts, editor, chosen))
     steps.extend(order_gelus(facts, editor, chosen))
-    chosen = replace(chosen, idioms=find_idioms(facts))
-    folder = _Folder(facts, editor, chosen)
+    folder = _Folder(facts, editor, replace(chosen, idioms=find_idioms(facts)))
     steps.extend(folder.run())
-    while done := fold_norms(facts, editor, chosen):
+    while done := fold_norms(facts, editor, folder.selection):
         steps.extend((*done, *folder.run()))
-    stays = (*folder.stays(), *(norm_stays(facts, chosen) if facts.permissions.norms else ()))
-    after = count_operators(model)
-    said = (*warnings, *folder.warnings)
-    return FoldReport(tuple(steps), stays, before, after, said, normalisations)
+    return steps, folder
 
 
 def fold_norms(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
@@ -118,17 +133,26 @@ class _Folder:
     selection: Selection
     warnings: list[str] = field(default_factory=list)
     _refused: dict[ir.Node, tuple[Chain, tuple[Refusal, ...]]] = field(default_factory=dict)
+    _shorter: list[tuple[Chain, Remainder]] = field(default_factory=list)
     _grouped: set[ir.Value] = field(default_factory=set)
 
     def run(self) -> list[Step]:
-        """Return the steps of every pass: moves enable merges, and merges enable moves."""
+        """Return the steps of every pass: moves enable merges, and merges enable moves.
+
+        A chain is written in fewer nodes only when nothing else is left to do: composed, the
+        part of it that could go with another chain is no node any more, and which of the two
+        is met first would decide.
+        """
         steps: list[Step] = []
-        merged: list[Step] | None = None
-        while merged is None or merged:
-            steps.extend(merged or ())
+        changed: list[Step] | None = None
+        while changed is None or changed:
+            steps.extend(changed or ())
             while done := self._one_pass():
                 steps.extend(done)
-            merged = merge_linear(self.facts, self.editor, self.selection)
+            changed = merge_linear(self.facts, self.editor, self.selection)
+            if not changed:
+                changed = [shorten_in_place(*pair, self.editor) for pair in self._shorter]
+                self._shorter.clear()
         return steps
 
     def stays(self) -> list[Stay]:
@@ -148,6 +172,7 @@ class _Folder:
 
     def _one_pass(self) -> list[Step]:
         self._refused.clear()
+        self._shorter.clear()
         self._grouped.clear()
         self.facts.apart.clear()
         steps: list[Step] = []
@@ -176,11 +201,13 @@ class _Folder:
                 refusals.extend(outcome)
         shorter = shorten(chain, chain.affine, self.facts)
         if isinstance(shorter, Remainder):
-            return [shorten_in_place(chain, shorter, self.editor)]
+            self._shorter.append((chain, shorter))
+        else:
+            refusals.append(shorter)
         telling = [entry for entry in refusals if entry.code is not Code.NO_GAIN]
         # That nothing stands in front of a map says less than what stops it behind.
         telling.sort(key=lambda entry: entry.code is Code.GRAPH_INPUT)
-        self._refused[chain.nodes[0]] = (chain, tuple(telling or [*refusals, shorter]))
+        self._refused[chain.nodes[0]] = (chain, tuple(telling or refusals))
         return []
 
     def _carry_out(self, plan: Plan) -> list[Step] | Refusal:

@@ -14,13 +14,12 @@ from typing import Final, TypeGuard
 import onnx_ir as ir
 
 from bnfold.affine import Affine
-from bnfold.folding.selection import Selection, rule_of
+from bnfold.folding.selection import Selection, refuse_unruled, rule_of
 from bnfold.folding.sites import Chain, chain_from, source_of
 from bnfold.model.facts import Facts
 from bnfold.model.uses import first_uses
 from bnfold.records import Code, Refusal
-from bnfold.rules import NO_RULE
-from bnfold.rules.base import Edit, Source, Taken, unknown_operator
+from bnfold.rules.base import Edit, Source, Taken
 
 _WIDE: Final = 32
 _LONGEST_BRANCH: Final = 16
@@ -61,9 +60,8 @@ def refuse_behind(node: ir.Node, facts: Facts) -> Refusal | None:
     if facts.leaves(value):
         why = f"{value.name!r} is a graph output, its value may not change"
         return Refusal(Code.GRAPH_OUTPUT, value.name or "", why)
-    readers = (reader for reader, _ in facts.each_read(value))
-    blind = next((one for one in readers if rule_of(one, facts) is NO_RULE), None)
-    return None if blind is None else unknown_operator(blind)
+    blind = (refuse_unruled(reader, facts) for reader, _ in facts.each_read(value))
+    return next((refusal for refusal in blind if refusal is not None), None)
 
 
 def branches_into(

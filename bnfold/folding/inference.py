@@ -15,6 +15,7 @@ from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
 from bnfold.model.graphs import sort_graphs
 from bnfold.records import Step
+from bnfold.rules import RULES
 from bnfold.rules.base import name_of
 from bnfold.rules.batch_norm import IS_TEST_UNTIL, TRAINING_MODE_SINCE, normalises_by_batch
 from bnfold.rules.identity import may_train
@@ -30,7 +31,7 @@ _TRAINING_INPUT: Final = 2
 def read_as_inference(model: ir.Model, selection: Selection) -> list[Step]:
     """Make every BatchNormalization and Dropout of ``model`` that trains an inference one."""
     sort_graphs(model)
-    facts = Facts(model)
+    facts = Facts(model, checked=RULES)
     editor = Editor(model, facts)
     steps: list[Step] = []
     for node in facts.nodes():

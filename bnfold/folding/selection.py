@@ -11,7 +11,16 @@ from bnfold.folding.idioms import NO_IDIOMS, Idioms
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules import NO_RULE, RULES
-from bnfold.rules.base import Rule, name_of
+from bnfold.rules.base import (
+    Maps,
+    Results,
+    Rule,
+    Source,
+    Taken,
+    name_of,
+    unknown_operator,
+    unknown_version,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +69,40 @@ def _matches(node: ir.Node, patterns: tuple[str, ...]) -> bool:
 
 def rule_of(node: ir.Node, facts: Facts) -> Rule:
     """Return the rule of a node; operators outside of the specification have none."""
-    return RULES.get(node.op_type, NO_RULE) if facts.is_standard(node) else NO_RULE
+    if facts.is_standard(node):
+        return RULES.get(node.op_type, NO_RULE)
+    why = facts.why_unchecked(node)
+    return _Unchecked(why) if why else NO_RULE
+
+
+def refuse_unruled(node: ir.Node, facts: Facts) -> Refusal | None:
+    """Return why no map passes a node, whatever the map, if it has no rule that is asked."""
+    rule = rule_of(node, facts)
+    if isinstance(rule, _Unchecked):
+        return unknown_version(node, rule.why)
+    return unknown_operator(node) if rule is NO_RULE else None
+
+
+class _Unchecked(Rule):
+    """A version of an operator that its rule was not checked against."""
+
+    def __init__(self, why: str) -> None:
+        """Say what is not known of it."""
+        super().__init__()
+        self.why = why
+
+    def source(self, node: ir.Node, facts: Facts) -> Source | Refusal:  # noqa: ARG002  contract
+        """It may be a map; nobody knows."""
+        return unknown_version(node, self.why)
+
+    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
+        """No."""
+        return unknown_version(node, self.why)
+
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
+        """No."""
+        return unknown_version(node, self.why)
+
+    def take_within(self, node: ir.Node, maps: Results, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
+        """No."""
+        return unknown_version(node, self.why)

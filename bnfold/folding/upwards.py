@@ -14,12 +14,11 @@ import onnx_ir as ir
 from bnfold.affine import Affine
 from bnfold.folding.gathering import branches_behind, is_wide_split
 from bnfold.folding.journey import Crossroads, Journey, Queue, together_or_alone, too_far
-from bnfold.folding.selection import Selection, rule_of
+from bnfold.folding.selection import Selection, refuse_unruled, rule_of
 from bnfold.folding.tracks import row_above
 from bnfold.model.facts import Facts, Use
 from bnfold.records import Code, Refusal
-from bnfold.rules import NO_RULE
-from bnfold.rules.base import Taken, name_of, unknown_operator
+from bnfold.rules.base import Taken, name_of
 
 Demands = Mapping[Use, Affine]
 """Maps by the reader that brings them."""
@@ -145,8 +144,7 @@ class _Climb:
         producer = value.producer()
         if refusal is not None or producer is None:
             return refusal
-        known = rule_of(producer, self._facts) is not NO_RULE
-        return None if known else unknown_operator(producer)
+        return refuse_unruled(producer, self._facts)
 
     def _gather(self, node: ir.Node, maps: dict[int, Affine]) -> None:
         """Let the maps that reach a wide Split through other outputs go on with this one."""

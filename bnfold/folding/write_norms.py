@@ -23,6 +23,10 @@ from bnfold.model.facts import Facts
 from bnfold.records import Refusal, Step
 from bnfold.rules.base import Edit, SetAttribute, SetConstant, name_of
 
+_STASHED: Final = FLOATS - {ir.DataType.DOUBLE}
+"""Types whose mean and variance lose nothing in float32, where the operators compute them
+(stash_type 1, LayerNormalization-17)."""
+
 _SINCE: Final = {"LayerNormalization": 17, "RMSNormalization": 23}
 
 
@@ -77,7 +81,7 @@ def _norm_at(root: ir.Node, facts: Facts) -> _Norm | None:
     sizes = tuple(d for d in dims[len(dims) - len(spelled.axes) :] if isinstance(d, int))
     if facts.opset() < _SINCE[kind] or epsilon is None or len(sizes) < len(spelled.axes):
         return None
-    if facts.dtype(spelled.data) not in FLOATS:
+    if facts.dtype(spelled.data) not in _STASHED:
         return None
     tail = tail if kind == "LayerNormalization" else tail[:1]
     return _Norm(kind, spelled, tail, sizes, epsilon)

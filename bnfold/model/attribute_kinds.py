@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -23,6 +23,9 @@ _FIELD_OF: Final = {
     onnx.AttributeProto.AttributeType.Value(kind): field
     for field, kind in {**_SINGLE, **_LISTS, **_RARE}.items()
 }
+_SPARSE: Final = frozenset(
+    {onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS}
+)
 _VALUES: Final = frozenset(_FIELD_OF.values())
 _MOST_FIELDS: Final = 3
 """Name, type and value: what an attribute has unless it is documented or a reference."""
@@ -50,6 +53,14 @@ def check_attributes(
         why = _why_not(attribute, in_function=in_function)
         if why:
             raise _fault(node, attribute, where, "an attribute makes no sense", why)
+        if attribute.type in _SPARSE:
+            raise ModelError(
+                "a sparse tensor in an attribute is not read",
+                where=f"{where}: node {node.name or node.op_type!r} ({node.op_type}),"
+                f" attribute {attribute.name!r}",
+                why="onnx_ir, which reads the graph, has none in attributes",
+                remedy="store it as a sparse initializer of the graph, or as a dense Constant",
+            )
     if opset is not None and (node.attribute or _required(node.op_type, opset)):
         _check_against(node, seen, where, opset)
 
@@ -86,6 +97,33 @@ def _required(op_type: str, opset: int) -> tuple[str, ...]:
     schema = _schema(op_type, opset)
     known = () if schema is None else schema.attributes.items()
     return tuple(name for name, one in known if one.required)
+
+
+def attributes_of(op_type: str, opset: int) -> Set[str] | None:
+    """Return the attributes of an operator; None if this version of onnx does not know it."""
+    return None if _schema(op_type, opset) is None else _kinds(op_type, opset).keys()
+
+
+@lru_cache(maxsize=4096)
+def types_of_inputs(op_type: str, opset: int) -> tuple[tuple[str, frozenset[int]], ...]:
+    """Return what each input may hold: a type variable, and the element types it stands for.
+
+    Inputs with the same variable hold the same type. Empty if this version of onnx does not
+    know the operator.
+    """
+    schema = _schema(op_type, opset)
+    if schema is None:
+        return ()
+    numbers = {f"tensor({name.lower()})": k for name, k in onnx.TensorProto.DataType.items()}
+    allowed = {
+        one.type_param_str: frozenset(
+            numbers[t] for t in one.allowed_type_strs if t in numbers
+        )
+        for one in schema.type_constraints
+    }
+    return tuple(
+        (one.type_str, allowed.get(one.type_str, frozenset())) for one in schema.inputs
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -7,7 +7,9 @@ of graph inputs and outputs.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -16,6 +18,7 @@ import onnx_ir as ir
 from bnfold.expression import Expression
 from bnfold.model.constants import Constant, folded_tensor
 from bnfold.model.facts import Facts
+from bnfold.model.graphs import graphs_of, subgraphs_of
 from bnfold.model.uses import (
     exchange_inputs,
     first_uses,
@@ -33,6 +36,7 @@ from bnfold.model.values import (
     is_read,
     is_stored,
     label,
+    renamed,
     take_identity,
     values_in,
 )
@@ -50,7 +54,6 @@ class Editor:
         self._names = set(all_names(model.graph))
         self._numbers: dict[str, int] = {}
         self._places: dict[ir.Graph, dict[ir.Value, list[int]]] = {}
-        self._named: dict[ir.Graph, dict[str, ir.Value]] = {}
 
     def unique(self, wanted: str) -> str:
         """Return ``wanted``, with a number behind it if that name is taken."""
@@ -434,8 +437,13 @@ class Editor:
         node.resize_outputs(1)
 
     def inline_branch(self, node: ir.Node, branch: ir.Graph) -> None:
-        """Put the nodes of ``branch`` in the place of the If ``node``."""
+        """Put the nodes of ``branch`` in the place of the If ``node``.
+
+        A name that a graph around it, or any other, has as well is changed: it may be that of
+        another value there, and what is nested in the outer graph must not hide it.
+        """
         graph = graph_of(node)
+        self._forget_names(graph for graph in subgraphs_of(node) if graph is not branch)
         for value in list(branch.initializers.values()):
             branch.initializers.pop(value.name or "")
             self._move_initializer(value, graph)
@@ -445,58 +453,55 @@ class Editor:
         self._places.pop(branch, None)
         for moved in inner:
             branch.remove(moved)
-        self._rename_clashes(inner, graph)
+        self._rename_clashes(inner)
         graph.insert_before(node, inner)
-        named = self._named_in(graph)
         for old, new in zip(node.outputs, results, strict=True):
-            now = self._replace_result(node, old, new)
-            named[now.name or ""] = now
+            self._replace_result(node, old, new)
         self.drop_nodes([node])
 
     def _move_initializer(self, value: ir.Value, graph: ir.Graph) -> None:
         """Register a branch's initializer in the outer graph, copied if its name is taken."""
         name = value.name or ""
-        if name not in graph.initializers and not self._is_taken(graph, name):
+        if self._defined[name] <= 1:
             graph.register_initializer(value)
-            self._named_in(graph)[name] = value
             return
         tensor = value.const_value
         if tensor is None:
             return
-        fresh = self.unique(name)
+        fresh = self._other_name(name)
         copy = ir.Value(
             name=fresh,
             type=value.type,
             shape=value.shape,
-            const_value=ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=fresh),
+            const_value=renamed(tensor, fresh),
         )
         graph.register_initializer(copy)
-        self._named_in(graph)[fresh] = copy
         value.replace_all_uses_with(copy, replace_graph_outputs=True)
 
-    def _rename_clashes(self, nodes: Sequence[ir.Node], graph: ir.Graph) -> None:
-        named = self._named_in(graph)
-        moved: set[str | None] = set()
+    def _rename_clashes(self, nodes: Sequence[ir.Node]) -> None:
         for node in nodes:
             for value in node.outputs:
-                if value.name in moved or self._is_taken(graph, value.name or ""):
-                    value.name = self.unique(value.name or "")
-                moved.add(value.name)
-                named[value.name or ""] = value
+                if value.name and self._defined[value.name] > 1:
+                    value.name = self._other_name(value.name)
 
-    def _named_in(self, graph: ir.Graph) -> dict[str, ir.Value]:
-        """Return values by name, laid out once for all branches that are put into a graph."""
-        if graph not in self._named:
-            self._named[graph] = {value.name or "": value for value in values_in(graph)}
-        return self._named[graph]
+    @cached_property
+    def _defined(self) -> Counter[str]:
+        """How many values of all graphs have a name, laid out once for all branches."""
+        graphs = graphs_of(self._model.graph)
+        return Counter(value.name or "" for graph in graphs for value in values_in(graph))
 
-    def _is_taken(self, graph: ir.Graph, name: str) -> bool:
-        """Return whether a value that is still there has this name."""
-        value = self._named_in(graph).get(name)
-        return value is not None and (value.name or "") == name and value.graph is graph
+    def _forget_names(self, dropped: Iterable[ir.Graph]) -> None:
+        for graph in (inner for one in dropped for inner in graphs_of(one)):
+            self._defined.subtract(value.name or "" for value in values_in(graph))
 
-    def _replace_result(self, node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
-        """Let what stands for ``old``, which is returned, be read in its place."""
+    def _other_name(self, name: str) -> str:
+        """Return a new name for one of the values that have this one."""
+        fresh = self.unique(name)
+        self._defined.update({name: -1, fresh: 1})
+        return fresh
+
+    def _replace_result(self, node: ir.Node, old: ir.Value, new: ir.Value) -> None:
+        """Let what stands for ``old`` be read in its place."""
         local = new.producer() is not None and new.producer().graph is node.graph  # type: ignore[union-attr]  # producer is there
         if old.is_graph_output() and (not local or new.is_graph_output()):
             keep = ir.Node("", "Identity", [new], num_outputs=1)
@@ -507,4 +512,3 @@ class Editor:
         elif local and not new.is_graph_output():
             take_identity(new, old)
         replace_uses(old, new)
-        return new

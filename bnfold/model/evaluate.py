@@ -64,6 +64,8 @@ COMPUTES: Final = _CASTS | _QUANTIZERS | frozenset({
 
 _ALONG_AN_AXIS_SINCE: Final = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13}
 """Older versions flatten; onnx's reference does not know them."""
+_NUMPY_BROADCAST_SINCE: Final = 7
+"""Older versions broadcast by attributes, which onnx's reference does not read."""
 _SQUARES: Final = (0.0, 1.0, 2.0)
 """Powers that need one multiplication at most, and are rounded once."""
 _FAR: Final = 1024.0
@@ -216,6 +218,8 @@ def evaluate(
         return _quantize(work)
     if opset < _ALONG_AN_AXIS_SINCE.get(node.op_type, 1):
         return None
+    if opset < _NUMPY_BROADCAST_SINCE and int_attr(node, "broadcast", 0):
+        return None
     try:
         with np.errstate(all="ignore"):
             return _unrounded(work) if work.nature.continuous else _as_rounded(work)
@@ -265,9 +269,14 @@ def _is_blown_up(work: _Work) -> bool:
     """Return whether a steep operator reads what rounding has moved far, relatively."""
     place = STEEP.get(work.node.op_type)
     read = None if place is None else work.inputs[place]
-    if read is None or read.rounding is None:
+    return read is not None and is_far(read)
+
+
+def is_far(held: Constant) -> bool:
+    """Return whether the graph's own roundings moved a constant far, relatively."""
+    if held.rounding is None:
         return False
-    return not _near(read.wide(), read.stored()).all()
+    return not _near(held.wide(), held.stored()).all()
 
 
 def _near(wide: Array, native: Array) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -22,6 +22,7 @@ from bnfold.model.origins import named
 from bnfold.model.room import Room
 from bnfold.model.shapes import Dim, Dims, ShapeTable
 from bnfold.model.uses import uses_of
+from bnfold.model.versions import Checked, why_unchecked
 from bnfold.records import NOT_EVALUATED, Code, Permissions, Refusal
 
 Use = tuple[ir.Node, int]
@@ -89,9 +90,24 @@ def _dims_from_weight(node: ir.Node, weight: Dims) -> Dims | None:
 class Facts:
     """What is known of one model. It reads; it never writes."""
 
-    def __init__(self, model: ir.Model, permissions: Permissions | None = None) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        permissions: Permissions | None = None,
+        checked: Mapping[str, Checked] | None = None,
+    ) -> None:
+        """Ask about ``model``.
+
+        Args:
+            model: The model.
+            permissions: What a user allows.
+            checked: By operator, the versions that the asker was checked against; any other
+                version counts as an operator of somebody else's.
+        """
         self.model = model
         self.permissions = permissions or Permissions()
+        self._checked = checked or {}
+        self._unchecked: dict[ir.Node, str] = {}
         self._shapes = ShapeTable(model)
         self._computed: dict[ir.Node, list[Constant] | Refusal | None] = {}
         self._position: dict[ir.Node, int] = {}
@@ -144,6 +160,19 @@ class Facts:
         self._sizes.pop(node, None)
         self._computed.pop(node, None)
         self.sources.pop(node, None)
+
+    def forget_behind(self, node: ir.Node) -> None:
+        """Take note that the results of a node are given in another way.
+
+        What was computed from them, if it was, is computed anew when somebody asks.
+        """
+        stack = [node]
+        while stack:
+            for value in stack.pop().outputs:
+                for reader, _ in uses_of(value):
+                    if reader in self._computed:
+                        self.forget(reader)
+                        stack.append(reader)
 
     def adopt(self, node: ir.Node, like: ir.Node) -> None:
         """Take note of a new node that stands where ``like`` stands."""
@@ -209,7 +238,19 @@ class Facts:
         return -1 - index
 
     def is_standard(self, node: ir.Node) -> bool:
-        """Return whether the node is an operator of the ONNX specification."""
+        """Return whether the node is an operator of the ONNX specification that is known."""
+        return self._is_of_onnx(node) and not self.why_unchecked(node)
+
+    def why_unchecked(self, node: ir.Node) -> str:
+        """Say why an operator of ONNX is of a version that nobody has looked at, if so."""
+        why = self._unchecked.get(node)
+        if why is None:
+            checked = self._checked.get(node.op_type) if self._is_of_onnx(node) else None
+            why = "" if checked is None else why_unchecked(node, self.opset(), checked)
+            self._unchecked[node] = why
+        return why
+
+    def _is_of_onnx(self, node: ir.Node) -> bool:
         return node.domain in ("", "ai.onnx") and (
             (node.domain, node.op_type, node.overload) not in self.model.functions
         )
@@ -218,6 +259,13 @@ class Facts:
         """Return the dimensions of a value; None when not even the rank is known."""
         dims = self._shapes.dims(value)
         return self._guess_shape(value) if dims is None else dims
+
+    def knows_more_than(self, other: Facts) -> bool:
+        """Return whether a size of a value of the model is known here and not there."""
+        if self is other:
+            return False
+        results = (value for node in self.nodes() for value in node.outputs)
+        return any(self._shapes.knows_more(other._shapes, value) for value in results)
 
     def rank(self, value: ir.Value) -> int | None:
         """Return the number of dimensions of a value, if known."""

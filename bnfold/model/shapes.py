@@ -51,6 +51,14 @@ class ShapeTable:
         known = self._dims.get(value)
         return _declared_dims(value) if known is None else known
 
+    def knows_more(self, other: ShapeTable, value: ir.Value) -> bool:
+        """Return whether a size of a value is a number here, and not in another table."""
+        here, there = self.dims(value), other.dims(value)
+        if here is None or there is None:
+            return here is not there and here is not None
+        pairs = zip(here, there, strict=False)
+        return any(isinstance(a, int) and not isinstance(b, int) for a, b in pairs)
+
     def dtype(self, value: ir.Value) -> ir.DataType | None:
         """Return the element type of a value, or None when it is unknown."""
         if value.const_value is not None and value.producer() is None:

@@ -59,16 +59,17 @@ class _Body:
 def check_structure(proto: onnx.ModelProto, where: str) -> None:
     """Refuse a model whose graph is empty, ill-named or cyclic, or lacks an opset import.
 
-    An unsorted graph is no fault: the reader sorts it.
+    An unsorted graph is no fault: the reader sorts it. Nor is one without nodes that returns
+    its inputs or initializers.
 
     Raises:
         ModelError: Naming the fault, the node or tensor, and what to do.
     """
-    if not proto.HasField("graph") or not proto.graph.node:
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise ModelError(
             "the model has no graph to fold",
             where=where,
-            why="its graph is missing or has no nodes",
+            why="its graph is missing, or has neither nodes nor outputs",
             remedy="export the model again; a file of zero bytes is an interrupted download",
         )
     imports = _imports(proto.opset_import, where)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 
 import onnx_ir as ir
 
@@ -60,6 +61,50 @@ def values_in(graph: ir.Graph) -> Iterable[ir.Value]:
         yield from node.outputs
 
 
+def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Yield inputs, initializers and results of a graph and of all graphs inside of it."""
+    for inner in graphs_of(graph):
+        yield from values_in(inner)
+
+
+def rename_new(graph: ir.Graph, known: Container[ir.Value]) -> None:
+    """Give values that are not ``known`` names that no other value has, in any graph.
+
+    In a graph inside of another a name must not be that of an outer value (ONNX IR, "Names
+    Within a Graph"), and readers take a name from the innermost graph that has it.
+    """
+    names = set(all_names(graph))
+    counts = Counter(value.name for value in values_of(graph))
+    numbers: Counter[str] = Counter()
+    for value in [value for value in values_of(graph) if value not in known]:
+        name = value.name
+        if not name or counts[name] <= 1:
+            continue
+        counts[name] -= 1
+        while (fresh := f"{name}_{numbers[name] + 1}") in names:
+            numbers[name] += 1
+        names.add(fresh)
+        if value.const_value is not None:
+            value.const_value = renamed(value.const_value, fresh)
+        value.name = fresh
+
+
+def renamed(tensor: ir.TensorProtocol, name: str) -> ir.LazyTensor:
+    """Return a tensor under another name.
+
+    onnx_ir would write the name into the message that the tensor was read from, which belongs
+    to whoever gave it; the elements are those of ``tensor``, read when somebody asks.
+    """
+    return ir.LazyTensor(
+        lambda: tensor,
+        dtype=tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
+
+
 def all_names(graph: ir.Graph) -> Iterable[str]:
     """Yield every name that a value has anywhere, with repetitions."""
     for inner in graphs_of(graph):
@@ -72,7 +117,10 @@ def all_names(graph: ir.Graph) -> Iterable[str]:
 
 
 def detach_subgraphs(node: ir.Node) -> list[ir.Value]:
-    """Take away the outer values that a node's subgraphs read; return them."""
+    """Empty a node's subgraphs, and return the outer values that they read.
+
+    What stood in them is in no graph any more: whoever still holds such a node can tell.
+    """
     captured: dict[ir.Value, None] = {}
     for subgraph in subgraphs_of(node):
         inside = set(graphs_of(subgraph))
@@ -81,4 +129,7 @@ def detach_subgraphs(node: ir.Node) -> list[ir.Value]:
                 if value is not None and value.graph not in inside:
                     captured[value] = None
                     inner.replace_input_with(index, None)
+        for graph in inside:
+            graph.outputs.clear()
+            graph.remove(list(graph))
     return list(captured)

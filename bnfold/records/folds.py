@@ -66,12 +66,14 @@ class Permissions:
         norms: The affine tails of layer, RMS, group and instance normalisations move too,
             though the normalisation stays and no operator is saved.
         requantized_bias: A bias stored as integers may be rounded to new integers.
+        strict: Parameters that give no number are an error; otherwise their node stays.
     """
 
     constant_inputs: bool = False
     inference: bool = False
     norms: bool = False
     requantized_bias: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)

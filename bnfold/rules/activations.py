@@ -9,16 +9,16 @@ import onnx_ir as ir
 
 from bnfold.model.attributes import float_attr, int_attr
 from bnfold.model.facts import Facts
-from bnfold.records import Code, Refusal
+from bnfold.records import Refusal
 from bnfold.rules.base import (
     Maps,
     Rule,
-    SetAttribute,
     Taken,
-    name_of,
+    together,
     unknown_operator,
     wrong_axis,
 )
+from bnfold.rules.float_attributes import set_float
 from bnfold.rules.passing import refuse_vast, unknown_shape
 
 _ONE_AXIS_SINCE: Final = 13
@@ -29,22 +29,17 @@ _BETA: Final = 0.5
 class HardSigmoid(Rule):
     """``y = max(0, min(1, alpha · x + beta))`` (HardSigmoid-1 to -22)."""
 
-    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """One scale and shift: alpha becomes ``alpha · s``, beta ``alpha · t + beta``."""
         affine = maps[0]
         if affine.axis is not None:
             return wrong_axis(node, affine, "its alpha and beta are one number each")
-        alpha, beta = float_attr(node, "alpha", _ALPHA), float_attr(node, "beta", _BETA)
-        changed = {
-            "alpha": alpha * float(affine.scale[0]),
-            "beta": alpha * float(affine.shift[0]) + beta,
-        }
-        with np.errstate(over="ignore"):
-            if not np.isfinite(np.array([*changed.values()], np.float32)).all():
-                why = "its alpha or beta would leave the range of float32"
-                return Refusal(Code.OUT_OF_RANGE, name_of(node), why)
-        edits = (SetAttribute(node, ir.AttrFloat32(k, v)) for k, v in changed.items())
-        return Taken(tuple(edits))
+        alpha = float(np.float32(float_attr(node, "alpha", _ALPHA)))
+        beta = float_attr(node, "beta", _BETA)
+        return together(
+            set_float(node, "alpha", alpha * float(affine.scale[0]), facts),
+            set_float(node, "beta", alpha * float(affine.shift[0]) + beta, facts),
+        )
 
 
 class Softmax(Rule):

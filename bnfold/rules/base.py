@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import ClassVar, Final
 
 import onnx_ir as ir
 
@@ -28,6 +28,9 @@ from bnfold.records import NOT_EVALUATED, Code, Refusal
 
 Maps = Mapping[int, Affine]
 """Maps by position of the input or output they apply to."""
+
+AUTO_PADS: Final = {"auto_pad": frozenset({"NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"})}
+"""How Conv, ConvTranspose and the pools may be padded."""
 
 Results = Mapping[tuple[ir.Graph, int], Affine]
 """Maps by the result of a subgraph they apply to."""
@@ -167,7 +170,18 @@ def together(*parts: tuple[Edit, ...] | Refusal) -> Taken | Refusal:
 
 
 class Rule:
-    """An operator that is no map and lets none pass; subclasses answer better."""
+    """An operator that is no map and lets none pass; subclasses answer better.
+
+    Attributes:
+        versions: The operator sets whose versions of the operator it was checked against.
+        words: What attributes may say whose value is a word; it knows no other.
+    """
+
+    words: ClassVar[Mapping[str, frozenset[str]]] = {}
+
+    def __init__(self, *versions: int) -> None:
+        """Say which versions were checked, in ascending order."""
+        self.versions = versions
 
     def source(self, node: ir.Node, facts: Facts) -> Source | Refusal:  # noqa: ARG002  contract
         """Am I a map of one of my inputs?"""
@@ -191,6 +205,12 @@ def name_of(node: ir.Node) -> str:
     if node.name:
         return node.name
     return f"{node.op_type} → {node.outputs[0].name}" if node.outputs else node.op_type
+
+
+def unknown_version(node: ir.Node, why: str) -> Refusal:
+    """Refuse because a node is of a version, or has attributes, that no rule knows."""
+    remedy = "export for an operator set that bnfold knows, or ask for this one"
+    return Refusal(Code.UNKNOWN_OPERATOR, name_of(node), f"not checked: {why}", remedy)
 
 
 def unknown_operator(node: ir.Node) -> Refusal:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from bnfold.affine import Affine
 from bnfold.expression import Expression
-from bnfold.model.attributes import float_attr, int_attr
+from bnfold.model.attributes import int_attr
 from bnfold.model.constants import Constant
 from bnfold.model.facts import Facts
+from bnfold.model.parameters import epsilon_of, why_no_deviation
 from bnfold.model.uses import is_used
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, Rule, SetConstant, Source, Taken, name_of, wrong_axis
@@ -41,10 +42,11 @@ class BatchNormalization(Rule):
             why = "its parameters hold one entry per element, not per channel (spatial=0)"
             return Refusal(Code.SEVERAL_AXES, name_of(node), why)
         scale, shift, mean, var = parameters
-        # The attribute is stored as float32; so is its default.
-        epsilon = float(np.float32(float_attr(node, "epsilon", 1e-5)))
+        if why := why_no_deviation(node, var):
+            remedy = "check the trained statistics"
+            return Refusal(Code.NOT_FINITE, name_of(node), why, remedy)
         with np.errstate(all="ignore"):
-            slope = scale / np.sqrt(var + epsilon)
+            slope = scale / np.sqrt(var + epsilon_of(node))
             affine = Affine.per_channel(_CHANNEL_AXIS, slope, shift - mean * slope)
         if not affine.is_finite:
             why = "its parameters give a scale or shift that is not finite"
@@ -77,9 +79,8 @@ def rewrite_as(
     constants, (_, _, mean, var) = read
     if affine.axis not in (None, _CHANNEL_AXIS) or affine.channels not in (None, mean.size):
         return wrong_axis(node, affine, "BatchNormalization works along axis 1")
-    epsilon = float(np.float32(float_attr(node, "epsilon", 1e-5)))
     slope, offset = affine.entries(mean.size)
-    scale = slope * np.sqrt(var + epsilon)
+    scale = slope * np.sqrt(var + epsilon_of(node))
     return _edits(node, constants, scale, offset + slope * mean)
 
 
@@ -121,13 +122,19 @@ def _edits(
 
 
 def normalises_by_batch(node: ir.Node, facts: Facts) -> bool:
-    """Return whether a node uses the batch's statistics, by any spelling since opset 1."""
+    """Return whether a node uses the batch's statistics, by any spelling since opset 1.
+
+    From opset 7 to 13 the number of outputs says it: one at inference, more in training
+    (BatchNormalization-7 and -9, "Output case #1"), whether they are read or not.
+    """
     opset = facts.opset()
     if any(is_used(value) or value.is_graph_output() for value in node.outputs[1:]):
         return True
     if opset >= TRAINING_MODE_SINCE:
         return bool(int_attr(node, "training_mode", 0))
-    return opset <= IS_TEST_UNTIL and not int_attr(node, "is_test", 0)
+    if opset <= IS_TEST_UNTIL:
+        return not int_attr(node, "is_test", 0)
+    return any(value.name for value in node.outputs[1:])
 
 
 def _not_inference(node: ir.Node, facts: Facts) -> Refusal | None:

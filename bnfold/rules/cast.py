@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -24,7 +24,9 @@ _HEADROOM: Final = 64.0
 
 
 class Cast(Rule):
-    """Y = X in another floating type (Cast-6 and later)."""
+    """Y = X in another floating type (Cast-6 to -28)."""
+
+    words: ClassVar = {"round_mode": frozenset({"up", "down", "nearest"})}
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """The map moves from the type of Y to that of X."""

@@ -23,13 +23,18 @@ from bnfold.rules.base import (
     SetConstant,
     Taken,
     name_of,
+    together,
 )
+from bnfold.rules.float_attributes import set_float
 from bnfold.rules.passing import refuse_negative, turns_around
 from bnfold.rules.weights import has_input, only_map, read_weight
 
 _BOUNDS_ARE_INPUTS_SINCE: Final = 11
 _NAMES: Final = ("min", "max")
 _LARGEST: Final = float(np.finfo(np.float32).max)
+_OTHER: Final = 3
+"""Place of one bound and that of the other, together."""
+_UNBOUND: Final = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +73,29 @@ def _pass(node: ir.Node, affine: Affine, of_bounds: Affine, facts: Facts) -> Tak
         return negative
     if isinstance(bounds, Refusal):
         return bounds
-    edits: list[Edit] = []
-    placed: set[int] = set()
-    for bound in bounds:
-        mapped = of_bounds.scale * bound.value + of_bounds.shift
-        if not (mapped == mapped[0]).all():
-            why = f"its bound {bound.value:g} would differ from channel to channel"
-            return Refusal(Code.SHIFT_NOT_CONSTANT, name_of(node), why)
-        moved = replace(bound, index=3 - bound.index) if turned else bound
-        placed.add(moved.index)
-        if mapped[0] == bound.value and not turned:
-            continue
-        edit = _edit(node, moved, float(mapped[0]))
-        if isinstance(edit, Refusal):
-            return edit
-        edits.append(edit)
+    if turned and not _are_in_order(bounds):
+        why = "its minimum is above its maximum, which wins: turned around, the other would"
+        return Refusal(Code.NEGATIVE_SCALE, name_of(node), why)
+    edits = together(*(_mapped(node, one, of_bounds, facts, turned=turned) for one in bounds))
+    if isinstance(edits, Refusal) or not turned:
+        return edits if isinstance(edits, Refusal) else Taken(edits.edits, {0: affine})
+    unbound = sorted({1, 2} - {_OTHER - one.index for one in bounds})
+    gone = (edit for index in unbound for edit in _without(node, index, facts))
+    return Taken((*edits.edits, *gone), {0: affine})
+
+
+def _mapped(
+    node: ir.Node, bound: _Bound, of_bounds: Affine, facts: Facts, *, turned: bool
+) -> tuple[Edit, ...] | Refusal:
+    """Return the edit of one bound; turned around, the lower one is the upper one."""
+    mapped = of_bounds.scale * bound.value + of_bounds.shift
+    if not (mapped == mapped[0]).all():
+        why = f"its bound {bound.value:g} would differ from channel to channel"
+        return Refusal(Code.SHIFT_NOT_CONSTANT, name_of(node), why)
     if turned:
-        edits += [edit for index in {1, 2} - placed for edit in _without(node, index, facts)]
-    return Taken(tuple(edits), {0: affine})
+        moved = replace(bound, index=_OTHER - bound.index)
+        return _edit(node, moved, float(mapped[0]), facts)
+    return () if mapped[0] == bound.value else _edit(node, bound, float(mapped[0]), facts)
 
 
 def _without(node: ir.Node, index: int, facts: Facts) -> list[Edit]:
@@ -98,34 +108,52 @@ def _without(node: ir.Node, index: int, facts: Facts) -> list[Edit]:
     return [SetAttribute(node, ir.AttrFloat32(name, -_LARGEST if index == 1 else _LARGEST))]
 
 
-def _edit(node: ir.Node, bound: _Bound, value: float) -> Edit | Refusal:
+def _edit(
+    node: ir.Node, bound: _Bound, value: float, facts: Facts
+) -> tuple[Edit, ...] | Refusal:
     if bound.dtype is not None:
         expression = Expression.of(np.array(value))
-        return SetConstant(node, bound.index, expression, bound.dtype, None)
+        return (SetConstant(node, bound.index, expression, bound.dtype, None),)
     if abs(value) >= _LARGEST:
         why = f"its bound would become {value:.3g}, out of range"
         return Refusal(Code.OUT_OF_RANGE, name_of(node), why)
-    return SetAttribute(node, ir.AttrFloat32(_NAMES[bound.index - 1], value))
+    return set_float(node, _NAMES[bound.index - 1], value, facts)
+
+
+def _are_in_order(bounds: list[_Bound]) -> bool:
+    """Return whether the lower bound is not above the upper one."""
+    ends = dict(zip((1, 2), _UNBOUND, strict=True)) | {b.index: b.value for b in bounds}
+    return ends[1] <= ends[2]
 
 
 def _bounds(node: ir.Node, facts: Facts) -> list[_Bound] | Refusal:
-    """Return the bounds that bound: those that are absent or infinite are left alone."""
+    """Return the bounds that are there, but for the largest number of the type.
+
+    Those that bind nothing are left alone: absent, or beyond every number of the type.
+    """
     found: list[_Bound] = []
     for index, name in enumerate(_NAMES, start=1):
         if facts.opset() < _BOUNDS_ARE_INPUTS_SINCE:
-            value = float_attr(node, name, math.inf)
-            if abs(value) < _LARGEST:
+            value = float_attr(node, name, _UNBOUND[index - 1])
+            if _binds(index, value, _LARGEST):
                 found.append(_Bound(index, value, None))
         elif has_input(node, index):
             weight = read_weight(node, index, facts)
             if isinstance(weight, Refusal):
                 return weight
             value = float(weight.constant.wide().reshape(-1)[0])
-            if abs(value) < float(_largest(weight.constant.dtype)):
+            if _binds(index, value, _largest(weight.constant.dtype)):
                 found.append(_Bound(index, value, weight.constant.dtype))
     return found
 
 
+def _binds(index: int, value: float, largest: float) -> bool:
+    """Return whether a bound cuts anything off the numbers of a type; NaN is no number."""
+    return not (value <= -largest if index == 1 else value >= largest)
+
+
 def _largest(dtype: ir.DataType) -> float:
-    """Return the largest number of a floating type that float32 can hold as well."""
+    """Return the largest number of a floating type."""
+    if dtype is ir.DataType.DOUBLE:
+        return float(np.finfo(np.float64).max)
     return _LARGEST if dtype is not ir.DataType.FLOAT16 else float(np.finfo(np.float16).max)

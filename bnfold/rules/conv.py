@@ -10,7 +10,7 @@ from bnfold.affine import Affine
 from bnfold.model.attributes import int_attr, ints_attr, string_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Edit, Maps, Rule, Taken, name_of, together, wrong_axis
+from bnfold.rules.base import AUTO_PADS, Edit, Maps, Rule, Taken, name_of, together, wrong_axis
 from bnfold.rules.weights import (
     Weight,
     bias_after,
@@ -26,6 +26,8 @@ _CHANNEL_AXIS: Final = 1
 
 class Conv(Rule):
     """W [M, C/group, k…], B [M]; the channel axis of input and output is 1."""
+
+    words = AUTO_PADS
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``s · conv(x) + t``: ``W[o] · s[o]``, ``B[o] · s[o] + t[o]``."""

@@ -11,7 +11,7 @@ from bnfold.affine import Affine
 from bnfold.model.attributes import int_attr, ints_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Edit, Maps, Rule, Taken, name_of, together, wrong_axis
+from bnfold.rules.base import AUTO_PADS, Edit, Maps, Rule, Taken, name_of, together, wrong_axis
 from bnfold.rules.weights import (
     Weight,
     bias_after,
@@ -27,6 +27,8 @@ _CHANNEL_AXIS: Final = 1
 
 class ConvTranspose(Rule):
     """Output channel o of group g is column ``o mod (M/group)`` of the rows of group g."""
+
+    words = AUTO_PADS
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``s · f(x) + t``: the group's rows of column j times s, ``B[o] · s[o] + t[o]``."""

@@ -15,13 +15,16 @@ from bnfold.rules.base import Maps, Rule, Taken, wrong_axis
 from bnfold.rules.passing import Indices, pick_after, pick_before, refuse_vast_axis
 
 _CHANNEL_AXIS: Final = 1
+_MODES: Final = {"mode": frozenset({"DCR", "CRD"})}
 
 
 class DepthToSpace(Rule):
-    """b² channels make a block of b × b places (DepthToSpace-1 to -13).
+    """b² channels make a block of b × b places (DepthToSpace-1 to -28).
 
     DCR: channel ``(i · b + j) · C + c`` holds place (i, j) of channel c; CRD: ``c · b² + …``.
     """
+
+    words = _MODES
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
         """All b² channels of a result channel take its entry."""
@@ -33,7 +36,9 @@ class DepthToSpace(Rule):
 
 
 class SpaceToDepth(Rule):
-    """A block of b × b places becomes b² channels (SpaceToDepth-1 to -13), in DCR order."""
+    """A block of b × b places becomes b² channels, in these orders (SpaceToDepth-1 to -28)."""
+
+    words = _MODES
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
         """The b² channels that one channel becomes must agree."""
@@ -64,6 +69,6 @@ def _pass(node: ir.Node, affine: Affine, *, up: bool) -> Taken | Refusal:
 
 def _shallow_channels(node: ir.Node, channels: int, block: int) -> Indices:
     """Return the channel of the wide side that each deep channel belongs to."""
-    by_column = node.op_type == "DepthToSpace" and string_attr(node, "mode", "DCR") == "CRD"
+    by_column = string_attr(node, "mode", "DCR") == "CRD"
     numbers = np.arange(channels)
     return np.repeat(numbers, block) if by_column else np.tile(numbers, block)

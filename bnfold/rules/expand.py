@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import onnx_ir as ir
 
@@ -19,8 +17,6 @@ from bnfold.rules.passing import (
     unknown_shape,
 )
 from bnfold.rules.weights import only_map
-
-_REPEATS_SINCE: Final = 6
 
 
 class Expand(Rule):
@@ -72,13 +68,13 @@ def _new_axes(node: ir.Node, facts: Facts) -> int | Refusal:
 
 
 def _tile(node: ir.Node, affine: Affine, facts: Facts, *, up: bool) -> Taken | Refusal:
-    if affine.axis is None and facts.opset() >= _REPEATS_SINCE:
+    if affine.axis is None:
         return Taken(onward={0: affine})
     repeats = facts.constant(node.inputs[1])
-    if isinstance(repeats, Refusal) or facts.opset() < _REPEATS_SINCE:
+    if isinstance(repeats, Refusal):
         why = "how often it repeats the channels is computed"
         return Refusal(Code.DYNAMIC_CONSTANT, name_of(node), why)
-    times = int(repeats.stored().reshape(-1)[affine.axis or 0])
+    times = int(repeats.stored().reshape(-1)[affine.axis])
     size = affine.scale.size
     if times < 1 or (up and size % times):
         return wrong_axis(node, affine, f"it repeats that axis {times} times")

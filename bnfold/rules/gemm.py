@@ -22,6 +22,7 @@ from bnfold.rules.base import (
     together,
     wrong_axis,
 )
+from bnfold.rules.mul_add import NUMPY_BROADCAST_SINCE
 from bnfold.rules.weights import (
     Weight,
     bias_edit,
@@ -115,10 +116,10 @@ def _addend_after(
     if addend is None:
         if not affine.has_shift:
             return ()
-        return _write_addend(node, _laid(shift, weight), weight.constant.dtype)
+        return _write_addend(node, _laid(shift, weight), weight.constant.dtype, facts)
     changed = addend * _laid(scale, weight) + _laid(shift, weight)
     return _write_addend(
-        node, _slim(changed, addend, affine), _addend_dtype(node, facts, weight)
+        node, _slim(changed, addend, affine), _addend_dtype(node, facts, weight), facts
     )
 
 
@@ -133,7 +134,7 @@ def _addend_plus(
         return addend
     laid = _laid(added, weight)
     whole = laid if addend is None else addend + laid
-    return _write_addend(node, whole, _addend_dtype(node, facts, weight))
+    return _write_addend(node, whole, _addend_dtype(node, facts, weight), facts)
 
 
 def _integer_addend(
@@ -184,8 +185,18 @@ def _addend_dtype(node: ir.Node, facts: Facts, weight: Weight) -> ir.DataType:
     return weight.constant.dtype if isinstance(held, Refusal) else held.dtype
 
 
-def _write_addend(node: ir.Node, elements: _Wide, dtype: ir.DataType) -> tuple[Edit, ...]:
-    edit = bias_edit(node, _C, np.ascontiguousarray(elements), dtype)
-    if float_attr(node, "beta", 1.0) == 1.0:
-        return (edit,)
-    return edit, SetAttribute(node, ir.AttrFloat32("beta", 1.0))
+def _write_addend(
+    node: ir.Node, elements: _Wide, dtype: ir.DataType, facts: Facts
+) -> tuple[Edit, ...] | Refusal:
+    edits: list[Edit] = [bias_edit(node, _C, np.ascontiguousarray(elements), dtype)]
+    if float_attr(node, "beta", 1.0) != 1.0:
+        edits.append(SetAttribute(node, ir.AttrFloat32("beta", 1.0)))
+    if facts.opset() < NUMPY_BROADCAST_SINCE and elements.shape != facts.shape(
+        node.outputs[0]
+    ):
+        if elements.ndim != 1:
+            why = f"before opset 7 it takes no addend of the shape {list(elements.shape)}"
+            remedy = "convert the model: onnx.version_converter.convert_version(model, 13)"
+            return Refusal(Code.WRONG_SHAPE, name_of(node), why, remedy)
+        edits.append(SetAttribute(node, ir.AttrInt64("broadcast", 1)))
+    return tuple(edits)

@@ -31,7 +31,8 @@ _LEFT: Final = 0
 _RIGHT: Final = 1
 _ADDEND: Final = 2
 _MATRIX: Final = 2
-_SHAPE_IS_INPUT_SINCE: Final = 5
+_GEMM_BROADCASTS_SINCE: Final = 7
+"""Before, its addend has the shape of the result, or an attribute says that it broadcasts."""
 _LAY_OUT: Final = frozenset({"Reshape", "Flatten"})
 
 
@@ -105,7 +106,9 @@ def _weight(node: ir.Node, facts: Facts) -> Weight | Refusal:
 def _is_gemm(node: ir.Node, weight: Weight, facts: Facts) -> bool:
     """Return whether both factors are matrices, so that Gemm computes the same."""
     data = node.inputs[1 - weight.index]
-    return data is not None and facts.rank(data) == len(weight.shape) == _MATRIX
+    if data is None or facts.opset() < _GEMM_BROADCASTS_SINCE:
+        return False
+    return facts.rank(data) == len(weight.shape) == _MATRIX
 
 
 def _reshape_first(node: ir.Node, weight: Weight, facts: Facts) -> tuple[Edit, ...]:
@@ -116,7 +119,7 @@ def _reshape_first(node: ir.Node, weight: Weight, facts: Facts) -> tuple[Edit, .
     """
     result = node.outputs[0]
     uses = facts.reads(result)
-    if len(uses) != 1 or result.is_graph_output() or facts.opset() < _SHAPE_IS_INPUT_SINCE:
+    if len(uses) != 1 or result.is_graph_output() or facts.opset() < _GEMM_BROADCASTS_SINCE:
         return ()
     reader, index = uses[0]
     shapes = tuple(blind for blind, _ in result.uses() if blind is not reader)
@@ -196,6 +199,8 @@ def _image(
     _, shift = affine.entries(weight.shape[summed])
     image = weight.constant.expression.contracted(shift, summed)
     out_rank = facts.rank(node.outputs[0])
+    if not image.size:
+        return Affine.uniform()
     if image.size == 1 or (image == image.flat[0]).all():
         return Affine.uniform(shift=float(image.flat[0]))
     if out_rank is None or any(size > 1 for size in image.shape[:-1]):

@@ -21,7 +21,7 @@ from bnfold.rules.base import Maps, Rule, SetConstant, Source, Taken, name_of, w
 from bnfold.rules.meet import product_after, product_before, sum_after, sum_before
 from bnfold.rules.passing import along_one_axis
 
-_NUMPY_BROADCAST_SINCE: Final = 7
+NUMPY_BROADCAST_SINCE: Final = 7
 _Wide = NDArray[np.float64]
 
 
@@ -60,7 +60,7 @@ class _Scales(_Binary):
         """``s · c · x + t = (s · c) · (x + t / (s · c))``."""
         affine, own = maps[0], self.source(node, facts)
         if isinstance(own, Refusal):
-            return own if _is_old(facts) else product_after(node, affine, facts)
+            return _refuse_old(node, facts) or product_after(node, affine, facts)
         if not affine.has_shift:
             return _join(self, node, affine, facts)
         whole = _product(node, own.affine, affine)
@@ -76,7 +76,7 @@ class _Scales(_Binary):
         """``c · (s · x + t) = (s · c) · x + c · t``."""
         own = self.source(node, facts)
         if isinstance(own, Refusal):
-            return own if _is_old(facts) else product_before(node, maps, facts)
+            return _refuse_old(node, facts) or product_before(node, maps, facts)
         affine = maps[own.index]
         if not affine.has_shift:
             return _join(self, node, affine, facts)
@@ -108,14 +108,14 @@ class _Shifts(_Binary):
         """``(x ∘ c) + t``: the shift joins the constant."""
         if self._joins(node, maps[0], facts):
             return _join(self, node, maps[0], facts)
-        return self._meet(node, facts) or sum_after(node, maps[0], facts)
+        return _refuse_old(node, facts) or sum_after(node, maps[0], facts)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``(x + t) ∘ c``: the shift joins the constant."""
         affine = next(iter(maps.values()))
         if self._joins(node, affine, facts):
             return _join(self, node, affine, facts)
-        return self._meet(node, facts) or sum_before(node, maps, facts)
+        return _refuse_old(node, facts) or sum_before(node, maps, facts)
 
     def _joins(self, node: ir.Node, affine: Affine, facts: Facts) -> bool:
         """Return whether the map and the node's own are shifts along one axis."""
@@ -126,10 +126,6 @@ class _Shifts(_Binary):
             or own.affine.has_scale
             or not affine.composes_with(own.affine)
         )
-
-    def _meet(self, node: ir.Node, facts: Facts) -> Refusal | None:
-        own = self.source(node, facts)
-        return own if isinstance(own, Refusal) and _is_old(facts) else None
 
 
 class Add(_Shifts):
@@ -211,10 +207,6 @@ def _changes_shape(
 
 def _operands(node: ir.Node, facts: Facts) -> tuple[int, Constant] | Refusal:
     """Return the position of the value and the constant beside it."""
-    if facts.opset() < _NUMPY_BROADCAST_SINCE:
-        why = f"{node.op_type} broadcasts by an axis attribute before opset 7"
-        remedy = "convert the model: onnx.version_converter.convert_version(model, 13)"
-        return Refusal(Code.NOT_AFFINE, name_of(node), why, remedy)
     found = [facts.constant(value) for value in node.inputs[:2]]
     constants = [entry for entry in found if not isinstance(entry, Refusal)]
     if len(constants) != 1:
@@ -229,7 +221,8 @@ def _operands(node: ir.Node, facts: Facts) -> tuple[int, Constant] | Refusal:
         return fallback if held is None else _about(node, held)
     if not constants[0].is_float:
         return _not_float(node)
-    return (1 if found[0] is constants[0] else 0), constants[0]
+    old = _refuse_old(node, facts)
+    return old or ((1 if found[0] is constants[0] else 0), constants[0])
 
 
 def _about(node: ir.Node, refusal: Refusal) -> Refusal:
@@ -240,9 +233,13 @@ def _not_float(node: ir.Node) -> Refusal:
     return Refusal(Code.NOT_FLOAT, name_of(node), "it computes on integers or unknown types")
 
 
-def _is_old(facts: Facts) -> bool:
-    """Return whether operands are broadcast by an attribute."""
-    return facts.opset() < _NUMPY_BROADCAST_SINCE
+def _refuse_old(node: ir.Node, facts: Facts) -> Refusal | None:
+    """Refuse an operator that broadcasts its operands by an attribute."""
+    if facts.opset() >= NUMPY_BROADCAST_SINCE:
+        return None
+    why = f"{node.op_type} broadcasts by an axis attribute before opset 7"
+    remedy = "convert the model: onnx.version_converter.convert_version(model, 13)"
+    return Refusal(Code.UNKNOWN_OPERATOR, name_of(node), why, remedy)
 
 
 def _product(node: ir.Node, first: Affine, second: Affine) -> Affine | Refusal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -18,13 +18,13 @@ from bnfold.rules.base import (
     Edit,
     Maps,
     Rule,
-    SetAttribute,
     SetConstant,
     Taken,
     computed,
     name_of,
     wrong_axis,
 )
+from bnfold.rules.float_attributes import set_float
 from bnfold.rules.passing import (
     Indices,
     channels_of,
@@ -38,7 +38,6 @@ from bnfold.rules.passing import (
 from bnfold.rules.weights import has_input, only_map
 
 _PADS_ARE_INPUTS_SINCE: Final = 11
-_NAMED_PADS_SINCE: Final = 2
 _VALUE: Final = 2
 _AXES: Final = 3
 _NEW: Final = -1
@@ -73,6 +72,8 @@ class _Padding:
 
 class Pad(Rule):
     """Pad-2: attributes; Pad-11 and later: inputs. The modes are those of numpy."""
+
+    words: ClassVar = {"mode": frozenset({"constant", "reflect", "edge", "wrap"})}
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``s · pad(x, v) + t = pad(s · x + t, s · v + t)``, one number for all channels."""
@@ -161,7 +162,8 @@ def _around_new(
 
 def _edit(node: ir.Node, value: float, facts: Facts) -> Edit | Refusal:
     if facts.opset() < _PADS_ARE_INPUTS_SINCE:
-        return SetAttribute(node, ir.AttrFloat32("value", value))
+        edits = set_float(node, "value", value, facts)
+        return edits if isinstance(edits, Refusal) else edits[0]
     dtype = None if node.inputs[0] is None else facts.dtype(node.inputs[0])
     if dtype is None or dtype not in FLOATS:
         return Refusal(Code.NOT_FLOAT, name_of(node), "the type of its input is unknown")
@@ -170,8 +172,6 @@ def _edit(node: ir.Node, value: float, facts: Facts) -> Edit | Refusal:
 
 def _padding(node: ir.Node, facts: Facts) -> _Padding | Refusal:
     mode = string_attr(node, "mode", "constant")
-    if facts.opset() < _NAMED_PADS_SINCE:
-        return Refusal(Code.UNKNOWN_OPERATOR, name_of(node), "Pad-1 is not understood")
     if facts.opset() < _PADS_ARE_INPUTS_SINCE:
         pads, value = ints_attr(node, "pads"), float_attr(node, "value", 0.0)
         return _Padding(mode, _by_axis(pads, range(len(pads) // 2)), value)

@@ -11,7 +11,7 @@ from bnfold.model.attributes import int_attr, ints_attr
 from bnfold.model.facts import Facts
 from bnfold.model.uses import is_used
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Maps, Rule, Taken, name_of, wrong_axis
+from bnfold.rules.base import AUTO_PADS, Maps, Rule, Taken, name_of, wrong_axis
 from bnfold.rules.conv import may_pad
 from bnfold.rules.passing import refuse_negative
 
@@ -23,6 +23,8 @@ class MaxPool(Rule):
 
     What MaxPool pads is never the maximum, so a shift passes with padding too.
     """
+
+    words = AUTO_PADS
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
         """The map of the maxima becomes that of the values."""
@@ -38,6 +40,8 @@ class AveragePool(Rule):
 
     The taps of a window sum to one unless zeros of the padding are counted.
     """
+
+    words = AUTO_PADS
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
         """The map of the averages becomes that of the values."""

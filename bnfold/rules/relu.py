@@ -20,18 +20,17 @@ from bnfold.rules.base import (
     Edit,
     Maps,
     Rule,
-    SetAttribute,
     SetConstant,
     Taken,
     name_of,
     wrong_axis,
 )
-from bnfold.rules.mul_add import channel_vector, laid_out
+from bnfold.rules.float_attributes import set_float
+from bnfold.rules.mul_add import NUMPY_BROADCAST_SINCE, channel_vector, laid_out
 from bnfold.rules.passing import refuse_negative, turns_around
 from bnfold.rules.weights import Weight, only_map, read_weight
 
 _SLOPE: Final = 1
-_NUMPY_BROADCAST_SINCE: Final = 7
 _ALPHA: Final = 0.01
 _Wide = NDArray[np.float64]
 
@@ -59,19 +58,23 @@ def _pass(node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
     if negative is None:
         return Taken(onward={0: affine})
     if node.op_type == "LeakyRelu" and turns_around(affine):
-        return _turn_alpha(node, affine) or negative
-    if node.op_type == "PRelu" and facts.opset() >= _NUMPY_BROADCAST_SINCE:
+        return _turn_alpha(node, affine, negative, facts)
+    if node.op_type == "PRelu" and facts.opset() >= NUMPY_BROADCAST_SINCE:
         weight = read_weight(node, _SLOPE, facts)
         return negative if isinstance(weight, Refusal) else _turn(node, affine, weight, facts)
     return negative
 
 
-def _turn_alpha(node: ir.Node, affine: Affine) -> Taken | None:
+def _turn_alpha(
+    node: ir.Node, affine: Affine, negative: Refusal, facts: Facts
+) -> Taken | Refusal:
     slope = float(np.float32(float_attr(node, "alpha", _ALPHA)))
-    if slope <= 0.0 or not np.isfinite(np.float32(1.0 / slope)):
-        return None
-    edit = SetAttribute(node, ir.AttrFloat32("alpha", 1.0 / slope))
-    return Taken((edit,), {0: Affine.per_channel(affine.axis, affine.scale * slope)})
+    if slope <= 0.0:
+        return negative
+    edits = set_float(node, "alpha", 1.0 / slope, facts)
+    if isinstance(edits, Refusal):
+        return edits
+    return Taken(edits, {0: Affine.per_channel(affine.axis, affine.scale * slope)})
 
 
 def _turn(node: ir.Node, affine: Affine, weight: Weight, facts: Facts) -> Taken | Refusal:

@@ -41,6 +41,9 @@ def _pass(
     to_dims = None if there is None else facts.shape(there)
     if from_dims is None or to_dims is None:
         return unknown_shape(node, "the shape on its other side")
+    if 0 in (*from_dims, *to_dims):
+        # Exporters have written 0 for sizes they did not know: so nothing is said of the map.
+        return wrong_axis(node, affine, "its value is declared to have no elements")
     moved = through_reshape(affine, from_dims, to_dims)
     if moved is None:
         why = f"they do not survive as one axis from {list(from_dims)} to {list(to_dims)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 import onnx_ir as ir
 
@@ -21,6 +21,25 @@ _SCALES_ATTRIBUTE_UNTIL: Final = 8
 
 class Resize(Rule):
     """Nearest, linear and cubic (Resize-10 to -19, Upsample-7, -9)."""
+
+    words: ClassVar = {
+        "mode": frozenset({"nearest", "linear", "cubic"}),
+        "nearest_mode": frozenset(
+            {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"}
+        ),
+        "keep_aspect_ratio_policy": frozenset({"stretch", "not_larger", "not_smaller"}),
+        "coordinate_transformation_mode": frozenset(
+            {
+                "half_pixel",
+                "half_pixel_symmetric",
+                "pytorch_half_pixel",
+                "align_corners",
+                "asymmetric",
+                "tf_half_pixel_for_nn",
+                "tf_crop_and_resize",
+            }
+        ),
+    }
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``s · resize(x) + t = resize(s · x + t)`` along an axis that keeps its size."""

@@ -44,6 +44,7 @@ def test_signature_of_fold():
         "assume_inference": False,
         "norms": False,
         "requantize_bias": False,
+        "strict": False,
         "verify": None,
         "certificate": False,
         "shapes": (),

@@ -13,9 +13,10 @@ from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
 from bnfold.records import Refusal, Step
 from bnfold.rules.base import name_of
+from bnfold.rules.mul_add import NUMPY_BROADCAST_SINCE
 
-_NUMPY_BROADCAST_SINCE = 7
-_IN_A_ROW = frozenset({"Conv", "MatMul", "Gemm"})
+_PRODUCTS = frozenset({"MatMul", "Gemm"})
+_IN_A_ROW = _PRODUCTS | {"Conv"}
 
 
 def merge_linear(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
@@ -28,7 +29,7 @@ def merge_linear(facts: Facts, editor: Editor, selection: Selection) -> list[Ste
 
 def _merge_sums(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
     steps: list[Step] = []
-    if facts.opset() < _NUMPY_BROADCAST_SINCE:
+    if facts.opset() < NUMPY_BROADCAST_SINCE:
         return steps
     reader = Reader(facts, selection)
     for found in reader.sums():
@@ -43,8 +44,9 @@ def _merge_sums(facts: Facts, editor: Editor, selection: Selection) -> list[Step
 def _merge_rows(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
     steps: list[Step] = []
     reader = Reader(facts, selection)
+    kinds = _IN_A_ROW if facts.opset() >= NUMPY_BROADCAST_SINCE else _IN_A_ROW - _PRODUCTS
     for node in facts.nodes():
-        if node.op_type not in _IN_A_ROW or node.graph is None:
+        if node.op_type not in kinds or node.graph is None:
             continue
         row = plan_sequence(node, reader, facts, selection)
         if not isinstance(row, Refusal):

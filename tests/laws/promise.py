@@ -1,0 +1,169 @@
+"""What must be true of the fold of any valid model, whoever drew it.
+
+Either a `BnfoldError` that says why, or a model that the checker accepts, that is equal to the
+original in float64, that a second fold leaves alone, and that does not hang on the order in
+which nodes and initializers are written down.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+
+import bnfold
+from benchmarks.campaign import truth
+from benchmarks.campaign.sketch import TYPES, Case
+from bnfold.errors import BnfoldError
+
+BEYOND = 2.0
+"""Bounds of rounding: a right fold stays within one, a wrong one is past two."""
+
+
+def broken(case: Case, seed: int, like: onnx.ModelProto | None = None) -> list[str]:
+    """Return which parts of the promise a fold of this model breaks; empty for none.
+
+    Args:
+        case: The model, and how its inputs are drawn.
+        seed: Of the inputs, and of the other order.
+        like: A model of the same function, in plainer words; the model itself by default.
+
+    Raises:
+        Exception: Whatever the fold raises that is no `BnfoldError`.
+    """
+    if not is_accepted(case.model):
+        return []
+    given = case.model.SerializeToString(deterministic=True)
+    try:
+        result = bnfold.fold(case.model, verify=False, **case.options)
+    except BnfoldError:
+        return []
+    folded = result.to_proto()
+    found = []
+    if case.model.SerializeToString(deterministic=True) != given:
+        found.append("the model that was given is another one now")
+        case.model.ParseFromString(given)
+    if not is_accepted(folded):
+        found.append("the checker refuses the folded model")
+    found.extend(_told_twice(folded, case))
+    found.extend(_told_in_another_order(case, folded, seed))
+    if result.report.steps:
+        found.extend(_wrong(case, folded, seed, like or case.model))
+    return found
+
+
+def is_accepted(model: onnx.ModelProto) -> bool:
+    """Return whether onnx's checker accepts a model, its types and shapes included."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception:  # noqa: BLE001  it raises errors of several kinds, and of C++
+        return False
+    return True
+
+
+def _told_twice(folded: onnx.ModelProto, case: Case) -> Iterator[str]:
+    again = bnfold.fold(folded, verify=False, **case.options)
+    if again.report.steps:
+        yield f"a second fold finds {[(step.rule, step.site) for step in again.report.steps]}"
+    elif again.to_proto().SerializeToString() != folded.SerializeToString():
+        yield "a second fold writes other bytes"
+
+
+def _told_in_another_order(case: Case, folded: onnx.ModelProto, seed: int) -> Iterator[str]:
+    other = reordered(case.model, np.random.default_rng((seed, 41)))
+    changed = bnfold.fold(other, verify=False, **case.options).to_proto()
+    if operators(changed) != operators(folded):
+        here, there = operators(folded), operators(changed)
+        yield f"in another order {dict(there - here)} stay, in this one {dict(here - there)}"
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    """Return how often each operator occurs, subgraphs and functions included."""
+    bodies = [model.graph.node, *(function.node for function in model.functions)]
+    return Counter(node.op_type for body in bodies for node in _nodes(body))
+
+
+def _nodes(body) -> Iterator[onnx.NodeProto]:
+    for node in body:
+        yield node
+        for attribute in node.attribute:
+            yield from _nodes(attribute.g.node)
+
+
+def _wrong(
+    case: Case, folded: onnx.ModelProto, seed: int, like: onnx.ModelProto
+) -> Iterator[str]:
+    before, after = truth.prepared(like), truth.prepared(folded)
+    names = truth.written(like, folded)
+    for turn in range(2):
+        feeds = truth.feeds_of(case, turn, seed)
+        try:
+            wanted = truth.run(before, feeds)
+        except Exception:  # noqa: BLE001  what nobody computes in float64 cannot be compared
+            return
+        found = truth.run(after, feeds)
+        bound = _floored(truth.bounds(after, names, feeds, found), wanted, case.kind)
+        far = truth.excess(found, wanted, bound)
+        if far > 1.0:
+            bound = truth.widened(bound, before, after, feeds, wanted)
+            far = truth.excess(found, wanted, bound)
+        if far > BEYOND:
+            yield f"{far:.3g} bounds of rounding off"
+            return
+
+
+def _floored(bound: dict[str, float], outputs: truth.Feeds, kind: str) -> dict[str, float]:
+    """Return the bounds, half a unit in the last place of the outputs at the least.
+
+    Patterns of rounding are drawn: where all weights count in one number they cancel, and the
+    true one need not.
+    """
+    unit = truth.HALF_ULP[TYPES[kind.split()[-1]]]
+    peaks = {name: float(np.max(np.abs(one), initial=0.0)) for name, one in outputs.items()}
+    return {name: max(one, unit * peaks[name]) for name, one in bound.items()}
+
+
+def reordered(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
+    """Return the same model with its nodes in another topological order, weights shuffled."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    _reorder(copy.graph, rng)
+    return copy
+
+
+def _reorder(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
+    weights = [graph.initializer[k] for k in rng.permutation(len(graph.initializer))]
+    nodes = list(_in_some_order(list(graph.node), rng))
+    for field, entries in ((graph.initializer, weights), (graph.node, nodes)):
+        kept = [type(one).FromString(one.SerializeToString()) for one in entries]
+        del field[:]
+        field.extend(kept)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _reorder(attribute.g, rng)
+
+
+def _in_some_order(
+    nodes: list[onnx.NodeProto], rng: np.random.Generator
+) -> Iterator[onnx.NodeProto]:
+    """Yield nodes as they become ready, each time any one of those that are."""
+    writer = {name: k for k, node in enumerate(nodes) for name in node.output if name}
+    waits = [{writer[name] for name in _read(node) if name in writer} for node in nodes]
+    left = set(range(len(nodes)))
+    while left:
+        ready = sorted(k for k in left if not waits[k] & left)
+        chosen = int(rng.choice(ready))
+        left.remove(chosen)
+        yield nodes[chosen]
+
+
+def _read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield what a node reads, and its subgraphs; names of their own may be among them."""
+    yield from node.input
+    for attribute in node.attribute:
+        yield from (one.name for one in attribute.g.output)
+        for inner in attribute.g.node:
+            yield from _read(inner)
