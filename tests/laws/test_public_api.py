@@ -122,6 +122,8 @@ def test_signature_of_export():
         "eval_mode": False,
         "unfolded": None,
         "certificate": False,
+        "external_data": "keep",
+        "size_threshold": None,
         "seed": 0,
         "progress": None,
     }
