@@ -189,3 +189,64 @@ def test_an_output_of_sizes_alone_that_is_off_by_a_map_is_no_same_one(offset, ve
     """No relation was noted for it, and none was read as: the same."""
     report = bnfold.verify(_of_sizes(stored=None), _of_sizes(stored=offset), run=False)
     assert report.verdict is verdict
+
+
+def pruned(gain: float, bias: float, *, cut: bool, dtype: str = "float32") -> onnx.ModelProto:
+    """A convolution whose third channel is multiplied by ``gain``, or cut off behind it."""
+    rng = np.random.default_rng(4)
+    nodes = [
+        N("Conv", ["x", "w"], ["y"], name="first"),
+        N("Mul", ["y", "s"], ["z"], name="scale"),
+        N("Add", ["z", "t"], ["a"], name="shift"),
+        N("Relu", ["a"], ["r"], name="relu"),
+        N("Slice", ["r", "zero", "end", "one"], ["p"], name="cut"),
+        N("Mul", ["p", "u"], ["q"], name="next"),
+        N("Conv", ["q", "v"], ["out"], name="second"),
+    ]
+    kept = 3 if cut else 4
+    stored = {
+        "w": rng.normal(0, 0.5, (4, 2, 3, 3)),
+        "s": np.array([1.5, 0.7, -1.2, gain]).reshape(4, 1, 1),
+        "t": np.array([0.3, -0.2, 0.4, bias]).reshape(4, 1, 1),
+        "zero": np.array([0]),
+        "end": np.array([kept]),
+        "one": np.array([1]),
+        "u": rng.uniform(0.5, 2.0, (kept, 1, 1)),
+        "v": rng.normal(0, 0.5, (2, kept, 1, 1)),
+    }
+    return model(nodes, stored, [("x", (2, 2, 7, 7))], [("out", (2, 2, 5, 5))], dtype=dtype)
+
+
+@pytest.mark.parametrize(("gain", "bias", "cut"), [(0.0, 0.0, False), (1.3, 0.2, True)])
+def test_a_channel_without_effect_leaves_no_doubt(
+    gain: float, bias: float, *, cut: bool
+) -> None:
+    """Pruned channels, and those that a Slice leaves out: right folds were not judged."""
+    original = pruned(gain, bias, cut=cut)
+    result = bnfold.fold(original, certificate=True)
+    assert result.check is not None
+    assert result.check.verdict is Verdict.PASSED, result.check.why
+    folded = result.to_proto()
+    for certificate in (result.certificate, None):
+        report = bnfold.verify(original, folded, certificate=certificate, run=False)
+        assert report.verdict is Verdict.PASSED, report.why
+
+
+@pytest.mark.parametrize("bias", [-60.0, -3e4])
+def test_a_channel_that_hardly_ever_opens_is_not_without_effect(bias: float) -> None:
+    """Shut behind a Relu for all usual numbers: a wrong weight of it is not passed."""
+    original = pruned(1.3, bias, cut=False)
+    wrong = bnfold.fold(pruned(-2.6, bias, cut=False), verify=False).to_proto()
+    assert bnfold.verify(original, wrong, run=False).verdict is not Verdict.PASSED
+
+
+def test_what_another_reader_brings_forth_is_not_without_effect() -> None:
+    def made(gain: float) -> onnx.ModelProto:
+        one = pruned(gain, 0.2, cut=True)
+        one.graph.node.append(N("ReduceMax", ["r"], ["top"], name="top", keepdims=0))
+        info = helper.make_tensor_value_info("top", FLOAT, None)
+        one.graph.output.append(info)
+        return one
+
+    wrong = bnfold.fold(made(2.6), verify=False).to_proto()
+    assert bnfold.verify(made(1.3), wrong, run=False).verdict is Verdict.FAILED
