@@ -35,6 +35,12 @@ _ONE_ROUNDING: Final = 1.01
 _FEW_ROUNDINGS: Final = 2.0
 """A bias is rounded, and what its weights are rounded to is summed up beside it."""
 
+_ABSORBERS: Final = frozenset(
+    {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization"}
+    | {"LayerNormalization", "GroupNormalization", "RMSNormalization"}
+)
+"""Operators whose weights take up a map from some way off."""
+
 _VOID: Final = "it is no number for any of the numbers drawn"
 _EMPTY: Final = "it has no elements at any size that was tried: nothing can be compared"
 
@@ -45,12 +51,12 @@ class Pair(NamedTuple):
     Attributes:
         original: What computes it in the one model.
         folded: What computes it in the other.
-        kept: Whether tensors that are the same in both may have been rounded to that.
+        kept: Tensors that are the same in both, and may have been rounded to that.
     """
 
     original: Segment
     folded: Segment
-    kept: bool = False
+    kept: frozenset[str] = frozenset()
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -96,7 +102,7 @@ class Comparer:
     others: Mapping[str, Array] = field(default_factory=dict)
     is_open: bool = False
     twins: Mapping[str, ir.Node] = field(init=False)
-    _nudged: dict[bool, list[NudgedSide]] = field(default_factory=dict)
+    _nudged: dict[frozenset[str], list[NudgedSide]] = field(default_factory=dict)
     _computed: dict[ir.Value, bool] = field(default_factory=dict)
     _rounded_nodes: dict[ir.Node, bool] = field(default_factory=dict)
     _noisy_nodes: dict[ir.Node, bool] = field(default_factory=dict)
@@ -209,7 +215,7 @@ class Comparer:
         folded = self.folded.evaluate(pair.folded, self.mapped(pair, feeds))
         nudged: list[Array] = []
         is_noisy = nudges and self.is_noisy(pair)
-        sides = self._nudged_sides(nudges, kept=pair.kept) if is_noisy else ()
+        sides = self._nudged_sides(nudges, pair.kept) if is_noisy else ()
         for place, side in enumerate(sides):
             if time.monotonic() > self.deadline:
                 raise TooLateError
@@ -340,12 +346,19 @@ class Comparer:
         """
         if pair.kept or not self.kept or not self._is_edited(pair):
             return None
-        read = {value for node in pair.folded.nodes for value in self.folded.reads(node)}
+        edited = set(self._edited(pair))
+        nodes = [
+            node
+            for node in pair.folded.nodes
+            if node in edited or node.op_type in _ABSORBERS  # a mask's penalty is no weight
+        ]
+        read = {value for node in nodes for value in node.inputs if value is not None}
         held = [value for value in read if self.folded.key_of(value) in self.kept]
         kinds = {one.const_value.dtype.numpy() for one in held if one.const_value is not None}
         if not kinds:
             return None
-        return pair._replace(kept=True), max(map(roundoff_of, kinds))
+        names = frozenset(map(self.folded.key_of, held))
+        return pair._replace(kept=names), max(map(roundoff_of, kinds))
 
     def _is_edited(self, pair: Pair) -> bool:
         """Return whether a node of the original is gone, or reads a constant that is."""
@@ -393,9 +406,8 @@ class Comparer:
         held = (value.const_value for value in read if value is not None)
         return sum(one.size for one in held if one is not None)
 
-    def _nudged_sides(self, count: int, *, kept: bool) -> Sequence[NudgedSide]:
-        sides = self._nudged.setdefault(kept, [])
-        names = self.rounded | self.kept if kept else self.rounded
+    def _nudged_sides(self, count: int, kept: frozenset[str]) -> Sequence[NudgedSide]:
+        sides, names = self._nudged.setdefault(kept, []), self.rounded | kept
         while len(sides) < count:
             rng = np.random.default_rng((self.seed, len(sides)))
             sides.append(NudgedSide(self.folded, names, self.is_rounded, rng))
