@@ -33,11 +33,7 @@ class Style(Enum):
     POSITIVE = "the magnitudes of standard normal numbers"
     NEAR = "a hundredth of standard normal numbers"
     TINY = "a hundred-millionth of standard normal numbers"
-    WILD = "normal, up to 10³⁸ times as large in some channels: what float32 can hold"
     FAR = "normal, up to a hundred thousand times as large in some channels"
-
-
-_DECADES: Final = {Style.FAR: (0.0, 5.0), Style.WILD: (0.0, 38.0)}
 
 
 def styles_for(shapes: Iterable[tuple[int, ...]]) -> tuple[Style, ...]:
@@ -59,7 +55,7 @@ def draw(name: str, shape: tuple[int, ...], style: Style, seed: int) -> Array:
     if style is Style.NORMAL or not shape:
         return np.asarray(normal)
     along = [size if axis in (1, len(shape) - 1) else 1 for axis, size in enumerate(shape)]
-    low, high = _DECADES.get(style, (-1.0, 1.5))
+    low, high = (0.0, 5.0) if style is Style.FAR else (-1.0, 1.5)
     spread = np.asarray(normal * 10.0 ** rng.uniform(low, high, along))
     if style is Style.MIXED:
         spread[0] = normal[0]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import onnx_ir as ir
-
 from bnfold.evidence.proof.sides import Segment
 from bnfold.model.graphs import subgraphs_of
 
@@ -35,19 +33,3 @@ def reads_elements(segment: Segment, name: str) -> bool:
 def reads_any_elements(segment: Segment) -> bool:
     """Return whether the result of a segment hangs on elements of any of its inputs."""
     return any(reads_elements(segment, name) for name in segment.inputs)
-
-
-def is_enclosed(segment: Segment, node: ir.Node) -> bool:
-    """Return whether nothing hangs on a node of a segment but the result of that."""
-    inside = set(segment.nodes)
-    pending, seen = [node], {node}
-    while pending:
-        for value in pending.pop().outputs:
-            if value is segment.result:
-                continue
-            readers = {use.node for use in value.uses()}
-            if value.is_graph_output() or not readers <= inside:
-                return False
-            pending.extend(readers - seen)
-            seen |= readers
-    return True

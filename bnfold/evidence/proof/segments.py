@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -20,7 +19,7 @@ from bnfold.evidence.proof.impulses import probe
 from bnfold.evidence.proof.links import EXACT, Gap, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_of
 from bnfold.evidence.proof.outcomes import SAME
-from bnfold.evidence.proof.reach import is_enclosed, reads_any_elements, reads_elements
+from bnfold.evidence.proof.reach import reads_any_elements, reads_elements
 from bnfold.evidence.proof.selftest import Coverage, SelfTest
 from bnfold.evidence.proof.sides import CannotEvaluateError
 from bnfold.evidence.proof.storage import MORE_NUDGES, Trial
@@ -41,13 +40,6 @@ _ELSEWHERE: Final = (
     *((style, turn) for turn in range(1, 9) for style in (Style.NORMAL, Style.SPREAD)),
 )
 """What is drawn where something was not seen, and in which turn."""
-
-_EVERYWHERE: Final = tuple(
-    (style, turn)
-    for turn in range(20, 24)
-    for style in (Style.NORMAL, Style.SPREAD, Style.FAR, Style.WILD)
-)
-"""What is drawn to say that something has no effect at all."""
 
 _ROUNDING: Final = 8.0
 """A map found beside rounding is off from the identity by as many half ulps, if it is one."""
@@ -286,35 +278,7 @@ class SegmentJudge:
                 self._test(pair, trials, verdict, took_s)
             elif self._is_sure(found, pair, trials):
                 return found
-        if not self.is_late:
-            self._look_for_dead_ends(pair, verdict)
         return verdict
-
-    def _look_for_dead_ends(self, pair: Pair, verdict: Link | None) -> None:
-        """Note which channels of new constants have no effect, whatever goes in.
-
-        A pruned network multiplies channels by zero, a Slice cuts some off. On numbers of all
-        sizes, up to such as no bias and no bound holds back, nothing at all may change.
-        """
-        name = pair.folded.result.name or ""
-        held = self.coverage if verdict is SAME else self.mapped.get(name, {})
-        targets = [one for one in self.blind(pair) if is_enclosed(pair.folded, one.node)]
-        open_ones = [held[one.key] for one in targets if one.key in held]
-        if not open_ones:
-            return
-        trials: list[Trial] = []
-        for style, again in _EVERYWHERE:
-            with suppress(CannotEvaluateError):
-                trials += self.comparer.trials(
-                    pair, Sizes.REAL, 0, styles=(style,), again=again
-                )
-        test = SelfTest(self.comparer, pair, trials, verdict, self.deadline)
-        for one in open_ones:
-            with suppress(CannotEvaluateError):
-                dead, mute = zip(*test.without_effect(one), strict=True)
-                one.dead = np.logical_and.reduce(dead)
-                if all(mask is not None for mask in mute):
-                    one.mute = np.logical_and.reduce(mute)
 
     def _is_sure(self, found: Gap, pair: Pair, trials: Sequence[Trial]) -> bool:
         """Return whether a difference is one, and not what nudges that were not made do."""

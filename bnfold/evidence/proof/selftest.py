@@ -54,9 +54,6 @@ class Coverage:
             what is no weight.
         tap: Whether a change of one element was noticed; None where that was not asked.
         elements: How many elements of results were compared.
-        dead: For each channel, whether no change of it changes one bit of anything, whatever
-            goes in: it is cut off behind, or multiplied by zero.
-        mute: Of a weight, for each channel it reads, whether that is zero whatever goes in.
     """
 
     target: Target
@@ -64,25 +61,12 @@ class Coverage:
     read: Mask | None = None
     tap: bool | None = None
     elements: int = 0
-    dead: Mask | None = None
-    mute: Mask | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether every channel was shown to be compared."""
-        return not (self.missed.any() or self.unread.any() or self.tap is False)
-
-    @property
-    def missed(self) -> Mask:
-        """Channels that may matter, and of which no change was noticed."""
-        return ~self.shown if self.dead is None else ~(self.shown | self.dead)
-
-    @property
-    def unread(self) -> Mask:
-        """Channels that a weight reads, that may hold something, and never did."""
-        if self.read is None:
-            return np.zeros(0, bool)
-        return ~self.read if self.mute is None else ~(self.read | self.mute)
+        read = self.read is None or bool(self.read.all())
+        return read and bool(self.shown.all()) and self.tap is not False
 
     def join(self, other: Coverage) -> None:
         """Add what another comparison showed."""
@@ -119,32 +103,6 @@ class SelfTest:
     def run(self, targets: Iterable[Target]) -> list[Coverage]:
         """Return what a change of each target shows."""
         return [self._target(target) for target in targets]
-
-    def without_effect(self, known: Coverage) -> Iterator[tuple[Mask, Mask | None]]:
-        """Yield, for each trial, which missed channels have no effect, and are not read.
-
-        Not one bit of the result may differ, where it is turned around or made larger: what
-        rounding hides is no channel without effect.
-        """
-        mutator = Mutator(self.comparer.folded, self.pair.folded, known.target, self.rng)
-        missed = np.flatnonzero(known.missed)
-        for trial in self.trials:
-            feeds = self.comparer.mapped(self.pair, trial.feeds)
-            base = self.comparer.folded.evaluate(self.pair.folded, feeds)
-            dead = np.zeros(known.shown.size, bool)
-            for channel in missed[:_SINGLY] if known.shown.size == mutator.count else ():
-                mask = np.arange(mutator.count) == channel
-                changes = (
-                    mutator.signs(mask, feeds, base),
-                    mutator.sizes(mask, feeds, base, 1.0),
-                )
-                results = [
-                    one.evaluate(self.comparer.folded, self.pair.folded, feeds)
-                    for one in changes
-                ]
-                dead[channel] = all(np.array_equal(base, x, equal_nan=True) for x in results)
-            read = mutator.reads(feeds)
-            yield dead, None if read is None else ~read
 
     def reacts(self) -> bool:
         """Return whether the result differs for other inputs: it may be constant for them all.

@@ -55,16 +55,16 @@ def _words(targets: Iterable[Target], found: Mapping[Key, Coverage | None]) -> I
         what = f"{target.name!r} of {node}"
         if coverage is None:
             yield f"{what} lies in no segment that could be compared"
-        elif coverage.missed.any():
-            missed = np.flatnonzero(coverage.missed)
+        elif not coverage.shown.all():
+            missed = np.flatnonzero(~coverage.shown)
             named = ", ".join(map(str, missed[:_NAMED].tolist()))
             more = ", …" if missed.size > _NAMED else ""
             yield (
                 f"{missed.size} of {coverage.shown.size} channels of {what} ({named}{more})"
                 " change nothing that was compared"
             )
-        elif coverage.unread.any():
-            silent = int(coverage.unread.sum())
+        elif coverage.read is not None and not coverage.read.all():
+            silent = int((~coverage.read).sum())
             yield f"{what} reads {silent} channels that were zero in all that was drawn"
         elif coverage.tap is False:
             yield f"no single element of {what} changes anything that was compared"
