@@ -14,13 +14,11 @@ import onnx_ir as ir
 from bnfold.evidence.proof.draws import Dims, Style, draw, styles_for
 from bnfold.evidence.proof.extents import Extents, Sizes, extents_of
 from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
-from bnfold.evidence.proof.nudged import NudgedSide
-from bnfold.evidence.proof.rounding import roundoff_of
 from bnfold.evidence.proof.sides import CannotEvaluateError, Segment, Side, TooLateError
 from bnfold.evidence.proof.storage import NUDGES, Trial, weigh
+from bnfold.evidence.proof.stored_noise import StoredNoise
 from bnfold.evidence.proof.tables import sweeps
 from bnfold.evidence.reference.smooth import is_alike_at_all_sizes
-from bnfold.model.graphs import graphs_of, subgraphs_of
 
 _LARGE: Final = 1 << 20
 _FEW: Final = 2
@@ -34,12 +32,6 @@ _ONE_ROUNDING: Final = 1.01
 """Half an ulp, and what fitting a line to it adds."""
 _FEW_ROUNDINGS: Final = 2.0
 """A bias is rounded, and what its weights are rounded to is summed up beside it."""
-
-_ABSORBERS: Final = frozenset(
-    {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization"}
-    | {"LayerNormalization", "GroupNormalization", "RMSNormalization"}
-)
-"""Operators whose weights take up a map from some way off."""
 
 _VOID: Final = "it is no number for any of the numbers drawn"
 _EMPTY: Final = "it has no elements at any size that was tried: nothing can be compared"
@@ -73,10 +65,7 @@ class Comparer:
         folded: The other.
         is_same: Says of a node of the folded model whether it is the same, byte for byte.
         same_tensors: Initializers that are the same in both.
-        rounded: Initializers of the folded model whose unrounded elements are not known.
-        kept: Those that are the same in both models, where nothing tells whether they were
-            rounded to that.
-        coarsest: Half an ulp of one, in the coarsest type of these.
+        noise: What of the folded model is known no better than it is stored.
         seed: Of all draws.
         deadline: By the monotonic clock; nothing is evaluated behind it.
         relations: What the walk found so far, by value name; None for the same.
@@ -91,9 +80,7 @@ class Comparer:
     folded: Side
     is_same: Callable[[ir.Node], bool]
     same_tensors: frozenset[str]
-    rounded: frozenset[str] = frozenset()
-    kept: frozenset[str] = frozenset()
-    coarsest: float = 0.0
+    noise: StoredNoise
     seed: int = 0
     deadline: float = math.inf
     relations: dict[str, Link | None] = field(default_factory=dict)
@@ -102,10 +89,7 @@ class Comparer:
     others: Mapping[str, Array] = field(default_factory=dict)
     is_open: bool = False
     twins: Mapping[str, ir.Node] = field(init=False)
-    _nudged: dict[frozenset[str], list[NudgedSide]] = field(default_factory=dict)
     _computed: dict[ir.Value, bool] = field(default_factory=dict)
-    _rounded_nodes: dict[ir.Node, bool] = field(default_factory=dict)
-    _noisy_nodes: dict[ir.Node, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Note the original's nodes by name."""
@@ -215,7 +199,7 @@ class Comparer:
         folded = self.folded.evaluate(pair.folded, self.mapped(pair, feeds))
         nudged: list[Array] = []
         is_noisy = nudges and self.is_noisy(pair)
-        sides = self._nudged_sides(nudges, pair.kept) if is_noisy else ()
+        sides = self.noise.sides(nudges, pair.kept) if is_noisy else ()
         for place, side in enumerate(sides):
             if time.monotonic() > self.deadline:
                 raise TooLateError
@@ -263,11 +247,12 @@ class Comparer:
         off by a factor of up to half an ulp, which nudges that differ average away. A shift
         is held against numbers of its own channel, small ones where there are any.
         """
-        if float(np.abs(link.scale - 1.0).max(initial=0.0)) > _ONE_ROUNDING * self.coarsest:
+        half_ulp = self.noise.coarsest
+        if float(np.abs(link.scale - 1.0).max(initial=0.0)) > _ONE_ROUNDING * half_ulp:
             return False
         usual = [one for one in trials if one.is_small] or trials[:1]
         sizes = np.min([_sizes(one.original, link.axis) for one in usual], axis=0)
-        return bool((np.abs(link.shift) <= _FEW_ROUNDINGS * self.coarsest * sizes).all())
+        return bool((np.abs(link.shift) <= _FEW_ROUNDINGS * self.noise.coarsest * sizes).all())
 
     def differs(self, trials: Sequence[Trial]) -> Gap | None:
         """Return how far the two results are apart; None where rounding explains it."""
@@ -338,27 +323,15 @@ class Comparer:
     def keeping(self, pair: Pair) -> tuple[Pair, float] | None:
         """Return a pair in which tensors that did not change may have been rounded to that.
 
-        A factor of 0.9999 leaves every number of a bfloat16 weight as it is. None where
-        nothing next to such a tensor has changed, or where that is known.
+        None where nothing next to such a tensor has changed, or where that is known.
 
         Returns:
             The pair, and half an ulp of one in the coarsest type of these tensors.
         """
-        if pair.kept or not self.kept or not self._is_edited(pair):
+        if pair.kept or not self.noise.kept or not self._is_edited(pair):
             return None
-        edited = set(self._edited(pair))
-        nodes = [
-            node
-            for node in pair.folded.nodes
-            if node in edited or node.op_type in _ABSORBERS  # a mask's penalty is no weight
-        ]
-        read = {value for node in nodes for value in node.inputs if value is not None}
-        held = [value for value in read if self.folded.key_of(value) in self.kept]
-        kinds = {one.const_value.dtype.numpy() for one in held if one.const_value is not None}
-        if not kinds:
-            return None
-        names = frozenset(map(self.folded.key_of, held))
-        return pair._replace(kept=names), max(map(roundoff_of, kinds))
+        found = self.noise.kept_by(pair.folded.nodes, set(self._edited(pair)))
+        return None if found is None else (pair._replace(kept=found[0]), found[1])
 
     def _is_edited(self, pair: Pair) -> bool:
         """Return whether a node of the original is gone, or reads a constant that is."""
@@ -376,42 +349,15 @@ class Comparer:
 
     def is_noisy(self, pair: Pair) -> bool:
         """Return whether something folded is known no better than it is stored."""
-        segment = pair.folded
-        if pair.kept:
-            return True
-        if any(self.is_rounded(node) for node in segment.nodes):
-            return True
-        relations = (self.relations.get(name) for name in segment.inputs)
-        if any(relation is not None and relation.hazy for relation in relations):
-            return True
-        return bool(self.rounded) and any(map(self._has_rounded, segment.nodes))
-
-    def is_rounded(self, node: ir.Node) -> bool:
-        """Return whether a node changed and has numbers among its attributes.
-
-        Those are stored in float32, and nothing tells what they were rounded from. A
-        HardSwish has a sixth among its constants, whoever spells it out has it rounded.
-        """
-        found = self._rounded_nodes.get(node)
-        if found is None:  # asked of every node in every trial: no graph changes here
-            floats = (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS)
-            numbers = any(attribute.type in floats for attribute in node.attributes.values())
-            found = (numbers or node.op_type == "HardSwish") and not self.is_same(node)
-            self._rounded_nodes[node] = found
-        return found
+        relations = (self.relations.get(name) for name in pair.folded.inputs)
+        is_hazy = any(relation is not None and relation.hazy for relation in relations)
+        return bool(pair.kept) or is_hazy or self.noise.is_in(pair.folded)
 
     def _size_read(self, segment: Segment) -> int:
         """Return how many elements of weights a segment reads: each nudge takes as long."""
         read = (value for node in segment.nodes for value in node.inputs)
         held = (value.const_value for value in read if value is not None)
         return sum(one.size for one in held if one is not None)
-
-    def _nudged_sides(self, count: int, kept: frozenset[str]) -> Sequence[NudgedSide]:
-        sides, names = self._nudged.setdefault(kept, []), self.rounded | kept
-        while len(sides) < count:
-            rng = np.random.default_rng((self.seed, len(sides)))
-            sides.append(NudgedSide(self.folded, names, self.is_rounded, rng))
-        return sides[:count]
 
     def _shaken(
         self, segment: Segment, drawn: Mapping[str, Array], place: int
@@ -423,23 +369,8 @@ class Comparer:
             relation = self.relations.get(name)
             feeds[name] = self._mapped(name, drawn[name])
             if relation is not None and relation.hazy:
-                feeds[name] = relation.shaken(self.coarsest, rng)(drawn[name])
+                feeds[name] = relation.shaken(self.noise.coarsest, rng)(drawn[name])
         return feeds
-
-    def _has_rounded(self, node: ir.Node) -> bool:
-        """Return whether a node reads what hangs on tensors that are known as stored alone."""
-        found = self._noisy_nodes.get(node)
-        if found is None:
-            inner = (
-                value
-                for subgraph in subgraphs_of(node)
-                for graph in graphs_of(subgraph)
-                for value in graph.initializers.values()
-            )
-            read = (*self.folded.reads(node), *inner)
-            found = any(self.folded.hangs_on(value, self.rounded) for value in read)
-            self._noisy_nodes[node] = found
-        return found
 
     def _drawn(
         self, name: str, shapes: Mapping[str, tuple[int, ...]], style: Style, turn: int

@@ -30,6 +30,7 @@ class NudgedSide(Side):
         names: Iterable[str],
         is_rounded: Callable[[ir.Node], bool],
         rng: np.random.Generator,
+        exact: Callable[[str], Array | None] = lambda _: None,
     ) -> None:
         """Nudge initializers and attributes of the model of ``side``, once and for all.
 
@@ -38,6 +39,8 @@ class NudgedSide(Side):
             names: Keys of the initializers.
             is_rounded: Says of a node whether its attributes are moved.
             rng: Where the moves come from.
+            exact: Gives, for the key of an initializer, which of its elements are no rounded
+                ones; None for none of them.
         """
         super().__init__(side.model, side.wide, constant_inputs=side.constant_inputs)
         self._source = side
@@ -45,6 +48,7 @@ class NudgedSide(Side):
         self._copies: dict[ir.Node, ir.Node] = {}
         self._names = frozenset(names)
         self._rng = rng
+        self._exact = exact
         self._drawn: dict[str, Array] = {}
 
     def _run(
@@ -110,7 +114,11 @@ class NudgedSide(Side):
         if self._is_moved_behind(value):
             return super().stored(value)
         if key not in self._drawn:
-            self._drawn[key] = nudged(np.asarray(tensor.numpy()), self._rng)
+            stored = np.asarray(tensor.numpy())
+            moved, exact = nudged(stored, self._rng), self._exact(key)
+            if exact is not None:
+                moved = np.where(exact, stored.astype(np.float64), moved)
+            self._drawn[key] = moved
         return self._drawn[key]
 
 

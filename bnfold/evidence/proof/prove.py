@@ -28,6 +28,7 @@ from bnfold.evidence.proof.reporting import report_of
 from bnfold.evidence.proof.rounding import half_ulp
 from bnfold.evidence.proof.segments import SegmentJudge
 from bnfold.evidence.proof.sides import TOO_LATE, CannotEvaluateError, Side, TooLateError
+from bnfold.evidence.proof.stored_noise import StoredNoise
 from bnfold.evidence.proof.unrounded import Unrounded, compared, stored_rows
 from bnfold.inputs.signature import differences
 from bnfold.inputs.sizes import Shapes
@@ -302,17 +303,11 @@ def _walk(
 
     same = {name for name, one in after.tensors.items() if before.tensors.get(name) == one}
     same -= set(account.wide)  # of the same bytes, and rounded from other numbers
-    comparer = Comparer(
-        original,
-        folded,
-        is_same,
-        frozenset(same),
-        account.rounded,
-        _floats(after, same) if account.is_untold else frozenset(),
-        _coarsest(after, account.rounded),
-        _unforeseeable(seed, before, after),
-        deadline,
-    )
+    drawn_by = _unforeseeable(seed, before, after)
+    kept = _floats(after, same) if account.is_untold else frozenset()
+    coarsest = _coarsest(after, account.rounded)
+    noise = StoredNoise(original, folded, is_same, account.rounded, kept, coarsest, drawn_by)
+    comparer = Comparer(original, folded, is_same, frozenset(same), noise, drawn_by, deadline)
     walk = Lockstep(comparer, SegmentJudge(comparer, deadline, impulses), shapes)
     walk.run()
     return walk

@@ -156,6 +156,6 @@ def _value_finding(
     name, culprit, channel = blame(walk, lost, far.channel)
     node = "" if culprit is None else after.keys.get(culprit, "")
     why = f"it differs by {far.size:.3g} ({_WITHIN_FLOAT64})"
-    if walk.comparer.rounded:
+    if walk.comparer.noise.rounded:
         why = f"it differs by {far.size:.3g} ({_WITHIN_STORAGE})"
     return Finding(Charge.VALUE, node, name, why, channel, fold_of(certificate, name, node))

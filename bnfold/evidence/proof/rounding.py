@@ -33,6 +33,13 @@ _FORMATS: Final = {
 }
 
 
+_FEW_HALF_ULPS: Final = 4.0
+"""A number that a factor near 1 moves to a neighbour moves by two, and is not counted."""
+_MOSTLY: Final = 0.9
+"""So much of every slice is the same where single elements were changed."""
+_MOST_ALONE: Final = 1 << 20
+
+
 def half_ulp(wide: Wide, dtype: np.dtype[np.generic]) -> Wide:
     """Return half the distance between neighbours of the type ``dtype`` around ``wide``."""
     fraction, low = _FORMATS[dtype.name]
@@ -91,6 +98,37 @@ def nudged(stored: NDArray[np.generic], rng: np.random.Generator) -> Wide:
         return wide + rng.uniform(-0.5, 0.5, wide.shape)
     moved = rng.uniform(-1.0, 1.0, wide.shape) * half_ulp(wide, stored.dtype)
     return np.where(wide == 0.0, wide, wide + moved)
+
+
+def elements_left_alone(
+    before: NDArray[np.generic], after: NDArray[np.generic]
+) -> NDArray[np.bool_] | None:
+    """Return which elements are the same in a tensor of which single ones were changed.
+
+    A factor of a channel changes all of a slice, or rounds all of it to what it was. Where all
+    that changed by more than an ulp stands alone, in whatever slice, there is no such factor:
+    the others are no rounded numbers. None where that is not so.
+
+    Args:
+        before: The tensor of the original.
+        after: That of the folded model.
+    """
+    if before.shape != after.shape or before.dtype != after.dtype or before.ndim < 2:
+        return None
+    if before.dtype.name not in _FORMATS or before.size > _MOST_ALONE:
+        return None
+    same = np.asarray(before == after)
+    wide = before.astype(np.float64)
+    off = np.abs(after.astype(np.float64) - wide)
+    clearly = off > _FEW_HALF_ULPS * half_ulp(wide, before.dtype)
+    if not clearly.any():
+        return None
+    for axis in range(before.ndim):
+        others = tuple(place for place in range(before.ndim) if place != axis)
+        crowded = same.mean(axis=others) < _MOSTLY
+        if (clearly.any(axis=others) & crowded).any():
+            return None
+    return same
 
 
 def roundoff_of(dtype: np.dtype[np.generic]) -> float:

@@ -146,12 +146,12 @@ class SegmentJudge:
         kept, roundoff = found
         if max(gap(one.original, one.folded).size for one in seen) > _BEYOND * roundoff:
             return None
-        before = self.comparer.coarsest
-        self.comparer.coarsest = max(before, roundoff)
+        before = self.comparer.noise.coarsest
+        self.comparer.noise.coarsest = max(before, roundoff)
         trials, answer = self._weighed(kept, sizes, styles)
         if answer is SAME:
             return trials, answer
-        self.comparer.coarsest = before
+        self.comparer.noise.coarsest = before
         return None
 
     def _in_front(self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()) -> Gap | None:
@@ -233,7 +233,9 @@ class SegmentJudge:
             link = self.comparer.relations.get(name)
             if link is None or not reads_elements(pair.folded, name):
                 continue
-            mapped = link.moves(_ROUNDING * self.comparer.coarsest if link.hazy else EXACT)
+            mapped = link.moves(
+                _ROUNDING * self.comparer.noise.coarsest if link.hazy else EXACT
+            )
             unseen, seen = mapped, np.zeros(1, bool)
             for drawn in (trials, *self._redrawn(pair, sizes)):
                 found = None if drawn is trials else self.comparer.differs(drawn)

@@ -206,7 +206,9 @@ class SelfTest:
         count = mutator.count
         everything = np.ones(count, bool)
         feeds = self.comparer.mapped(self.pair, trial.feeds)
-        step = max(_STEP, _STEP_OF_ROUNDING * self.comparer.coarsest if trial.nudged else 0.0)
+        step = max(
+            _STEP, _STEP_OF_ROUNDING * self.comparer.noise.coarsest if trial.nudged else 0.0
+        )
 
         def changed(mask: Mask) -> Array:
             return self._look(trial, mutator.sizes(mask, feeds, trial.folded, step))

@@ -89,6 +89,7 @@ class Side:
         self._constant: set[ir.Value] = set()
         self._kept: dict[ir.Value, Array] = {}
         self._keys = {value: key for key, value in stored_values(model).items()}
+        self._by_key: dict[str, ir.Value] = {}
         self._evaluator = Weighted(self)
         self._last_spread: tuple[ir.Node, Array, Array] | None = None
         self._recent: dict[ir.Value, Array] = {}
@@ -257,6 +258,13 @@ class Side:
     def key_of(self, value: ir.Value) -> str:
         """Return the key of an initializer; empty if it is none."""
         return self._keys.get(value, "")
+
+    def tensor_of(self, key: str) -> ir.TensorProtocol | None:
+        """Return the initializer of a key, as it is stored."""
+        if not self._by_key:
+            self._by_key = {key: value for value, key in self._keys.items()}
+        value = self._by_key.get(key)
+        return None if value is None else value.const_value
 
     def hangs_on(self, value: ir.Value | None, names: frozenset[str]) -> bool:
         """Return whether a constant is, or is computed from, one of these initializers."""

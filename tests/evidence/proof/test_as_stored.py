@@ -259,3 +259,28 @@ def test_a_thousand_channels_of_one_value_raise_no_false_alarm(act: str) -> None
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
         wrong_channels += bnfold.verify(original, folded, run=False).verdict is Verdict.FAILED
     assert wrong_channels == 4
+
+
+@pytest.mark.parametrize("size", [0.05, 1.0])
+def test_one_tap_of_three_thousand_is_not_lost_in_their_rounding(size: float) -> None:
+    """In bfloat16, beside half an ulp of each of 3072 weights, none of which was rounded."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        N("Conv", ["x", "w", "b"], ["y"], name="conv", strides=[32, 32]),
+        N("Sub", ["y", "t"], ["z"], name="sub"),
+        N("Softplus", ["z"], ["out"], name="act"),
+    ]
+    stored = {
+        "w": rng.normal(0, 0.02, (8, 3, 32, 32)),
+        "b": rng.normal(0, 0.2, 8),
+        "t": rng.normal(0, 0.7, (8, 1, 1)),
+    }
+    shapes = [("x", ("N", 3, 32, 32))], [("out", ("N", 8, 1, 1))]
+    original = model(nodes, stored, *shapes, dtype="bfloat16")
+    folded = bnfold.fold(original, verify=False).to_proto()
+    assert bnfold.verify(original, folded, run=False).verdict is Verdict.PASSED
+    tensor = next(one for one in folded.graph.initializer if one.name == "w")
+    array = np.array(numpy_helper.to_array(tensor))
+    array[6, 1, 7, 9] = size
+    tensor.CopyFrom(numpy_helper.from_array(array, "w"))
+    assert bnfold.verify(original, folded, run=False).verdict is Verdict.FAILED

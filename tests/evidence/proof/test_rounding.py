@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnfold.evidence.proof.rounding import furthest, half_ulp, nudged, rounded
+from bnfold.evidence.proof.rounding import (
+    elements_left_alone,
+    furthest,
+    half_ulp,
+    nudged,
+    rounded,
+)
 
 TYPES = [np.float16, np.float32, ml_dtypes.bfloat16]
 NUMBERS = st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=30)
@@ -58,3 +64,29 @@ def test_nudges_stay_within_half_an_ulp(kind):
     wide = stored.astype(np.float64)
     assert (np.abs(moved - wide) <= half_ulp(wide, stored.dtype)).all()
     assert (moved != wide).sum() > 90
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_single_elements_that_changed_leave_the_others_as_they_were(kind):
+    rng = np.random.default_rng(0)
+    before = rng.normal(0, 1, (8, 6, 5, 5)).astype(kind)
+    tapped = before.copy()
+    tapped[3, 2, 1, 1] *= kind(3)
+    same = elements_left_alone(before, tapped)
+    assert same is not None
+    assert same.sum() == before.size - 1
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_channels_that_were_scaled_leave_none_as_they_were(kind, axis):
+    """Factors within an ulp of one beside others: what is the same may be rounded to that."""
+    rng = np.random.default_rng(0)
+    before = rng.normal(0, 1, (8, 6, 3, 3)).astype(kind)
+    factors = np.full(before.shape[axis], 0.999995)
+    factors[2] = 0.5
+    along = [-1 if place == axis else 1 for place in range(4)]
+    scaled = (before.astype(np.float64) * factors.reshape(along)).astype(kind)
+    assert elements_left_alone(before, scaled) is None
+    assert elements_left_alone(before, (before * kind(1)).astype(kind)) is None
+    assert elements_left_alone(before[:, :, 0, 0], before[:, 0, :, 0]) is None
