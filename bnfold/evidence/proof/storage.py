@@ -118,6 +118,7 @@ def _weigh(trial: Trial) -> Gap:
         return _by_channel(np.where(vast, 0.0, array) if vast.any() else array)
 
     reference, error = rows(original), rows(folded - original)
+    nudged = [one for one in nudged if one.shape == folded.shape]  # some numbers are sizes
     if not nudged:
         return Gap(float("inf"))
     noises = np.stack([rows(one - folded) for one in nudged])

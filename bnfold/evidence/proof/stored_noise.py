@@ -22,6 +22,9 @@ _ABSORBERS: Final = frozenset(
     | {"LayerNormalization", "GroupNormalization", "RMSNormalization"}
 )
 """Operators whose weights take up a map from some way off."""
+_NEIGHBOURS: Final = frozenset({"Add", "Sub", "Mul", "Div", "PRelu", "Clip", "Max", "Min"})
+"""Operators whose constants take one up only where they stand beside it. No others: a scale of
+a Resize, a limit of a Range are sizes."""
 
 
 @dataclass(slots=True)
@@ -101,7 +104,11 @@ class StoredNoise:
             Their names, and half an ulp of one in the coarsest of their types; None if there
             are none.
         """
-        readers = (one for one in nodes if one in edited or one.op_type in _ABSORBERS)
+        readers = (
+            one
+            for one in nodes
+            if one.op_type in _ABSORBERS or (one in edited and one.op_type in _NEIGHBOURS)
+        )
         read = {value for node in readers for value in node.inputs if value is not None}
         held = [value for value in read if self.folded.key_of(value) in self.kept]
         kinds = {one.const_value.dtype.numpy() for one in held if one.const_value is not None}
