@@ -505,10 +505,8 @@ def test_a_size_that_the_user_gives_bounds_the_indices_too():
 @pytest.mark.parametrize("dtype", [ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.BOOL])
 def test_every_use_has_numbers_of_every_shape(dtype, role, shape):
     slot = Slot("k", ir.TensorType(dtype), shape, Use(role, 0, 5))
-    # A declared 0 stands for any size, as in shape inference.
-    wanted = tuple(size or (2 if axis == 0 else 16) for axis, size in enumerate(shape))
     for attempt in range(4):
         values = redraw_inputs([slot], CASE, 0, attempt)["k"]
-        assert values.shape == wanted
+        assert values.shape == shape  # ONNX Runtime takes a declared 0 for no other size
         assert values.dtype == dtype.numpy()
         assert np.isfinite(values.astype(float)).all()
