@@ -180,8 +180,8 @@ _UNARY: Final = (
     "Relu LeakyRelu PRelu Sigmoid Tanh Clip Identity Dropout Cast CastLike Elu Selu Celu Mish"
     " ThresholdedRelu Shrink HardSigmoid HardSwish Swish Softplus Softsign Neg Abs Exp Log"
     " Sqrt Reciprocal Floor Ceil Round Sign Erf Sin Cos Tan Sinh Cosh Asin Acos Atan Asinh"
-    " Acosh Atanh Not IsNaN IsInf Gelu Softmax LogSoftmax Hardmax BatchNormalization LRN CumSum"
-    " LayerNormalization RMSNormalization GroupNormalization InstanceNormalization"
+    " Acosh Atanh Not IsNaN IsInf Gelu Softmax LogSoftmax Hardmax BatchNormalization LRN"
+    " CumSum LayerNormalization RMSNormalization GroupNormalization InstanceNormalization"
     " MeanVarianceNormalization LpNormalization QuantizeLinear DequantizeLinear Trilu"
 )
 _BINARY: Final = (

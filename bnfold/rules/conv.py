@@ -46,7 +46,7 @@ class Conv(Rule):
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``conv(s · x + t)``: ``W[:, i] · s[i]``, ``B[o] + Σ W[o, i, k] · t[i]``.
 
-        The sum is the same everywhere only if no window reaches into zero padding, at the sizes known.
+        The sum is the same everywhere only if no window reads zeros of the padding.
         """
         affine = only_map(node, maps, 0, "weight or bias")
         weight = read_weight(node, 1, facts)
