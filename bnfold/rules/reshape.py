@@ -38,34 +38,21 @@ def _pass(
     affine = maps[0]
     if affine.axis is None:
         return Taken(onward={0: affine})
-    sizes = None if here is None or there is None else _told_apart(here, there, facts)
-    if sizes is None or affine.axis >= len(sizes[0]):
+    sizes, to_sizes = (None if v is None else facts.extents(v) for v in (here, there))
+    if sizes is None or to_sizes is None or affine.axis >= len(sizes):
         return unknown_shape(node, "the shape on its other side")
-    if any(size.number == 0 for size in (*sizes[0], *sizes[1])):
+    if any(size.number == 0 for size in sizes + to_sizes):
         # Exporters have written 0 for sizes they did not know: so nothing is said of the map.
         return wrong_axis(node, affine, "its value is declared to have no elements")
-    moved = through_reshape(affine, *sizes)
+    moved = through_reshape(affine, sizes, to_sizes)
     if moved is None:
         dims = [list(facts.shape(value) or ()) for value in (here, there) if value is not None]
         why = f"they do not survive as one axis from {dims[0]} to {dims[1]}"
         why += ", which takes equal entries within each group that is merged"
-        if any(size.number is None for sizes_of_one in sizes for size in sizes_of_one):
+        if any(size.number is None for size in sizes + to_sizes):
             why += ", whatever the open sizes are"
         return wrong_axis(node, affine, why)
     return Taken(onward={0: moved})
-
-
-def _told_apart(here: ir.Value, there: ir.Value, facts: Facts) -> tuple[Sizes, Sizes] | None:
-    """Return the sizes of both values; what the model calls by one name is one size."""
-    near, far = facts.extents(here), facts.extents(there)
-    dims, far_dims = facts.shape(here), facts.shape(there)
-    if near is None or far is None or dims is None or far_dims is None:
-        return None
-    named = {dim: size for dim, size in zip(dims, near, strict=True) if isinstance(dim, str)}
-    pairs = zip(far_dims, far, strict=True)
-    return near, tuple(
-        named.get(dim, size) if isinstance(dim, str) else size for dim, size in pairs
-    )
 
 
 def through_reshape(affine: Affine, sizes: Sizes, to_sizes: Sizes) -> Affine | None:

@@ -344,3 +344,15 @@ def test_graphs_with_open_sizes_fold_and_keep_the_function(name):
             x = np.random.default_rng(1).normal(size=bound(dims, {**binding, "b": 5}))
         (wanted,), (got,) = (run64(one, {"x": x}).values() for one in (model, folded))
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_name_that_does_not_fit_is_not_believed_where_the_size_is_known():
+    """[n, 4, 2] → [−1, 4] has 2 · n rows, whatever the model calls them."""
+    model = open_model([N("Reshape", ["x", "l"], ["y"])], {"l": I64([-1, 4])}, ["n", 4, 2])
+    rows = model.graph.output[0].type.tensor_type.shape.dim
+    rows.add(dim_param="n")
+    rows.add(dim_value=4)
+    facts, values = facts_of(model)
+    rule, node = RULES["Reshape"], values["y"].producer()
+    assert isinstance(rule.take_before(node, {0: _map(1, 4, 1)}, facts), Refusal)
+    assert isinstance(rule.take_after(node, {0: _map(1, 4, 1)}, facts), Refusal)
