@@ -13,8 +13,10 @@ from onnx import helper
 
 import bnfold
 from bnfold.affine import Affine
+from bnfold.model.sizes import Size
 from bnfold.records import Code, Refusal
 from bnfold.rules import RULES
+from bnfold.rules.reshape import through_reshape
 from tests.model.open_sizes import bound, facts_of, open_model
 from tests.reference64 import run64
 
@@ -222,6 +224,11 @@ def _no_map_serves(model, dims, affine: Affine) -> bool:
         ):
             return True
     return False
+
+
+def test_a_map_of_another_size_than_its_axis_is_refused():
+    one, four = Size.of(1), Size.of(4)
+    assert through_reshape(_map(0, 4, 1), (one, four), (four, one)) is None
 
 
 def test_a_computed_list_that_swaps_open_sizes_is_refused():
