@@ -83,12 +83,12 @@ class Extents:
         return tuple(self._dim(dim, size) for dim, size in pairs)
 
     def _dim(self, dim: Dim, size: Size | None) -> Dim:
-        if size is None:
+        if size is None or isinstance(dim, int):
             return dim
         number = size.number
         if number is not None and number >= 0:
             return number
-        return dim or self.symbols.name(size)
+        return self.symbols.name(size) if dim is None else dim
 
     def _find(self, wanted: Asked) -> Sizes | None:
         """Answer a question and those it hangs on, deepest first."""
@@ -115,7 +115,7 @@ class Extents:
 
     def _extents(self, value: ir.Value) -> Following:
         inferred = self._known.inferred(value)
-        if _all_numbers(inferred):
+        if _all_numbers(inferred) and 0 not in (inferred or ()):
             return tuple(Size.of(dim) for dim in inferred or () if isinstance(dim, int))
         node, followed = value.producer(), None
         if node is not None and self._is_followed(node, value):
@@ -134,11 +134,19 @@ class Extents:
         return known and (value.index() == 0 or node.op_type == "Split")
 
     def _size(self, value: ir.Value, axis: int, dim: Dim, followed: Size | None) -> Size:
-        if isinstance(dim, int):
+        """Return a known size, or the best that is known of an open one.
+
+        A declared 0 may be any size: exporters have written it for what they did not know.
+        """
+        if isinstance(dim, int) and dim:
             return Size.of(dim)
-        if followed is not None:
+        if followed is not None and (followed.number is None or dim != 0):
             return followed
-        return self.symbols.unknown(value, axis) if dim is None else self.symbols.named(dim)
+        return (
+            self.symbols.named(dim)
+            if isinstance(dim, str)
+            else self.symbols.unknown(value, axis)
+        )
 
     def _contents(self, value: ir.Value) -> Following:
         node = value.producer()

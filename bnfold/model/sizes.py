@@ -158,7 +158,7 @@ class Symbols:
         Multiples of the divisor stand outside, common factors are gone, and a quotient of a
         quotient is one: ``⌊(h − 1) / 2⌋ + 1 = ⌊(h + 1) / 2⌋``.
         """
-        if size is None or divisor < 1:
+        if size is None or not 0 < divisor < _MOST:
             return None
         whole = {m: factor // divisor for m, factor in size.terms}
         rest = {m: factor % divisor for m, factor in size.terms if factor % divisor}

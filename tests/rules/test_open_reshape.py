@@ -363,3 +363,18 @@ def test_a_name_that_does_not_fit_is_not_believed_where_the_size_is_known():
     rule, node = RULES["Reshape"], values["y"].producer()
     assert isinstance(rule.take_before(node, {0: _map(1, 4, 1)}, facts), Refusal)
     assert isinstance(rule.take_after(node, {0: _map(1, 4, 1)}, facts), Refusal)
+
+
+@pytest.mark.parametrize("entries", [[0, 4, -1], [-1, 4], [-1, 4, 1]])
+def test_sizes_that_are_declared_as_0_may_be_any(entries):
+    model = open_model([N("Reshape", ["x", "l"], ["y"])], {"l": I64(entries)}, [0, 4, 0])
+    affine = _map(1, 4, 1)
+    facts, values = facts_of(model)
+    answer = RULES["Reshape"].take_before(values["y"].producer(), {0: affine}, facts)
+    x = np.random.default_rng(0).normal(size=(2, 4, 5))
+    if not isinstance(answer, Refusal):
+        (y,), (wanted,) = (
+            run64(model, {"x": one}).values() for one in (x, _spread(affine, x))
+        )
+        np.testing.assert_allclose(_spread(answer.onward[0], y), wanted)
+    assert isinstance(answer, Refusal) == (entries[0] == -1)

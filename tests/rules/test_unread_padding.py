@@ -153,6 +153,14 @@ def test_a_shift_moves_into_the_bias_exactly_where_no_padding_is_read(drawn, aut
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("auto", ["NOTSET", "SAME_UPPER"])
+def test_a_size_that_is_declared_as_0_may_be_any(auto):
+    axis = Axis(0, 2, 2, 1, 0, 1)
+    facts, values = facts_of(_shifted_conv([axis], auto))
+    assert reads_padding(values["c"].producer(), [2], facts)
+    assert Axis(5, 2, 2, 1, 0, 1).reads(auto)
+
+
 @pytest.mark.parametrize(("size", "gone"), [(8, True), (9, False), ("h", False)])
 def test_ceil_mode_of_an_average_that_counts_what_it_pads(size, gone):
     """With ceil_mode the last window of three steps over nine elements ends beside them."""
