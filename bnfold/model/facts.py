@@ -15,12 +15,14 @@ from bnfold.model.amounts import SPARSE
 from bnfold.model.attributes import int_attr
 from bnfold.model.constants import Constant, constant_node, constant_of
 from bnfold.model.evaluate import COMPUTES, evaluate
+from bnfold.model.extents import Extents
 from bnfold.model.graphs import graphs_of, subgraphs_of
 from bnfold.model.growth import Given, Growth, growth_of, in_reference
 from bnfold.model.native import UndecidedError
 from bnfold.model.origins import named
 from bnfold.model.room import Room
 from bnfold.model.shapes import Dim, Dims, ShapeTable
+from bnfold.model.sizes import Size
 from bnfold.model.uses import uses_of
 from bnfold.model.versions import Checked, why_unchecked
 from bnfold.records import NOT_EVALUATED, Code, Permissions, Refusal
@@ -28,63 +30,11 @@ from bnfold.records import NOT_EVALUATED, Code, Permissions, Refusal
 Use = tuple[ir.Node, int]
 """A reader of a value: a node and its input index, or see `Facts.result`."""
 
-_GUESS_DEPTH: Final = 4
-"""So many operators are looked through for a shape that inference does not know."""
-
 _OVERRIDABLE_SINCE_IR: Final = 4
 _BLIND_TO_ELEMENTS: Final = frozenset({("Shape", 0), ("Size", 0), ("CastLike", 1)})
 _RANDOM: Final = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"}
 )
-_SAME_SHAPE: Final = frozenset(
-    [
-        "BatchNormalization",
-        "LayerNormalization",
-        "RMSNormalization",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "Relu",
-        "LeakyRelu",
-        "PRelu",
-        "Sigmoid",
-        "Tanh",
-        "Clip",
-        "Identity",
-        "Dropout",
-        "Cast",
-        "Elu",
-        "Selu",
-        "HardSigmoid",
-        "HardSwish",
-        "Softplus",
-        "Neg",
-        "Abs",
-        "Exp",
-        "Sqrt",
-        "Erf",
-        "Gelu",
-        "Softmax",
-    ]
-)
-
-
-_KEEP_RANK: Final = frozenset({"MatMul", "Add", "Sub", "Mul", "Div", "Split"})
-
-
-def _dims_from_weight(node: ir.Node, weight: Dims) -> Dims | None:
-    """Tell the shape of a result from that of the second input."""
-    rest: Dims = (None,) * (len(weight) - 2)
-    match node.op_type:
-        case "Conv":
-            return (None, weight[0], *rest)
-        case "ConvTranspose" if isinstance(weight[1], int):
-            return (None, weight[1] * int_attr(node, "group", 1), *rest)
-        case "Gemm":
-            return (None, weight[0 if int_attr(node, "transB", 0) else 1])
-        case "Reshape" if weight and isinstance(weight[0], int):
-            return (None,) * weight[0]
-        case _:
-            return None
 
 
 class Facts:
@@ -109,6 +59,7 @@ class Facts:
         self._checked = checked or {}
         self._unchecked: dict[ir.Node, str] = {}
         self._shapes = ShapeTable(model)
+        self._extents = Extents(self)
         self._computed: dict[ir.Node, list[Constant] | Refusal | None] = {}
         self._position: dict[ir.Node, int] = {}
         self._end: dict[ir.Node, int] = {}
@@ -153,6 +104,7 @@ class Facts:
         for places in (self._position, self._end):
             places[node], places[reader] = places[reader], places[node]
         self._shapes.move(reader.outputs[0], node.outputs[0])
+        self._extents.forget(reader.outputs[0], node.outputs[0])
 
     def forget(self, node: ir.Node) -> None:
         """Take note that a node reads other inputs than it did, or other constants."""
@@ -257,8 +209,15 @@ class Facts:
 
     def shape(self, value: ir.Value) -> Dims | None:
         """Return the dimensions of a value; None when not even the rank is known."""
-        dims = self._shapes.dims(value)
-        return self._guess_shape(value) if dims is None else dims
+        return self._extents.dims(value)
+
+    def inferred(self, value: ir.Value) -> Dims | None:
+        """Return what inference by onnx tells of the dimensions of a value."""
+        return self._shapes.dims(value)
+
+    def extents(self, value: ir.Value) -> tuple[Size, ...] | None:
+        """Return the same as `shape`, with open sizes as polynomials that can be compared."""
+        return self._extents.of(value)
 
     def knows_more_than(self, other: Facts) -> bool:
         """Return whether a size of a value of the model is known here and not there."""
@@ -277,10 +236,7 @@ class Facts:
         dims = self.shape(value)
         if dims is None or axis >= len(dims):
             return None
-        if isinstance(dims[axis], int):
-            return dims[axis]
-        guess = self._guess_shape(value)
-        return guess[axis] if guess is not None and len(guess) == len(dims) else dims[axis]
+        return dims[axis]
 
     def sizes(self, node: ir.Node, axis: int) -> tuple[int | None, ...]:
         """Return the size of every input of a node along an axis; None where unknown."""
@@ -305,43 +261,6 @@ class Facts:
             )
             self._constant_inputs[node] = known
         return known
-
-    def _guess_shape(self, value: ir.Value, depth: int = _GUESS_DEPTH) -> Dims | None:
-        """Tell rank and channels from the weights, where the input's shape is unknown."""
-        node = value.producer()
-        while node is not None and node.op_type in _SAME_SHAPE and node.inputs[0] is not None:
-            if self._shapes.dims(node.inputs[0]) is not None:
-                return self._shapes.dims(node.inputs[0])
-            node = node.inputs[0].producer()
-        if node is None or len(node.inputs) < 2 or node.inputs[1] is None:
-            return None
-        weight = self._shapes.dims(node.inputs[1])
-        if weight is None or not self.is_standard(node):
-            return None
-        if node.op_type not in _KEEP_RANK:
-            return _dims_from_weight(node, weight)
-        data = node.inputs[0]
-        known = None if data is None else self._shapes.dims(data)
-        if known is None and data is not None and depth:
-            known = self._guess_shape(data, depth - 1)
-        return None if known is None else self._guess_after(value, node, known, weight)
-
-    def _guess_after(
-        self, value: ir.Value, node: ir.Node, data: Dims, other: Dims
-    ) -> Dims | None:
-        """Tell the shape of a value from those of its data and of a constant beside it."""
-        constant = self.constant(node.inputs[1])
-        if isinstance(constant, Refusal):
-            return None
-        if node.op_type == "MatMul":
-            return (*data[:-1], other[1]) if len(other) == 2 and len(data) > 1 else None
-        if node.op_type == "Split":
-            axis, place = int_attr(node, "axis", 0) % max(len(data), 1), value.index() or 0
-            size = int(constant.stored().reshape(-1)[place])
-            return (*data[:axis], size, *data[axis + 1 :])
-        grows = zip(data[len(data) - len(other) :], other, strict=False)
-        fits = len(other) <= len(data) and all(b in (1, a) for a, b in grows)
-        return data if fits else None
 
     def dtype(self, value: ir.Value) -> ir.DataType | None:
         """Return the element type of a value, if known."""

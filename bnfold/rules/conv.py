@@ -7,7 +7,7 @@ from typing import Final
 import onnx_ir as ir
 
 from bnfold.affine import Affine
-from bnfold.model.attributes import int_attr, ints_attr, string_attr
+from bnfold.model.attributes import int_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import AUTO_PADS, Edit, Maps, Rule, Taken, name_of, together, wrong_axis
@@ -19,6 +19,7 @@ from bnfold.rules.weights import (
     read_weight,
     refuse_scaled_inputs,
 )
+from bnfold.rules.windows import reads_padding
 
 _BIAS: Final = 2
 _CHANNEL_AXIS: Final = 1
@@ -45,7 +46,7 @@ class Conv(Rule):
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``conv(s · x + t)``: ``W[:, i] · s[i]``, ``B[o] + Σ W[o, i, k] · t[i]``.
 
-        The sum is the same everywhere only if no window reaches into zero padding.
+        The sum is the same everywhere only if no window reads zeros of the padding.
         """
         affine = only_map(node, maps, 0, "weight or bias")
         weight = read_weight(node, 1, facts)
@@ -57,7 +58,7 @@ class Conv(Rule):
         channels = weight.shape[1] * groups
         if affine.axis not in (None, _CHANNEL_AXIS) or affine.channels not in (None, channels):
             return wrong_axis(node, affine, f"its weight has {channels} inputs on axis 1")
-        if affine.has_shift and may_pad(node, weight.shape[2:]):
+        if affine.has_shift and reads_padding(node, weight.shape[2:], facts):
             why = "zeros are padded after the shift; a folded bias would shift them too"
             remedy = "the scale alone can be folded"
             return Refusal(Code.SHIFT_MEETS_PADDING, name_of(node), why, remedy)
@@ -80,14 +81,3 @@ def _take_inputs(
         bias = bias_plus(node, _BIAS, (taps * shift_rows).sum(axis=1), weight, facts)
     blocked = refuse_scaled_inputs(node, _BIAS, affine, facts)
     return blocked or together(weight.times(scale_rows, 0, 1, channels=0), bias)
-
-
-def may_pad(node: ir.Node, kernel: tuple[int, ...]) -> bool:
-    """Return whether a window can reach beyond the input, where zeros are read."""
-    auto_pad = string_attr(node, "auto_pad", "NOTSET")
-    if auto_pad == "VALID":
-        return False
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        # out = ceil(in / stride); a kernel of one tap then never needs a pad (Conv-22).
-        return any(size > 1 for size in kernel)
-    return any(ints_attr(node, "pads"))

@@ -12,8 +12,8 @@ from bnfold.model.facts import Facts
 from bnfold.model.uses import is_used
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import AUTO_PADS, Maps, Rule, Taken, name_of, wrong_axis
-from bnfold.rules.conv import may_pad
 from bnfold.rules.passing import refuse_negative
+from bnfold.rules.windows import reads_padding
 
 _FIRST_POOLED_AXIS: Final = 2
 
@@ -43,13 +43,13 @@ class AveragePool(Rule):
 
     words = AUTO_PADS
 
-    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
+    def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """The map of the averages becomes that of the values."""
-        return _pass_average(node, maps[0])
+        return _pass_average(node, maps[0], facts)
 
-    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:  # noqa: ARG002  contract
+    def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """The map of the values becomes that of the averages."""
-        return _pass_average(node, maps[0])
+        return _pass_average(node, maps[0], facts)
 
 
 def _pass_maximum(node: ir.Node, maps: Maps) -> Taken | Refusal:
@@ -62,24 +62,22 @@ def _pass_maximum(node: ir.Node, maps: Maps) -> Taken | Refusal:
     return refusal or Taken(onward={0: affine})
 
 
-def _pass_average(node: ir.Node, affine: Affine) -> Taken | Refusal:
-    if affine.has_shift and _counts_padding(node):
+def _pass_average(node: ir.Node, affine: Affine, facts: Facts) -> Taken | Refusal:
+    if affine.has_shift and _counts_padding(node, facts):
         why = "it counts the zeros of its padding, which the shift does not reach"
         remedy = "the scale alone can be folded"
         return Refusal(Code.SHIFT_MEETS_PADDING, name_of(node), why, remedy)
     return _refuse_axis(node, affine) or Taken(onward={0: affine})
 
 
-def _counts_padding(node: ir.Node) -> bool:
+def _counts_padding(node: ir.Node, facts: Facts) -> bool:
     """Return whether the divisor may count places beyond the input.
 
     With ceil_mode the last window may reach beyond the input without any pads.
     """
     if node.op_type != "AveragePool" or not int_attr(node, "count_include_pad", 0):
         return False
-    return may_pad(node, ints_attr(node, "kernel_shape")) or bool(
-        int_attr(node, "ceil_mode", 0)
-    )
+    return reads_padding(node, ints_attr(node, "kernel_shape"), facts)
 
 
 def _refuse_axis(node: ir.Node, affine: Affine) -> Refusal | None:

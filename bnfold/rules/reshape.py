@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -11,12 +11,13 @@ import onnx_ir as ir
 
 from bnfold.affine import Affine
 from bnfold.model.facts import Facts
-from bnfold.model.shapes import Dims
+from bnfold.model.sizes import Maybe, Size, multiply
 from bnfold.records import Refusal
 from bnfold.rules.base import Maps, Rule, Taken, wrong_axis
 from bnfold.rules.passing import along_one_axis, unknown_shape
 
 _MAX_ELEMENTS: Final = 1 << 22
+Sizes = tuple[Size, ...]
 
 
 class Reshape(Rule):
@@ -37,43 +38,49 @@ def _pass(
     affine = maps[0]
     if affine.axis is None:
         return Taken(onward={0: affine})
-    from_dims = None if here is None else _with_channels(facts.shape(here), affine)
-    to_dims = None if there is None else facts.shape(there)
-    if from_dims is None or to_dims is None:
+    sizes, to_sizes = (None if v is None else facts.extents(v) for v in (here, there))
+    if sizes is None or to_sizes is None or affine.axis >= len(sizes):
         return unknown_shape(node, "the shape on its other side")
-    if 0 in (*from_dims, *to_dims):
+    if any(size.number == 0 for size in sizes + to_sizes):
         # Exporters have written 0 for sizes they did not know: so nothing is said of the map.
         return wrong_axis(node, affine, "its value is declared to have no elements")
-    moved = through_reshape(affine, from_dims, to_dims)
+    moved = through_reshape(affine, sizes, to_sizes)
     if moved is None:
-        why = f"they do not survive as one axis from {list(from_dims)} to {list(to_dims)}"
+        dims = [list(facts.shape(value) or ()) for value in (here, there) if value is not None]
+        why = f"they do not survive as one axis from {dims[0]} to {dims[1]}"
         why += ", which takes equal entries within each group that is merged"
+        if any(size.number is None for size in sizes + to_sizes):
+            why += ", whatever the open sizes are"
         return wrong_axis(node, affine, why)
     return Taken(onward={0: moved})
 
 
-def _with_channels(dims: Dims | None, affine: Affine) -> Dims | None:
-    if dims is None or affine.axis is None or affine.axis >= len(dims):
-        return None
-    return (*dims[: affine.axis], affine.channels, *dims[affine.axis + 1 :])
-
-
-def through_reshape(affine: Affine, from_dims: Dims, to_dims: Dims) -> Affine | None:
-    """Return the map after its elements are laid out as ``to_dims``; None if it is none then.
+def through_reshape(affine: Affine, sizes: Sizes, to_sizes: Sizes) -> Affine | None:
+    """Return the map after its elements are laid out as ``to_sizes``; None if it is none then.
 
     Only the block of axes that is regrouped matters: ``[N, C, H, W] → [N, C·H·W]`` spreads the
-    C entries over H·W elements each. Sizes outside of the block may be unknown.
+    C entries over H·W elements each. Sizes outside of the block may be open.
+
+    Args:
+        affine: The map, along an axis of ``sizes``.
+        sizes: The sizes that the value has; along the axis it has those of the map.
+        to_sizes: The sizes of the same elements in the same order, laid out anew.
     """
-    block = _block(affine.axis or 0, from_dims, to_dims)
-    if block is None:
+    axis, channels = affine.axis or 0, Size.of(affine.scale.size)
+    if sizes[axis].number not in (None, channels.number):
         return None
-    (start, stop), (to_start, to_stop) = block
-    inside = _sizes(from_dims[start:stop])
-    outside = _sizes(to_dims[to_start:to_stop])
+    sizes, to_sizes = (
+        tuple(channels if size == sizes[axis] else size for size in one)
+        for one in (sizes, to_sizes)
+    )
+    block = _block(axis, sizes, to_sizes)
+    inside, outside = _numbers(sizes[block[0]]), _numbers(to_sizes[block[1]])
     if inside is None or outside is None or math.prod(inside) > _MAX_ELEMENTS:
         return None
+    if math.prod(inside) != math.prod(outside):
+        return None
     along = [1] * len(inside)
-    along[(affine.axis or 0) - start] = affine.scale.size
+    along[axis - block[0].start] = affine.scale.size
     parts = [
         np.broadcast_to(part.reshape(along), inside).reshape(outside)
         for part in (affine.scale, affine.shift)
@@ -81,60 +88,40 @@ def through_reshape(affine: Affine, from_dims: Dims, to_dims: Dims) -> Affine | 
     found = along_one_axis(parts)
     if found is None:
         return None
-    axis, (scale, shift) = found
-    return Affine.per_channel(to_start + axis, scale, shift)
+    to_axis, (scale, shift) = found
+    return Affine.per_channel(block[1].start + to_axis, scale, shift)
 
 
-def _sizes(dims: Dims) -> list[int] | None:
-    sizes = [dim for dim in dims if isinstance(dim, int)]
-    return sizes if len(sizes) == len(dims) else None
+def _numbers(sizes: Sizes) -> list[int] | None:
+    numbers = [size.number for size in sizes]
+    known = [number for number in numbers if number is not None]
+    return known if len(known) == len(numbers) else None
 
 
-def _block(
-    axis: int, from_dims: Dims, to_dims: Dims
-) -> tuple[tuple[int, int], tuple[int, int]] | None:
+def _block(axis: int, sizes: Sizes, to_sizes: Sizes) -> tuple[slice, slice]:
     """Return the smallest runs of axes around ``axis`` that hold the same elements.
 
-    Runs are matched from the front while dimensions are equal, known or the same symbol, and
-    from the back while the products of known sizes agree.
+    Places in both lists match where as many elements stand in front of an entry, or behind it:
+    where the products of these sizes are equal, whatever the open ones are.
     """
-    front = 0
-    while (
-        front < min(len(from_dims), len(to_dims), axis)
-        and from_dims[front] is not None
-        and from_dims[front] == to_dims[front]
-    ):
-        front += 1
-    cuts = _cuts_from_back(from_dims[front:], to_dims[front:])
-    bounds = [(front, front), *((front + left, front + right) for left, right in cuts)]
-    stop = min((cut for cut in bounds if cut[0] > axis), default=None)
-    start = max((cut for cut in bounds if cut[0] <= axis), default=None)
-    if start is None or stop is None:
-        return None
-    return (start[0], stop[0]), (start[1], stop[1])
+    cuts = {(0, 0), (len(sizes), len(to_sizes))}
+    for front in (True, False):
+        places = {size: place for place, size in _products(to_sizes, front=front)}
+        products = _products(sizes, front=front)
+        cuts |= {(place, places[size]) for place, size in products if size in places}
+    start = max(cut for cut in cuts if cut[0] <= axis)
+    stop = min(cut for cut in cuts if cut[0] > axis and cut[1] >= start[1])
+    return slice(start[0], stop[0]), slice(start[1], stop[1])
 
 
-def _cuts_from_back(left: Sequence[object], right: Sequence[object]) -> list[tuple[int, int]]:
-    """Return the positions in both shapes behind which equally many elements stand."""
-    i, j = len(left), len(right)
-    cuts = [(i, j)]
-    while i and j:
-        left_size, right_size = left[i - 1], right[j - 1]
-        i, j = i - 1, j - 1
-        if not isinstance(left_size, int) or not isinstance(right_size, int):
-            break
-        while left_size != right_size:
-            if left_size < right_size:
-                step = left[i - 1] if i else None
-                i -= 1
-                if not isinstance(step, int):
-                    return cuts
-                left_size *= step
-            else:
-                step = right[j - 1] if j else None
-                j -= 1
-                if not isinstance(step, int):
-                    return cuts
-                right_size *= step
-        cuts.append((i, j))
-    return cuts
+def _products(sizes: Sizes, *, front: bool) -> Iterator[tuple[int, Size]]:
+    """Yield each place with the number of elements in front of it, or behind it."""
+    running: Maybe = Size.of(1)
+    places = range(len(sizes) + 1) if front else range(len(sizes), -1, -1)
+    for place in places:
+        if running is None:
+            return
+        yield place, running
+        beside = place if front else place - 1
+        if 0 <= beside < len(sizes):
+            running = multiply(running, sizes[beside])
