@@ -147,13 +147,17 @@ class Sketch:
             return np.asarray(1.0 + self.rng.normal(0, 1e-3, shape))
         if kind < 0.12:
             return np.full(shape, self.pick(1e-6, 0.1, 1.5, -2.0))
-        usual = np.where(self.rng.random(shape) < 0.2, -1.0, 1.0)
-        usual = np.asarray(usual * self.rng.uniform(0.4, 2.0, shape))
+        usual = self.trained_gains(*shape)
         if kind < 0.16:
             return np.asarray(usual * (self.rng.random(shape) > 0.3))
         if kind < 0.19:
             return np.asarray(usual * 10.0 ** self.rng.uniform(-3, 1, shape))
         return usual
+
+    def trained_gains(self, *shape: int) -> Array:
+        """Draw factors away from zero, some negative."""
+        signs = np.where(self.rng.random(shape) < 0.2, -1.0, 1.0)
+        return np.asarray(signs * self.rng.uniform(0.4, 2.0, shape))
 
     def shifts(self, *shape: int, scale: float = 0.5) -> Array:
         """Draw addends as networks have them: zeros before training, tiny ones, or any."""
@@ -169,10 +173,14 @@ class Sketch:
         kind = self.rng.random()
         if kind < 0.1:
             return np.ones(shape)
-        usual = np.asarray(np.exp(self.rng.normal(-0.5, 0.8, shape)))
+        usual = self.trained_variances(*shape)
         if kind < 0.14:  # of channels that a ReLU has shut
             return np.where(self.rng.random(shape) < 0.3, 1e-7, usual)
         return usual
+
+    def trained_variances(self, *shape: int) -> Array:
+        """Draw running variances within a few times of each other."""
+        return np.asarray(np.exp(self.rng.normal(-0.5, 0.8, shape)))
 
     def given(self, name: str, dims: Sequence[Any], element: int | None = None) -> str:
         """Declare an input."""

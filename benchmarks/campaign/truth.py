@@ -281,6 +281,19 @@ def written(original: onnx.ModelProto, folded: onnx.ModelProto) -> set[str]:
     }
 
 
+def weights_of(model: onnx.ModelProto, nodes: set[str]) -> set[str]:
+    """Return the names of floating tensors that nodes of these names read."""
+    stored = _stored(model)
+    read = {
+        name
+        for graph in graphs_of(model.graph)
+        for node in graph.node
+        if node.name in nodes
+        for name in node.input
+    }
+    return {name for name in read & set(stored) if stored[name].data_type in HALF_ULP}
+
+
 def _stored(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     found = {t.name: t for graph in graphs_of(model.graph) for t in graph.initializer}
     found |= {

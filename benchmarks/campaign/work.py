@@ -123,7 +123,7 @@ def _do(task: Task, line: dict[str, Any]) -> None:
     line["absorbed"] = _absorbers(case.model, done_fold.result)
     line["digest"] = hash_of(case.model)
     line["fold"] = done_fold.said.as_data()
-    line["excess"] = _excess(work)
+    line["excess"] = _excess(work, _absorbing(done_fold.result))
     line["right"] = _right(line["excess"])
     line["native"] = native.opinion(case.model, work.folded, case.kind, work.feeds[0])
     _judge_right(work, done_fold)
@@ -141,15 +141,23 @@ def hash_of(model: onnx.ModelProto) -> str:
 
 def _absorbers(model: onnx.ModelProto, result: bnfold.FoldResult) -> list[str]:
     kinds = {node.name: node.op_type for node in model.graph.node}
-    names = {name for step in result.report.steps for name in step.absorbed_by}
-    return sorted({kinds[name] for name in names if name in kinds})
+    return sorted({kinds[name] for name in _absorbing(result) if name in kinds})
 
 
-def _excess(work: _Work) -> float | None:
-    """Return how far the fold is off, in bounds of rounding; None if it cannot be told."""
+def _absorbing(result: bnfold.FoldResult) -> set[str]:
+    return {name for step in result.report.steps for name in step.absorbed_by}
+
+
+def _excess(work: _Work, absorbing: set[str]) -> float | None:
+    """Return how far the fold is off, in bounds of rounding; None if it cannot be told.
+
+    What is written may be rounded to what was there before: all that an absorbing node reads
+    counts as written.
+    """
     case = work.case
     before, after = truth.prepared(case.model), truth.prepared(work.folded)
     names = truth.written(case.model, work.folded)
+    names |= truth.weights_of(work.folded, absorbing)
     worst = 0.0
     for turn in range(2):
         feeds = truth.feeds_of(case, turn, work.task.seed)
