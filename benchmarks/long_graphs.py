@@ -320,23 +320,43 @@ def _in_function(draft: _Draft) -> None:
     draft.outputs.append(draft.then("Body", "x", domain="own"))
 
 
-def _calls(draft: _Draft) -> None:
-    """Very many calls of one small function."""
+def _small_function(draft: _Draft) -> None:
+    """Times 2, Relu, by 2: however many follow one another, no product overflows."""
     nodes = [
         helper.make_node(
             "Constant", [], ["c"], value=numpy_helper.from_array(np.float32([2]))
         ),
         helper.make_node("Mul", ["a", "c"], ["m"]),
-        helper.make_node("Relu", ["m"], ["r"]),
+        helper.make_node("Relu", ["m"], ["s"]),
+        helper.make_node("Div", ["s", "c"], ["r"]),
     ]
-    draft.functions.append(
-        helper.make_function(
-            "own", "Small", ["a"], ["r"], nodes, [helper.make_opsetid("", _OPSET)]
-        )
-    )
+    opsets = [helper.make_opsetid("", _OPSET)]
+    draft.functions.append(helper.make_function("own", "Small", ["a"], ["r"], nodes, opsets))
+
+
+def _calls(draft: _Draft) -> None:
+    """Very many calls of one small function."""
+    _small_function(draft)
     value = "x"
-    while 3 * len(draft.nodes) < draft.size:
+    while 4 * len(draft.nodes) < draft.size:
         value = draft.then("Small", value, domain="own")
+    draft.outputs.append(value)
+
+
+def _nested_calls(draft: _Draft) -> None:
+    """Functions that call one another ten deep, and very many calls of the outermost."""
+    _small_function(draft)
+    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("own", 1)]
+    inner = "Small"
+    for level in range(9):
+        call = helper.make_node(inner, ["a"], ["r"], domain="own")
+        inner = f"Level{level}"
+        draft.functions.append(
+            helper.make_function("own", inner, ["a"], ["r"], [call], opsets)
+        )
+    value = "x"
+    while 4 * len(draft.nodes) < draft.size:
+        value = draft.then(inner, value, domain="own")
     draft.outputs.append(value)
 
 
@@ -415,6 +435,7 @@ KINDS: Final[dict[str, Callable[[_Draft], None]]] = {
     "conv-bn-relu chain in if": _inside(_chain(_conv3_bn_relu)),
     "chain in function": _in_function,
     "many calls": _calls,
+    "nested calls": _nested_calls,
     "relu chain, shape unknown": _unknown(_chain(_relu)),
     "mul-relu chain, shape unknown": _unknown(_chain(_mul, _relu)),
     "conv-bn-relu chain, IR 3": _old(_chain(_conv3_bn_relu)),

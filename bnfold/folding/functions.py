@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
 
 from bnfold.model.graphs import graphs_of
+from bnfold.model.inlining import inline_calls
 from bnfold.model.values import rename_new, values_of
 from bnfold.model.written_out import nodes_written_out, why_not_written_out
 from bnfold.records import FoldReport, Stay, Step
@@ -101,5 +101,5 @@ def _gone(report: FoldReport) -> int:
 def _inline(model: ir.Model, chosen: Set[_Name]) -> None:
     if chosen:
         known = frozenset(values_of(model.graph))
-        InlinePass(criteria=lambda function: function.identifier() in chosen)(model)
+        inline_calls(model, lambda function: function.identifier() in chosen)
         rename_new(model.graph, known)

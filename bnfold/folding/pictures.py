@@ -12,14 +12,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
 
 from bnfold.folding.atlas import Atlas, are_akin, reached
 from bnfold.folding.patches import cut_out, ends_first
+from bnfold.model.inlining import inline_calls
 from bnfold.records import Patch, Picture, Role, Step
 from bnfold.rules.base import name_of
 
 _FUNCTION: Final = "function"
+_MOST: Final = 1000
+"""Pictures: a page draws a few dozen of them, and counts those that look alike."""
+_MOST_VALUES: Final = 1 << 16
+"""Inputs and outputs of the nodes that steps name, all pictures together. One picture goes
+through those of a Concat several times, and a thousand maps may pass the same one."""
 _ALIKE: Final = 64
 """So many nodes of one name are told apart."""
 _DIGEST_BYTES: Final = 6
@@ -30,7 +35,7 @@ Roles = dict[ir.Node, Role]
 def pictures_of(
     original: ir.Model, folded: ir.Model, steps: Sequence[Step]
 ) -> tuple[Picture, ...]:
-    """Return one picture for each step of a fold.
+    """Return a picture for each step of a fold, as far as they are not too many.
 
     Args:
         original: The model as it was; it is not changed.
@@ -43,7 +48,11 @@ def pictures_of(
     before = Atlas(original)
     album = _Album(before if written is original else Atlas(written), Atlas(folded), steps)
     pictures: list[Picture] = []
-    for number, step in enumerate(steps):
+    looked_at = 0
+    for number, step in enumerate(steps[:_MOST]):
+        looked_at += album.width(number)
+        if pictures and looked_at > _MOST_VALUES:
+            break
         if step.rule == _FUNCTION:
             patches = _of_function(before, album, step)
         else:
@@ -62,7 +71,7 @@ def _written_out(model: ir.Model, steps: Sequence[Step]) -> ir.Model:
         return model
     try:
         copy = model.clone()
-        InlinePass(criteria=lambda function: function.name in names)(copy)
+        inline_calls(copy, lambda function: function.name in names)
     except (RuntimeError, ValueError):  # onnx_ir's: what it cannot write out has no pictures
         return model
     return copy
@@ -144,6 +153,12 @@ class _Album:
         """Look up names; of several nodes, one near by that is none of ``others``."""
         found = (self.before.find(name, near, others) for name in dict.fromkeys(names))
         return tuple(dict.fromkeys(node for node in found if node is not None))
+
+    def width(self, number: int) -> int:
+        """Return how many inputs and outputs the nodes of a step have that is to be drawn."""
+        cast = self.casts[number]
+        nodes = (*cast.site, *cast.absorbed, *cast.adjusted, *cast.passed)
+        return sum(len(node.inputs) + len(node.outputs) for node in nodes)
 
     def became(self, node: ir.Node) -> ir.Node | None:
         """Return the node of the folded model that a node of the original is, if any."""

@@ -15,13 +15,13 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import InlinePass
 
 from bnfold.inputs.signature import Dim
 from bnfold.model.attributes import ints_attr
 from bnfold.model.constants import Constant
 from bnfold.model.facts import Facts
 from bnfold.model.graphs import graphs_of, subgraphs_of
+from bnfold.model.inlining import inline_calls
 from bnfold.model.shapes import Dims
 from bnfold.model.written_out import why_not_written_out
 
@@ -60,7 +60,7 @@ def private_copy(model: ir.Model) -> ir.Model:
     """
     copy = model.clone()
     if copy.functions and not why_not_written_out(copy):
-        InlinePass()(copy)
+        inline_calls(copy)
     for graph in graphs_of(copy.graph):
         for node in graph:
             _make_inferable(node)

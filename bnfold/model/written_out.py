@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -13,8 +12,6 @@ from bnfold.model.graphs import graphs_of
 _LOOKED_INTO: Final = 8192
 _TIMES: Final = 16
 """So many nodes, or so many times what the file has, are written out to look into them."""
-_MOST_TRIES: Final = 10_000_000
-"""onnx_ir finds a name for each copy of a node by counting up from 1."""
 
 
 def nodes_written_out(model: ir.Model) -> int:
@@ -38,28 +35,7 @@ def why_not_written_out(model: ir.Model) -> str:
     whole, most = nodes_written_out(model), max(_LOOKED_INTO, _TIMES * own_nodes(model))
     if whole > most:
         return f"written out, the model has {whole} nodes; {most} are looked into"
-    copies = _copies(model)
-    tries = sum(
-        copies[name] ** 2 * sum(1 for _ in _nodes(one.graph))
-        for name, one in model.functions.items()
-    )
-    if tries > _MOST_TRIES:
-        name = max(copies, key=lambda one: copies[one])
-        return f"{name[1]!r} would be written out {copies[name]} times"
     return ""
-
-
-def _copies(model: ir.Model) -> Counter[ir.OperatorIdentifier]:
-    """Count how often each function stands in the model once all calls are written out."""
-    order: dict[ir.OperatorIdentifier, int] = {}
-    for name in model.functions:
-        _count(name, model, order)  # those that are called come first
-    found = Counter(node.op_identifier() for node in _nodes(model.graph))
-    for name in reversed(order):
-        calls = Counter(node.op_identifier() for node in _nodes(model.functions[name].graph))
-        for other, times in calls.items():
-            found[other] += times * found[name]
-    return Counter({name: found[name] for name in model.functions})
 
 
 def _count(

@@ -43,10 +43,11 @@ def steps_table(steps: Sequence[Step]) -> Table:
     """Every fold: what went, how and where to."""
     rows = [
         (
-            f"{step.rule}: {ARROW.join(step.site)}",
-            step.move + (f" (leaves {', '.join(step.left)})" if step.left else ""),
-            "; ".join(ARROW.join(route) for route in step.routes) or words.NOTHING,
-            ", ".join(step.tensors) or words.NOTHING,
+            f"{step.rule}: {words.listed(step.site, ARROW)}",
+            step.move + (f" (leaves {words.listed(step.left)})" if step.left else ""),
+            words.listed((words.listed(route, ARROW) for route in step.routes), "; ")
+            or words.NOTHING,
+            words.listed(step.tensors) or words.NOTHING,
         )
         for step in steps
     ]
@@ -56,20 +57,20 @@ def steps_table(steps: Sequence[Step]) -> Table:
 
 def step_said(step: Step) -> str:
     """Say what a fold did in a sentence."""
-    into = ", ".join(step.absorbed_by) or "nothing else"
-    left = f"; of it {', '.join(step.left)} stays" if step.left else ""
+    into = words.listed(step.absorbed_by) or "nothing else"
+    left = f"; of it {words.listed(step.left)} stays" if step.left else ""
     cloned = (
         f"; {words.size(step.cloned_bytes)} of weights were copied"
         if step.cloned_bytes
         else ""
     )
-    also = f"; {', '.join(step.adjusted)} took the inverse" if step.adjusted else ""
+    also = f"; {words.listed(step.adjusted)} took the inverse" if step.adjusted else ""
     return f"{_moved(step, into)}{left}{also}{cloned}."
 
 
 def _moved(step: Step, into: str) -> str:
     """A direction reads as one; of what else can happen to a map, its name does."""
-    site = f"{step.rule} {ARROW.join(step.site)}"
+    site = f"{step.rule} {words.listed(step.site, ARROW)}"
     if any(way in step.move.split() for way in ("up", "down")):
         return f"{site} moved {step.move} into {into}"
     took = f" ({into})" if step.absorbed_by else ""
@@ -89,8 +90,8 @@ def refusal_table(title: str, found: Sequence[tuple[Stay, Refusal]]) -> Table:
     """Maps that one kind of reason stopped."""
     rows = [
         (
-            f"{stay.rule}: {ARROW.join(stay.site)}",
-            ARROW.join((*refusal.path, f"✗ {refusal.node}")),
+            f"{stay.rule}: {words.listed(stay.site, ARROW)}",
+            words.listed((*refusal.path, f"✗ {refusal.node}"), ARROW),
             refusal.why,
             refusal.remedy or words.NOTHING,
             _others(stay),
@@ -103,7 +104,7 @@ def refusal_table(title: str, found: Sequence[tuple[Stay, Refusal]]) -> Table:
 
 def _others(stay: Stay) -> str:
     told = [f"{one.code} at {one.node}" for one in stay.refusals[1:]]
-    return "; ".join(told) or words.NOTHING
+    return words.listed(told, "; ") or words.NOTHING
 
 
 def reasons_table(report: FoldReport) -> Table:

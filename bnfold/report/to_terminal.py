@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from rich.table import Table
 
 from bnfold.records import FoldReport, InputSizes, Normalisation, Stay, Step
 from bnfold.report.console import console_on_stdout, styled
 from bnfold.report.sizes_text import sizes_said
+from bnfold.report.words import first_lines, listed
 from bnfold.safe_text import Shown, shown_lines
+
+_MOST_ROWS: Final = 500
+"""Of maps that go, and of maps that stay: nobody reads 10⁵ rows, and they take minutes."""
 
 
 def print_sites(report: FoldReport, model: str, sizes: Sequence[InputSizes] = ()) -> None:
@@ -27,13 +32,18 @@ def print_sites(report: FoldReport, model: str, sizes: Sequence[InputSizes] = ()
     table.add_column("map", overflow="fold")
     table.add_column("answer", no_wrap=True)
     table.add_column("where to, or what stops it", overflow="fold")
-    for step in report.steps:
+    stays, steps = report.stays[:_MOST_ROWS], report.steps[:_MOST_ROWS]
+    for step in steps:
         table.add_row(_site(step), styled("goes", "green"), _goes(step))
-    for stay in report.stays:
+    for stay in stays:
         table.add_row(_site(stay), styled("stays", "yellow"), _stays(stay))
     console.print(table)
+    more = len(report.steps) - len(steps), len(report.stays) - len(stays)
+    if any(more):
+        said = f"{more[0]} more that go, {more[1]} that stay"
+        console.print(f"not shown: {said}; --json lists all")
     if report.normalisations:
-        console.print(_normalisations(report.normalisations))
+        console.print(_normalisations(report.normalisations[:_MOST_ROWS]))
     for line in sizes_said(sizes):
         console.print(line, soft_wrap=True)
     for warning in report.warnings:
@@ -62,13 +72,13 @@ def _over(norm: Normalisation) -> str:
 
 
 def _site(entry: Step | Stay) -> str:
-    return f"{entry.rule}: {' → '.join(entry.site)}"
+    return f"{entry.rule}: {listed(entry.site, ' → ')}"
 
 
 def _goes(step: Step) -> Shown:
-    left = f" (leaves {', '.join(step.left)})" if step.left else ""
-    routes = [" → ".join(route) for route in step.routes]
-    adjusted = [f"adjusted: {', '.join(step.adjusted)}"] if step.adjusted else []
+    left = f" (leaves {listed(step.left)})" if step.left else ""
+    routes = first_lines([listed(route, " → ") for route in step.routes])
+    adjusted = [f"adjusted: {listed(step.adjusted)}"] if step.adjusted else []
     return shown_lines([f"{step.move}{left}", *routes, *adjusted])
 
 
@@ -76,6 +86,6 @@ def _stays(stay: Stay) -> Shown:
     lines = []
     for refusal in stay.refusals:
         remedy = f" — {refusal.remedy}" if refusal.remedy else ""
-        route = " → ".join((*refusal.path, f"✗ {refusal.node}"))
+        route = listed((*refusal.path, f"✗ {refusal.node}"), " → ")
         lines.append(f"[{refusal.code}] {route}: {refusal.why}{remedy}")
-    return shown_lines(lines)
+    return shown_lines(first_lines(lines))

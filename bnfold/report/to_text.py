@@ -50,10 +50,12 @@ def option_for(why: str) -> str:
 
 _OWN_INPUTS: Final = "judge it by your own with bnfold verify --inputs DATA"
 _SIZES: Final = f"say sizes with --shape NAME=SIZES, or {_OWN_INPUTS}"
+_MORE_TIME: Final = "give it more with --max-time SECONDS"
 _OPTIONS: Final = (
     (re.compile(r"no numbers are drawn|not a tensor"), _OWN_INPUTS),
+    (re.compile(r"no answer after"), _MORE_TIME),
     (re.compile(r"does not run"), _SIZES),
-    (re.compile(r"\btime\b|\bbudget\b|\bseconds\b"), "give it more with --max-time SECONDS"),
+    (re.compile(r"\btime\b|\bbudget\b|\bseconds\b"), _MORE_TIME),
     (re.compile(r"\bsizes?\b|\bshapes?\b"), _SIZES),
 )
 """What helps, by words of the reason; the first that fits."""

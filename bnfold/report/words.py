@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from bnfold.records import (
@@ -17,6 +17,9 @@ from bnfold.records import (
     Verdict,
     VerifyReport,
 )
+
+_ENDS: Final = 8
+"""So many names of a long list are shown at each end: a site may be 10⁵ nodes."""
 
 NOTHING: Final = "–"
 """Stands where there is no number."""
@@ -114,6 +117,22 @@ def seconds(count: float) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """Write a count with its noun."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def listed(names: Iterable[str], between: str = ", ") -> str:
+    """Join names; of very many, the first and the last ones, and how many lie between."""
+    held = tuple(names)
+    if len(held) > 2 * _ENDS:
+        more = f"… {len(held) - 2 * _ENDS} more …"
+        held = (*held[:_ENDS], more, *held[-_ENDS:])
+    return between.join(held)
+
+
+def first_lines(lines: Sequence[str]) -> list[str]:
+    """Return the lines; of very many, the first ones, and how many are left out."""
+    if len(lines) <= 2 * _ENDS:
+        return list(lines)
+    return [*lines[: 2 * _ENDS], f"… {len(lines) - 2 * _ENDS} more: --json lists all"]
 
 
 def speedup(ratio: float) -> str:

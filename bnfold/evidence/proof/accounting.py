@@ -26,9 +26,11 @@ from bnfold.evidence.proof.recipes import RecipeError
 from bnfold.evidence.proof.rounding import Wide
 from bnfold.evidence.proof.sides import CannotEvaluateError, Side, TooLateError
 from bnfold.evidence.proof.unrounded import Unrounded, compared, stored_rows
-from bnfold.records import REQUANTIZED, Charge, Finding
+from bnfold.records import REQUANTIZED, Charge, Finding, Step
 
 _MULTIPLIED_AS_THEY_ARE: Final = ("float16", "float32", "float64")
+_NAMED: Final = 5
+"""So many nodes of a site a finding names: it may have 10⁵."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Books:
     after: Contents
     derived: Unrounded
     _rounded: set[str] = field(default_factory=set)
+    _folds: _Folds | None = None
 
     def check(self) -> Account:
         """Compare what is claimed with what is there."""
@@ -220,7 +223,9 @@ class Books:
         return next((self.after.keys.get(node, node.name or "") for node in readers), "")
 
     def _fold_of(self, name: str, node: str) -> str:
-        return fold_of(self.certificate, name, node)
+        if self._folds is None:
+            self._folds = _Folds(self.certificate.folds)
+        return self._folds.of(name, node)
 
 
 def constant_named(side: Side, name: str) -> NDArray[np.generic] | None:
@@ -236,8 +241,30 @@ def constant_named(side: Side, name: str) -> NDArray[np.generic] | None:
 
 
 def fold_of(certificate: Certificate | None, name: str, node: str) -> str:
-    """Return the fold that wrote a tensor, or edited a node, in words."""
-    for step in () if certificate is None else certificate.folds:
-        if name in step.tensors or node in step.absorbed_by or name in step.site:
-            return f"{step.rule} {', '.join(step.site)} ({step.move})"
-    return ""
+    """Return the fold that wrote a tensor, or edited a node, in words; "" if there is none."""
+    return "" if certificate is None else _Folds(certificate.folds).of(name, node)
+
+
+class _Folds:
+    """The folds of a certificate by what they wrote: every tensor asks for its own."""
+
+    def __init__(self, folds: Sequence[Step]) -> None:
+        self._folds = folds
+        self._named: dict[str, int] = {}
+        self._took: dict[str, int] = {}
+        for number, step in enumerate(folds):
+            for name in (*step.tensors, *step.site):
+                self._named.setdefault(name, number)
+            for node in step.absorbed_by:
+                self._took.setdefault(node, number)
+
+    def of(self, name: str, node: str) -> str:
+        """Return the first fold that names a tensor or node, or was taken in by the node."""
+        none = len(self._folds)
+        number = min(self._named.get(name, none), self._took.get(node, none))
+        if number == none:
+            return ""
+        step = self._folds[number]
+        site = ", ".join(step.site[:_NAMED])
+        more = len(step.site) - _NAMED
+        return f"{step.rule} {site}{f' and {more} more' if more > 0 else ''} ({step.move})"
