@@ -22,6 +22,10 @@ BASE_BYTES: Final = 1 << 30
 _PER_CORE_BYTES: Final = 16 << 20
 """Runtimes start a thread for each core: its stack, and a heap of its own."""
 _PER_FILE_BYTE: Final = 8
+_PER_GRAPH_BYTE: Final = 256
+_MOST_GRAPH_BYTES: Final = 1 << 26
+"""A node takes 60 to 80 bytes of a file, and 12 kB as objects of two models that are compared.
+What a file holds beyond 64 MiB is taken for weights."""
 _PER_INPUT_BYTE: Final = 16
 
 
@@ -55,7 +59,8 @@ class Limits:
         if self.memory_bytes is not None:
             return self.memory_bytes
         base = BASE_BYTES + _PER_CORE_BYTES * (os.cpu_count() or 1)
-        return base + _PER_FILE_BYTE * file_bytes + _PER_INPUT_BYTE * input_bytes
+        graph = _PER_GRAPH_BYTE * min(file_bytes, _MOST_GRAPH_BYTES)
+        return base + graph + _PER_FILE_BYTE * file_bytes + _PER_INPUT_BYTE * input_bytes
 
 
 _CURRENT: Final[ContextVar[Limits]] = ContextVar("bnfold.limits")
