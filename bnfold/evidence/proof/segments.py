@@ -205,7 +205,7 @@ class SegmentJudge:
         until = min(self.deadline, time.monotonic() + max(_LEAST_S, _TIMES * took_s))
         test = SelfTest(self.comparer, pair, trials, link, until, rng)
         lacks = self.comparer.lacks(pair.original) and any(map(reads_any_elements, pair[:2]))
-        if not targets and lacks and not test.reacts():
+        if link is SAME and not targets and lacks and not test.reacts():
             raise CannotEvaluateError(_UNMOVED)
         name = pair.folded.result.name or ""
         held = self.coverage if link is None else self.mapped.setdefault(name, {})
