@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
+from bnfold.evidence.proof.channels import channel_of
 from bnfold.evidence.proof.contents import Contents, contents_of
 from bnfold.evidence.proof.rounding import furthest
 from bnfold.folding.api import fold_unchecked
@@ -35,6 +36,13 @@ _HALF_ULPS: Final = 2.0
 
 _OF_GRAPHS: Final = frozenset({Charge.VALUE, Charge.OUTPUT})
 """What is found by comparing the graphs; all else is about a certificate, and says where."""
+
+
+class _Suspect(NamedTuple):
+    """A node at which a candidate is another, and the channel where it reads other numbers."""
+
+    node: ir.Node
+    channel: int | None
 
 
 def with_names(proof: ProofReport, before: ir.Model, after: ir.Model) -> ProofReport:
@@ -62,22 +70,22 @@ def with_names(proof: ProofReport, before: ir.Model, after: ir.Model) -> ProofRe
     return replace(proof, findings=tuple(findings))
 
 
-def _moved(finding: Finding, suspects: dict[str, ir.Node], after: ir.Model) -> Finding:
+def _moved(finding: Finding, suspects: dict[str, _Suspect], after: ir.Model) -> Finding:
     """Name the first suspect on the way to what was found; the first of all if none is."""
-    behind = _behind(after, finding.where) or set(suspects.values())
-    name, node = next(
-        ((name, node) for name, node in suspects.items() if node in behind),
-        next(iter(suspects.items())),
+    behind = _behind(after, finding.where)
+    first = next(iter(suspects.items()))
+    name, (node, channel) = next(
+        ((name, one) for name, one in suspects.items() if one.node in behind), first
     )
     where = next((value.name for value in node.outputs if value.name), finding.where)
     why = f"{finding.why}; seen at {finding.where!r}, the fold bnfold makes parts here"
-    return replace(finding, node=name, where=where, why=why, channel=None)
+    return replace(finding, node=name, where=where, why=why, channel=channel)
 
 
-def _suspects(before: ir.Model, after: ir.Model) -> dict[str, ir.Node]:
+def _suspects(before: ir.Model, after: ir.Model) -> dict[str, _Suspect]:
     """Return the candidate's nodes that are not as bnfold makes them, by key; few or none."""
     found = contents_of(after)
-    best: dict[str, ir.Node] = {}
+    best: dict[str, _Suspect] = {}
     for norms in (False, True):
         try:
             own = fold_unchecked(before, norms=norms).model
@@ -91,7 +99,7 @@ def _suspects(before: ir.Model, after: ir.Model) -> dict[str, ir.Node]:
 
 def _different(
     own: Contents, found: Contents, after: ir.Model
-) -> Iterator[tuple[str, ir.Node]]:
+) -> Iterator[tuple[str, _Suspect]]:
     values = {
         value
         for name, value in found.stored.items()
@@ -102,9 +110,38 @@ def _different(
         key = found.keys.get(node, "")
         reads = values.intersection(value for value in node.inputs if value is not None)
         if key and (reads or own.nodes.get(key) != found.nodes[key]):
-            yield key, node
+            yield key, _Suspect(node, _channel(own, found, node))
         if reads and all(_is_stored(value) for value in node.inputs if value is not None):
             values.update(node.outputs)  # whoever reads what is computed from it reads it too
+
+
+def _channel(own: Contents, found: Contents, node: ir.Node) -> int | None:
+    """Return the channel in which a tensor that a node reads is furthest from bnfold's own."""
+    names = {value: name for name, value in found.stored.items()}
+    for slot, value in enumerate(node.inputs):
+        name = "" if value is None else names.get(value, "")
+        if value is None or own.tensors.get(name, "") == found.tensors.get(name, ""):
+            continue
+        far = _furthest(own.stored.get(name), value)
+        if far is not None:
+            shape = tuple(map(int, far[1]))
+            place = [int(index) for index in np.unravel_index(far[0], shape)]
+            return channel_of(node, slot, shape, place)
+    return None
+
+
+def _furthest(
+    own: ir.Value | None, found: ir.Value
+) -> tuple[int, tuple[int, ...], float] | None:
+    """Return where two tensors are furthest apart, their shape, and by how many half ulps."""
+    one, other = (None if own is None else own.const_value), found.const_value
+    if one is None or other is None or one.dtype != other.dtype or one.shape != other.shape:
+        return None
+    if not one.dtype.is_floating_point():
+        return None
+    stored = np.asarray(other.numpy())
+    far = furthest(stored, np.asarray(one.numpy()).astype(np.float64))
+    return None if far is None else (far[0], stored.shape, far[1])
 
 
 def _is_stored(value: ir.Value) -> bool:
@@ -118,8 +155,8 @@ def _is_another(own: ir.Value | None, found: ir.Value) -> bool:
         return True
     if not one.dtype.is_floating_point():
         return True
-    far = furthest(np.asarray(other.numpy()), np.asarray(one.numpy()).astype(np.float64))
-    return far is not None and far[1] > _HALF_ULPS
+    far = _furthest(own, found)
+    return far is not None and far[2] > _HALF_ULPS
 
 
 def _behind(model: ir.Model, where: str) -> set[ir.Node]:

@@ -109,11 +109,11 @@ class Ladder:
                 continue
             near = self.solid & stops if known else stops
             pair = self._pair(original, folded, near, limit)
-            shapes = {} if pair is None else self.comparer.shapes(pair, sizes)
+            shapes = {} if pair is None else self._lengths(pair, sizes)
             if differs(found) and shapes in looked:
                 continue  # another draw at these sizes does not unsay a difference
             looked.append(shapes)
-            attempt, is_whole = self._attempt(folded, pair, sizes)
+            attempt, is_whole = self._attempt(folded, pair, sizes, doubted=differs(found))
             if attempt is SAME and isinstance(found, Link) and not found.hazy:
                 # One draw shows an exact map, another hides it, as a Relu that is shut does.
                 return Lost(folded.name or "", found.gap, *ways(pair, self.comparer.relations))
@@ -128,8 +128,36 @@ class Ladder:
                 found = attempt  # longer axes know better
         return found
 
+    def unsaid(
+        self, original: ir.Value, folded: ir.Value, limit: int, doubt: Lost | None
+    ) -> Lost | None:
+        """Return how far apart two outputs are for other inputs of the model; SAME if nothing.
+
+        Drawn inputs of the whole model did wake what is new, and show no difference that was
+        seen on the way. One set of inputs may have hidden it, so there are more.
+
+        Args:
+            original: The output of the one model.
+            folded: The output of the other.
+            limit: How many nodes may compute them.
+            doubt: What was found before, and stays if these inputs show it again.
+        """
+        pair = self._pair(original, folded, set(), limit)
+        try:
+            found = None if pair is None else self.judge.differs_elsewhere(pair)
+        except CannotEvaluateError:
+            found = None
+        if pair is None or found is None:
+            return SAME
+        return doubt or Lost(folded.name or "", found, *ways(pair, self.comparer.relations))
+
+    def _lengths(self, pair: Pair, sizes: Sizes) -> Mapping[str, tuple[int, ...]]:
+        """Return how long the axes are on which a difference may hang: any but the batch."""
+        shapes = self.comparer.shapes(pair, sizes)
+        return {name: shape[1:] if len(shape) > 1 else shape for name, shape in shapes.items()}
+
     def _attempt(
-        self, folded: ir.Value, pair: Pair | None, sizes: Sizes
+        self, folded: ir.Value, pair: Pair | None, sizes: Sizes, *, doubted: bool
     ) -> tuple[Link | Lost | None, bool]:
         """Evaluate the segments of two values on arrays of these sizes.
 
@@ -144,6 +172,8 @@ class Ladder:
         nodes, maps = ways(pair, self.comparer.relations)
         try:
             verdict = self.judge.verdict(pair, sizes)
+            if verdict is SAME and doubted and sizes is Sizes.REAL:
+                verdict = self.judge.differs_elsewhere(pair)
         except CannotEvaluateError as error:
             return Lost(name, None, nodes, maps, str(error)), False
         if isinstance(verdict, Gap):

@@ -222,7 +222,7 @@ class Lockstep:
             if outcome is SAME and (stops or not doubted):
                 return SAME
             if outcome is SAME and self.is_shown(value):
-                return SAME  # drawn inputs of the whole model did wake what is new
+                return self._ladder.unsaid(other, value, everything, first)
             doubted = doubted or differs(outcome) or isinstance(outcome, Link)
             link = outcome if link is None and isinstance(outcome, Link) else link
             if isinstance(outcome, Lost) and not differs(first):

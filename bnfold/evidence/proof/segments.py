@@ -282,6 +282,21 @@ class SegmentJudge:
                 return found
         return verdict
 
+    def differs_elsewhere(self, pair: Pair) -> Gap | None:
+        """Return how far apart results are on other numbers of the real sizes.
+
+        What differs on shorter axes is the same on the real ones if it hangs on their length;
+        or if all that was drawn there lies behind a bound.
+        """
+        for style, again in _ELSEWHERE:
+            if self.is_late:
+                break
+            trials = self.comparer.trials(pair, Sizes.REAL, styles=(style,), again=again)
+            found = self.comparer.differs(trials)
+            if found is not None and self._is_sure(found, pair, trials):
+                return found
+        return None
+
     def _is_sure(self, found: Gap, pair: Pair, trials: Sequence[Trial]) -> bool:
         """Return whether a difference is one, and not what nudges that were not made do."""
         steady = is_steady(pair.folded, self.comparer.folded)

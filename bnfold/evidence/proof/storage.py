@@ -134,7 +134,8 @@ def _weigh(trial: Trial) -> Gap:
         _ratios(slope(error) ** 2, slopes, None, len(noises)) / max(SLOPE_LIMIT, least),
     )
     place = int(np.argmax(ratios))
-    moved = np.min(powers, axis=0) > 0
+    # Half an ulp of float64 moves nothing at all: there every difference is clear.
+    moved = (np.min(powers, axis=0) > 0) | (not powers.any())
     is_clear = bool((moved & (sizes > _CLEAR)).any())
     return Gap(float(ratios[place]), place if original.ndim > 1 else None, is_clear)
 

@@ -310,3 +310,36 @@ def test_scales_of_a_resize_are_sizes_and_no_rounded_weights() -> None:
     tensor = next(one for one in moved.graph.initializer if one.name == "w")
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.001, "w"))
     assert bnfold.verify(original, moved, run=False).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_difference_is_not_unsaid_by_inputs_that_a_bound_hides(
+    dtype: str, seed: int
+) -> None:
+    """One set of inputs put all of the channel beyond the bound, and that was believed."""
+    rng = np.random.default_rng(seed)
+    nodes = [
+        N("BatchNormalization", ["x", "g", "b", "m", "v"], ["y"], name="bn"),
+        N("Conv", ["y", "w"], ["z"], name="conv", strides=[2, 2]),
+        N("Clip", ["z", "low", "high"], ["out"], name="clip"),
+    ]
+    stored = {
+        "g": np.array([1.4]),
+        "b": np.array([0.3]),
+        "m": np.array([0.2]),
+        "v": np.array([1.2]),
+        "low": np.array(-3.0),
+        "high": np.array(3.0),
+        "w": rng.normal(0, 0.3, (5, 1, 7, 7)),
+    }
+    shapes = [("x", ("N", 1, 8, 8))], [("out", ("N", 5, 1, 1))]
+    original = model(nodes, stored, *shapes, dtype=dtype)
+    folded = bnfold.fold(original, verify=False).to_proto()
+    assert bnfold.verify(original, folded, run=False).verdict is Verdict.PASSED
+    for tensor in folded.graph.initializer:
+        array = np.array(numpy_helper.to_array(tensor))
+        if array.ndim and array.shape[0] == 5:
+            array[3] *= array.dtype.type(1.01)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    assert bnfold.verify(original, folded, run=False).verdict is Verdict.FAILED
