@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -14,6 +15,10 @@ _ASKS: Final = ("SIGTERM", "SIGHUP")
 _AGAIN_S: Final = 2.0
 """So long a signal that follows another one does not disturb the tidying up."""
 
+_REMINDER_S: Final = 20.0
+"""An exception that a signal raises is lost where it meets a destructor, or a library that
+catches everything: who has not ended after so long is asked once more."""
+
 _BASE: Final = 128
 """What shells add to the number of a signal for an exit code."""
 
@@ -24,6 +29,7 @@ class Ending:
     def __init__(self) -> None:
         self._number = int(signal.SIGINT)
         self._last_s = float("-inf")
+        self._reminder: threading.Timer | None = None
 
     @property
     def exit_code(self) -> int:
@@ -47,10 +53,20 @@ class Ending:
         try:
             yield
         finally:
+            if self._reminder is not None:
+                self._reminder.cancel()
             for number in asked:
                 signal.signal(number, signal.SIG_DFL)
 
     def _raise(self, number: int, _: FrameType | None) -> None:
         if time.monotonic() - self._last_s > _AGAIN_S:
             self._number, self._last_s = number, time.monotonic()
+            self._remind(number)
             raise KeyboardInterrupt
+
+    def _remind(self, number: int) -> None:
+        if self._reminder is not None:
+            self._reminder.cancel()
+        self._reminder = threading.Timer(_REMINDER_S, os.kill, (os.getpid(), number))
+        self._reminder.daemon = True
+        self._reminder.start()
