@@ -101,12 +101,18 @@ def is_gone(process):
         return True
 
 
+def listening():
+    """Hear of SIGHUP also where the tests themselves run under nohup, which ignores it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def bnfold(*arguments, **more):
     return subprocess.Popen(
         [sys.executable, "-m", "bnfold", *map(str, arguments)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=listening,
         **more,
     )
 
