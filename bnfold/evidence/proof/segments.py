@@ -92,7 +92,7 @@ class SegmentJudge:
         """Compare one pair of segments, and test the comparison if it finds no difference."""
         begun = time.monotonic()
         self.windows += 1
-        trials, verdict = self._weighed(pair, sizes)
+        pair, trials, verdict = self._weighed(pair, sizes)
         if verdict is SAME and self.with_impulses:
             found = probe(self.comparer, pair, sizes)
             self.probed += found is not None
@@ -116,7 +116,7 @@ class SegmentJudge:
 
     def _weighed(
         self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()
-    ) -> tuple[list[Trial], Link | Gap | None]:
+    ) -> tuple[Pair, list[Trial], Link | Gap | None]:
         """Evaluate a pair of segments, with more nudges where few leave a doubt.
 
         Steps make noise that few nudges may not meet at all: there nothing is clear.
@@ -124,21 +124,21 @@ class SegmentJudge:
         trials = self.comparer.trials(pair, sizes, styles=styles)
         verdict, is_clear = self.comparer.weigh(trials)
         if verdict is SAME:
-            return trials, verdict
+            return pair, trials, verdict
         steady = is_steady(pair.folded, self.comparer.folded)
         is_enough = self.is_brief and isinstance(verdict, Gap)
         if trials[0].nudged and not is_enough and not (steady and is_clear):
             trials = self.comparer.trials(pair, sizes, MORE_NUDGES, styles)
             verdict, is_clear = self.comparer.weigh(trials)
         if verdict is SAME:
-            return trials, verdict
+            return pair, trials, verdict
         if trials[0].nudged and isinstance(verdict, Gap):
             verdict = replace(verdict, is_clear=steady and is_clear)
-        return self._as_rounded(pair, trials, sizes, styles) or (trials, verdict)
+        return self._as_rounded(pair, trials, sizes, styles) or (pair, trials, verdict)
 
     def _as_rounded(
         self, pair: Pair, seen: Sequence[Trial], sizes: Sizes, styles: Sequence[Style]
-    ) -> tuple[list[Trial], Link | Gap | None] | None:
+    ) -> tuple[Pair, list[Trial], Link | Gap | None] | None:
         """Compare with tensors nudged that did not change; None if that explains nothing."""
         found = self.comparer.keeping(pair)
         if found is None:
@@ -148,16 +148,16 @@ class SegmentJudge:
             return None
         before = self.comparer.noise.coarsest
         self.comparer.noise.coarsest = max(before, roundoff)
-        trials, answer = self._weighed(kept, sizes, styles)
+        _, trials, answer = self._weighed(kept, sizes, styles)
         if answer is SAME:
-            return trials, answer
+            return kept, trials, answer  # what else is compared is rounded so too
         self.comparer.noise.coarsest = before
         return None
 
     def _in_front(self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()) -> Gap | None:
         """Return how far apart the segments are in front of the steps that they take."""
         for front in fronts(pair, self.comparer):
-            trials, found = self._weighed(front.pair, sizes, styles)
+            _, trials, found = self._weighed(front.pair, sizes, styles)
             if isinstance(found, Link) and front.is_absolute:
                 found = self.comparer.differs(trials)
             if isinstance(found, Gap):

@@ -343,3 +343,19 @@ def test_a_difference_is_not_unsaid_by_inputs_that_a_bound_hides(
             array[3] *= array.dtype.type(1.01)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     assert bnfold.verify(original, folded, run=False).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_an_untrained_layer_of_open_sizes_is_rounded_at_other_lengths_too(dtype: str) -> None:
+    """What did not change was nudged at the usual lengths, and at no others."""
+    nodes = [
+        N("ConvTranspose", ["x", "w"], ["y"], name="conv", group=3, strides=[2, 2]),
+        N("BatchNormalization", ["y", "g", "b", "m", "v"], ["out"], name="bn"),
+    ]
+    stored = {"w": RNG.normal(0, 0.3, (3, 2, 3, 3))}
+    stored |= {name: one[:6] for name, one in UNTRAINED.items()}
+    shapes = [("x", ("n", 3, "h", "w_"))], [("out", ("n", 6, "p", "q"))]
+    original = model(nodes, stored, *shapes, dtype=dtype)
+    folded = bnfold.fold(original, verify=False).to_proto()
+    assert [node.op_type for node in folded.graph.node] == ["ConvTranspose"]
+    assert bnfold.verify(original, folded, run=False).verdict is Verdict.PASSED
