@@ -19,6 +19,10 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq -c const
 BASE := $(VENV)/.base.stamp
 DEV := $(VENV)/.dev.stamp
 
+# Tests start the command hundreds of times: compiled modules are kept, as those of an installed
+# package are, on machines too that were told to keep none (to compile bnfold's takes 0.3 s).
+export PYTHONDONTWRITEBYTECODE :=
+
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint train clean
