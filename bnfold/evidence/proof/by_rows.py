@@ -17,6 +17,7 @@ from bnfold.model.attributes import float_attr, int_attr
 from bnfold.model.constants import expression_of
 
 Array = NDArray[Any]
+Mask = NDArray[np.bool_]
 
 LARGE: Final = 1 << 22
 """From so many elements on a matrix is not held as a whole."""
@@ -26,6 +27,9 @@ _BLOCK: Final = 1 << 18
 
 _SAMPLED_ROWS: Final = 256
 """Rows that a sample is taken from at the least: to read all takes as long as to multiply."""
+
+_HEAD: Final = 1 << 10
+"""Elements of a row that are looked at first: one page of a file."""
 
 _COMPARED: Final = (np.dtype(np.float32), np.dtype(np.float64))
 """Types whose largest element numpy finds as fast as it reads them."""
@@ -71,27 +75,44 @@ class Rows(NamedTuple):
     def _wide(self, part: slice) -> Array:
         return widen(self.read(part))
 
-    def peaks(self, kept: Sequence[int]) -> Array:
-        """Return the largest magnitudes along all axes but some, whose length is one then.
+    def exceed(self, kept: Sequence[int], least: float) -> bool:
+        """Whether each slice along some axes holds a magnitude above a bound.
+
+        Reads no more than it takes to know: where axis 0 is summed over, often one block of
+        rows; where it is kept, the beginning of each row.
+
+        Args:
+            kept: The axes along which slices are told apart.
+            least: The bound.
 
         Raises:
             OutOfTimeError: If the time is up.
         """
-        others = tuple(axis for axis in range(len(self.shape)) if axis not in kept)
-
-        def sizes(part: slice) -> Array:
-            rows = self.read(part)
-            rows = rows if rows.dtype in _COMPARED else widen(rows)
-            high = widen(rows.max(axis=others, initial=0.0, keepdims=True))
-            low = widen(rows.min(axis=others, initial=0.0, keepdims=True))
-            return np.maximum(high, -low)
-
-        peaks = np.zeros([n if axis in kept else 1 for axis, n in enumerate(self.shape)])
-        for part, size in in_order(sizes, self._parts()):
+        if 0 in kept:
+            for _, shown in in_order(
+                lambda part: self._all_exceed(part, kept, least), self._parts()
+            ):
+                clock.check()
+                if not shown:
+                    return False
+            return True
+        shown = np.zeros([n if axis in kept else 1 for axis, n in enumerate(self.shape)], bool)
+        for _, some in in_order(lambda part: self._exceed(part, kept, least), self._parts()):
             clock.check()
-            mine = part if 0 in kept else slice(None)
-            peaks[mine] = np.maximum(peaks[mine], size)
-        return peaks
+            shown |= some
+            if shown.all():
+                break
+        return bool(shown.all())
+
+    def _all_exceed(self, part: slice, kept: Sequence[int], least: float) -> bool:
+        rows = self.read(part)
+        if tuple(kept) == (0,):
+            flat = rows.reshape(len(rows), -1)
+            rows = flat[~_exceeds(flat[:, :_HEAD], (0,), least)[:, 0]]
+        return bool(_exceeds(rows, kept, least).all())
+
+    def _exceed(self, part: slice, kept: Sequence[int], least: float) -> Mask:
+        return _exceeds(self.read(part), kept, least)
 
     def sample(self, most: int) -> Array:
         """Return so many of its elements in float64, from rows that are evenly spread."""
@@ -103,6 +124,15 @@ class Rows(NamedTuple):
             first = (-place * each) % step  # as if the rows lay one behind the other
             found.append(self._wide(slice(row, row + 1)).reshape(-1)[first::step].copy())
         return np.concatenate(found)
+
+
+def _exceeds(rows: Array, kept: Sequence[int], least: float) -> Mask:
+    """Return where a magnitude is above a bound; axes that are not kept have length one."""
+    others = tuple(axis for axis in range(rows.ndim) if axis not in kept)
+    rows = rows if rows.dtype in _COMPARED else widen(rows)
+    high = widen(rows.max(axis=others, initial=0.0, keepdims=True))
+    low = widen(rows.min(axis=others, initial=0.0, keepdims=True))
+    return np.asarray(np.maximum(high, -low) > least)
 
 
 def rows_of_tensor(tensor: ir.TensorProtocol, *, is_computed: bool = False) -> Rows | None:

@@ -171,7 +171,7 @@ class Mutator:
         channels = channels_of(node, slot, rows.shape)
         kept = [axis for axis, size in enumerate(channels.shape) if size > 1]
         typical = _SMALL * _typical(rows.sample(_SAMPLE))
-        return rows if bool((rows.peaks(kept) > typical).all()) else None
+        return rows if rows.exceed(kept, typical) else None
 
     def signs(self, mask: Mask, feeds: Mapping[str, Array], result: Array) -> Mutation:
         """Turn the sign of the channels of a mask, and change their size."""

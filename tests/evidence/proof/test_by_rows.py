@@ -71,7 +71,7 @@ def test_a_product_by_rows_is_the_product(data):
 
 
 @given(st.data())
-def test_peaks_and_samples_by_rows_are_those_of_the_whole(data):
+def test_what_exceeds_a_bound_and_samples_by_rows_are_those_of_the_whole(data):
     shape = tuple(data.draw(st.lists(SIDES, min_size=1, max_size=3)))
     whole = np.random.default_rng(data.draw(st.integers(0, 9))).normal(size=shape)
     kept = sorted(data.draw(st.sets(st.integers(0, len(shape) - 1))))
@@ -80,7 +80,10 @@ def test_peaks_and_samples_by_rows_are_those_of_the_whole(data):
         rows = rows_of(whole, patch)
         others = tuple(axis for axis in range(len(shape)) if axis not in kept)
         peaks = np.abs(whole).max(axis=others, keepdims=True) if others else np.abs(whole)
-        assert np.array_equal(rows.peaks(kept), peaks)
+        patch.setattr(by_rows, "_HEAD", data.draw(st.integers(1, 20)))
+        smallest = float(peaks.min())
+        assert rows.exceed(kept, 0.999 * smallest)
+        assert not rows.exceed(kept, smallest)
         fewest = data.draw(st.integers(1, 9))
         patch.setattr(by_rows, "_SAMPLED_ROWS", fewest)
         some = whole[:: max(shape[0] // fewest, 1)]
