@@ -89,11 +89,11 @@ class Rows(NamedTuple):
             OutOfTimeError: If the time is up.
         """
         if 0 in kept:
-            for _, shown in in_order(
+            for _, is_shown in in_order(
                 lambda part: self._all_exceed(part, kept, least), self._parts()
             ):
                 clock.check()
-                if not shown:
+                if not is_shown:
                     return False
             return True
         shown = np.zeros([n if axis in kept else 1 for axis, n in enumerate(self.shape)], bool)
