@@ -57,3 +57,14 @@ def test_a_channel_that_a_clip_hid_for_one_set_of_inputs_does_not_pass(
     assert said
     for one in said:
         assert judges.PASSED not in {entry["word"] for entry in one.values()}
+
+
+def test_a_shift_beside_what_a_recurrence_grows_to_does_not_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The fit to numbers of 10¹⁷ was the identity, and the small numbers were not held to it."""
+    monkeypatch.undo()
+    said = [one["said"] for one in done(Task("suite", 2000214, mutants=1))["mutants"]]
+    assert said
+    for one in said:
+        assert {entry["word"] for entry in one.values()} == {judges.REFUSED}
