@@ -62,7 +62,7 @@ def test_a_channel_that_a_clip_hid_for_one_set_of_inputs_does_not_pass(
 def test_a_shift_beside_what_a_recurrence_grows_to_does_not_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The fit to numbers of 10¹⁷ was the identity, and the small numbers were not held to it."""
+    """What fits numbers of 10¹⁷ is the identity; small numbers were not held to it."""
     monkeypatch.undo()
     said = [one["said"] for one in done(Task("suite", 2000214, mutants=1))["mutants"]]
     assert said
