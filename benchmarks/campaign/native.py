@@ -7,7 +7,7 @@ Coarse, as it rounds like a runtime does, but written by others: it shares no ke
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -42,10 +42,12 @@ def opinion(
 
 def _not_fit(model: onnx.ModelProto, kind: str) -> str:
     """Return why ``onnx.reference`` is not asked: it is known to be wrong, or it rounds."""
-    kinds = {node.op_type for node in model.graph.node}
+    nodes = list(_nodes(model.graph.node))
+    nodes += [node for one in model.functions for node in _nodes(one.node)]
+    kinds = {node.op_type for node in nodes}
     versions = {one.domain: one.version for one in model.opset_import}
-    names = {a.name for node in model.graph.node for a in node.attribute if a.i}
-    groups = [a.i for node in model.graph.node for a in node.attribute if a.name == "group"]
+    names = {a.name for node in nodes for a in node.attribute if a.i}
+    groups = [a.i for node in nodes for a in node.attribute if a.name == "group"]
     if kind not in LIMITS:
         return "another type"
     if "BatchNormalization" in kinds and versions.get("", FIRST_RIGHT) < FIRST_RIGHT:
@@ -55,6 +57,14 @@ def _not_fit(model: onnx.ModelProto, kind: str) -> str:
     if "ceil_mode" in names:
         return "a pool that rounds up"
     return "it quantises" if kinds & {"QuantizeLinear", "DynamicQuantizeLinear"} else ""
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield nodes and those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from _nodes(attribute.g.node)
 
 
 def _same(wanted: list[np.ndarray], found: list[np.ndarray], limit: float) -> bool:

@@ -33,6 +33,10 @@ _ONE_ROUNDING: Final = 1.01
 _FEW_ROUNDINGS: Final = 2.0
 """A bias is rounded, and what its weights are rounded to is summed up beside it."""
 
+_OF_ATTRIBUTES: Final = 2.0**-24
+"""Half an ulp of one in float32, in which attributes are stored."""
+_NO_RELATION: Final = object()
+
 _VOID: Final = "it is no number for any of the numbers drawn"
 _EMPTY: Final = "it has no elements at any size that was tried: nothing can be compared"
 
@@ -74,6 +78,7 @@ class Comparer:
         others: Other arrays for them.
         is_open: Whether the model leaves sizes open, beside that of the batch.
         twins: The original's nodes by name.
+        folded_nodes: Those of the folded model.
     """
 
     original: Side
@@ -89,11 +94,15 @@ class Comparer:
     others: Mapping[str, Array] = field(default_factory=dict)
     is_open: bool = False
     twins: Mapping[str, ir.Node] = field(init=False)
+    folded_nodes: Mapping[str, ir.Node] = field(init=False)
     _computed: dict[ir.Value, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Note the original's nodes by name."""
-        self.twins = {node.name: node for node in self.original.position if node.name}
+        """Note the nodes of both models by name."""
+        self.twins, self.folded_nodes = (
+            {node.name: node for node in side.position if node.name}
+            for side in (self.original, self.folded)
+        )
 
     def trials(
         self,
@@ -205,7 +214,8 @@ class Comparer:
                 raise TooLateError
             shaken = self._shaken(pair.folded, feeds, place)
             nudged.append(side.evaluate(pair.folded, shaken))
-        return Trial(original, folded, nudged, feeds)
+        roundoff = self._roundoff(pair) if nudged else 0.0
+        return Trial(original, folded, nudged, feeds, roundoff=roundoff)
 
     def mapped(self, pair: Pair, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return what the folded model reads where the original reads ``feeds``."""
@@ -249,7 +259,7 @@ class Comparer:
         a shift that the usual ones do not: beside what a recurrence grows to, 10¹⁷, no map
         fits that is not the identity.
         """
-        half_ulp = self.noise.coarsest
+        half_ulp = trials[0].roundoff
         if float(np.abs(link.scale - 1.0).max(initial=0.0)) > _ONE_ROUNDING * half_ulp:
             return False
         usual = [one for one in trials if one.is_small] or trials[:1]
@@ -266,7 +276,7 @@ class Comparer:
         kept = {axis} if trial.original.ndim < 2 else {0, axis}
         others = tuple(place for place in range(trial.original.ndim) if place not in kept)
         off = np.abs(trial.folded - trial.original).max(axis=others, initial=0.0)
-        most = (_ONE_ROUNDING + _FEW_ROUNDINGS) * self.noise.coarsest
+        most = (_ONE_ROUNDING + _FEW_ROUNDINGS) * trial.roundoff
         return bool((off <= most * np.abs(trial.original).max(axis=others, initial=0.0)).all())
 
     def differs(self, trials: Sequence[Trial]) -> Gap | None:
@@ -345,12 +355,40 @@ class Comparer:
         """
         if pair.kept or not self.noise.kept or not self._is_edited(pair):
             return None
-        found = self.noise.kept_by(pair.folded.nodes, set(self._edited(pair)))
+        nodes = pair.folded.nodes
+        edited = {*self._edited(pair), *filter(self._reads_another, nodes)}
+        found = self.noise.kept_by(nodes, edited)
         return None if found is None else (pair._replace(kept=found[0]), found[1])
 
     def _is_edited(self, pair: Pair) -> bool:
-        """Return whether a node of the original is gone, or reads a constant that is."""
-        return self.lacks(pair.original) or bool(self._edited(pair))
+        """Return whether a map may have gone into weights next to these nodes.
+
+        A node of the original is gone then, or reads a constant that is, or what is read is
+        mapped. An attribute alone, such as another epsilon, moves no map anywhere.
+        """
+        related = (self.relations.get(name) for name in pair.folded.inputs)
+        if self.lacks(pair.original) or any(one is not None for one in related):
+            return True
+        edited = self._edited(pair)
+        return any(not self._has_twin(node) for node in edited)
+
+    def _reads_another(self, node: ir.Node) -> bool:
+        """Return whether a node reads what is not the same in both: it may absorb that."""
+        return any(
+            not self.folded.is_constant(value)
+            and self.relations.get(value.name or "", _NO_RELATION) is not None
+            for value in self.folded.reads(node)
+        )
+
+    def _has_twin(self, node: ir.Node) -> bool:
+        """Return whether both models have a node that differs in attributes at the most."""
+        both = self.twins.get(node.name or ""), self.folded_nodes.get(node.name or "")
+        told = [
+            (one.op_type, [value and value.name for value in (*one.inputs, *one.outputs)])
+            for one in both
+            if one is not None
+        ]
+        return len(told) == 2 and told[0] == told[1]
 
     def _edited(self, pair: Pair) -> list[ir.Node]:
         """Return the nodes of both segments that are not the same in both models."""
@@ -364,9 +402,17 @@ class Comparer:
 
     def is_noisy(self, pair: Pair) -> bool:
         """Return whether something folded is known no better than it is stored."""
+        return bool(pair.kept) or self._is_hazy(pair) or self.noise.is_in(pair.folded)
+
+    def _is_hazy(self, pair: Pair) -> bool:
         relations = (self.relations.get(name) for name in pair.folded.inputs)
-        is_hazy = any(relation is not None and relation.hazy for relation in relations)
-        return bool(pair.kept) or is_hazy or self.noise.is_in(pair.folded)
+        return any(relation is not None and relation.hazy for relation in relations)
+
+    def _roundoff(self, pair: Pair) -> float:
+        """Return half an ulp of one in the coarsest type of what is nudged in a segment."""
+        if pair.kept or self._is_hazy(pair) or self.noise.is_read(pair.folded):
+            return self.noise.coarsest
+        return _OF_ATTRIBUTES
 
     def _size_read(self, segment: Segment) -> int:
         """Return how many elements of weights a segment reads: each nudge takes as long."""

@@ -128,6 +128,33 @@ class Ladder:
                 found = attempt  # longer axes know better
         return found
 
+    def confirmed(
+        self,
+        original: ir.Value,
+        folded: ir.Value,
+        stops: set[str],
+        limit: int,
+        lost: Mapping[str, Lost],
+    ) -> Lost | None:
+        """Return how far apart two values are that seemed the same behind one that differs.
+
+        What is off on the way may be no longer, as what a Clip bounds again; or a Relu that is
+        shut hid it, for the few numbers drawn.
+
+        Args:
+            original: The value of the one model.
+            folded: The value of the other.
+            stops: Names of values that are not computed.
+            limit: How many nodes may compute them.
+            lost: Values that have no relation.
+        """
+        pair = self._pair(original, folded, stops, limit)
+        nodes = () if pair is None else pair.folded.nodes
+        names = (value.name or "" for node in nodes for value in node.outputs)
+        if not any(differs(lost.get(name)) for name in names):
+            return SAME
+        return self._elsewhere(folded, pair, None)
+
     def unsaid(
         self, original: ir.Value, folded: ir.Value, limit: int, doubt: Lost | None
     ) -> Lost | None:
@@ -142,7 +169,11 @@ class Ladder:
             limit: How many nodes may compute them.
             doubt: What was found before, and stays if these inputs show it again.
         """
-        pair = self._pair(original, folded, set(), limit)
+        return self._elsewhere(folded, self._pair(original, folded, set(), limit), doubt)
+
+    def _elsewhere(
+        self, folded: ir.Value, pair: Pair | None, doubt: Lost | None
+    ) -> Lost | None:
         try:
             found = None if pair is None else self.judge.differs_elsewhere(pair)
         except CannotEvaluateError:

@@ -28,7 +28,7 @@ from bnfold.evidence.proof.ladder import LONGEST, Ladder
 from bnfold.evidence.proof.links import EXACT, Array, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_at
 from bnfold.evidence.proof.others import other_inputs
-from bnfold.evidence.proof.outcomes import SAME, Lost, differs
+from bnfold.evidence.proof.outcomes import SAME, Lost, differs, is_unmoved
 from bnfold.evidence.proof.rounding import furthest
 from bnfold.evidence.proof.segments import SegmentJudge, is_whole
 from bnfold.evidence.proof.sides import Side
@@ -166,7 +166,7 @@ class Lockstep:
         other = self.original.values.get(name)
         if other is None or self.original.is_constant(other):
             return
-        outcome = self._ladder.from_further_back(other, value, self._stops, LONGEST, _DEEPER)
+        outcome = self._found(other, value, self._stops, LONGEST, _DEEPER)
         if isinstance(outcome, Lost):
             self.lost[name] = outcome
             if self.refuted is None and outcome.gap is not None and outcome.gap.is_clear:
@@ -174,6 +174,15 @@ class Lockstep:
                 self.judge.is_brief = bool(self.refuted)
         else:
             self._relate(name, outcome, dark=name in self.judge.dark)
+
+    def _found(
+        self, original: ir.Value, folded: ir.Value, stops: set[str], limit: int, turns: int
+    ) -> Link | Lost | None:
+        """Return how two values are related, seen from values that are known."""
+        found = self._ladder.from_further_back(original, folded, stops, limit, turns)
+        if found is not SAME or not stops or self.judge.is_brief:
+            return found
+        return self._ladder.confirmed(original, folded, stops, limit, self.lost)
 
     def _refuted(self) -> dict[str, Lost]:
         """Return the outputs that clearly differ where whole models run on drawn inputs.
@@ -203,6 +212,8 @@ class Lockstep:
         same in both, and from the inputs of the model.
         """
         value, other = self.folded.values[output], self.original.values[output]
+        if self.refuted and output in self.refuted:  # whatever seemed the same on the way
+            return self.lost.get(output) or self.refuted[output]
         if output in self.relations and self.relations[output] is SAME:
             return SAME
         if self.original.is_constant(other) and self.folded.is_constant(value):
@@ -210,17 +221,17 @@ class Lockstep:
         everything = len(self.folded.position) + len(self.original.position)
         firm = {name for name in self._stops if self.relations[name] is SAME} - {output}
         first: Lost | None = self.lost.get(output)
-        if self.refuted and output in self.refuted:
-            return first or self.refuted[output]
         # What hangs on constants alone in one of the models has no relation yet: none is not
         # SAME, so the map that is found here is kept.
         link: Link | None = self.relations.get(output)
         # A map is a doubt as a difference is: numbers drawn for the inputs may hide either.
         doubted = differs(first) or link is not None
         for stops, deeper in ((firm, everything), (set[str](), 0)):
-            outcome = self._ladder.from_further_back(other, value, stops, everything, deeper)
-            if outcome is SAME and (stops or not doubted):
-                return SAME
+            outcome = self._found(other, value, stops, everything, deeper)
+            is_firm = outcome is SAME and (stops or not doubted)
+            # No input moves it: what differs for values drawn on the way never does.
+            if is_firm or (not stops and is_unmoved(outcome)):
+                return outcome
             if outcome is SAME and self.is_shown(value):
                 return self._ladder.unsaid(other, value, everything, first)
             doubted = doubted or differs(outcome) or isinstance(outcome, Link)

@@ -15,6 +15,8 @@ from bnfold.evidence.proof.links import Gap, Link
 SAME: Final = None
 """The relation of values that are the same in both models."""
 
+UNMOVED: Final = "the result is the same for all numbers drawn: nothing was compared"
+
 TOO_FAR: Final = "it hangs on too many nodes without a relation"
 
 _ALIKE: Final = 1e-5
@@ -68,6 +70,11 @@ def differs(outcome: Link | Lost | None) -> bool:
 def is_too_far(outcome: Link | Lost | None) -> bool:
     """Return whether a comparison was not even tried."""
     return isinstance(outcome, Lost) and outcome.is_too_far
+
+
+def is_unmoved(outcome: Link | Lost | None) -> bool:
+    """Return whether two values agreed, and were the same for all that was drawn."""
+    return isinstance(outcome, Lost) and outcome.why == UNMOVED
 
 
 def is_one_map(one: Link | Lost | None, other: Link | Lost | None) -> bool:

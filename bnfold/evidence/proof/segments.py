@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from bnfold.evidence.proof.fronts import fronts, is_steady
 from bnfold.evidence.proof.impulses import probe
 from bnfold.evidence.proof.links import EXACT, Gap, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_of
-from bnfold.evidence.proof.outcomes import SAME
+from bnfold.evidence.proof.outcomes import SAME, UNMOVED
 from bnfold.evidence.proof.reach import reads_any_elements, reads_elements
 from bnfold.evidence.proof.selftest import Coverage, SelfTest
 from bnfold.evidence.proof.sides import CannotEvaluateError
@@ -52,7 +53,6 @@ _RESIDUES: Final = 4
 
 _BEYOND: Final = 1024.0
 """So many half ulps, beside the largest of its channel, no rounding of weights makes."""
-_UNMOVED: Final = "the result is the same for all numbers drawn: nothing was compared"
 
 
 @dataclass(slots=True)
@@ -144,7 +144,7 @@ class SegmentJudge:
         if found is None:
             return None
         kept, roundoff = found
-        if max(gap(one.original, one.folded).size for one in seen) > _BEYOND * roundoff:
+        if not self._is_near(seen, roundoff):
             return None
         before = self.comparer.noise.coarsest
         self.comparer.noise.coarsest = max(before, roundoff)
@@ -153,6 +153,11 @@ class SegmentJudge:
             return kept, trials, answer  # what else is compared is rounded so too
         self.comparer.noise.coarsest = before
         return None
+
+    @staticmethod
+    def _is_near(seen: Sequence[Trial], roundoff: float) -> bool:
+        """Return whether rounding of tensors could explain what was seen."""
+        return max(gap(one.original, one.folded).size for one in seen) <= _BEYOND * roundoff
 
     def _in_front(self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()) -> Gap | None:
         """Return how far apart the segments are in front of the steps that they take."""
@@ -191,8 +196,7 @@ class SegmentJudge:
         """
         if not self.comparer.has_other_bounds(pair):
             return None
-        trials = self.comparer.trials(pair, sizes, styles=(Style.FAR,))
-        found = self.comparer.differs(_mapped(trials, link))
+        trials, found = self._drawn_again(pair, sizes, link, Style.FAR)
         return found if found is not None and self._is_sure(found, pair, trials) else None
 
     def _test(self, pair: Pair, trials: list[Trial], link: Link | None, took_s: float) -> None:
@@ -206,7 +210,7 @@ class SegmentJudge:
         test = SelfTest(self.comparer, pair, trials, link, until, rng)
         lacks = self.comparer.lacks(pair.original) and any(map(reads_any_elements, pair[:2]))
         if link is SAME and not targets and lacks and not test.reacts():
-            raise CannotEvaluateError(_UNMOVED)
+            raise CannotEvaluateError(UNMOVED)
         name = pair.folded.result.name or ""
         held = self.coverage if link is None else self.mapped.setdefault(name, {})
         for one in test.run(targets):
@@ -237,8 +241,10 @@ class SegmentJudge:
                 _ROUNDING * self.comparer.noise.coarsest if link.hazy else EXACT
             )
             unseen, seen = mapped, np.zeros(1, bool)
-            for drawn in (trials, *self._redrawn(pair, sizes)):
-                found = None if drawn is trials else self.comparer.differs(drawn)
+            again: Iterator[tuple[list[Trial], Gap | None]] = (
+                self._drawn_again(pair, sizes, SAME, *how) for how in _ELSEWHERE
+            )
+            for drawn, found in chain([(trials, None)], again):
                 if found is not None and (found.is_clear or not drawn[0].nudged):
                     return found
                 test = SelfTest(self.comparer, pair, drawn, SAME, self.deadline)
@@ -255,10 +261,6 @@ class SegmentJudge:
                 raise CannotEvaluateError(message)
         return None
 
-    def _redrawn(self, pair: Pair, sizes: Sizes) -> Iterator[list[Trial]]:
-        for style, again in _ELSEWHERE:
-            yield self.comparer.trials(pair, sizes, styles=(style,), again=again)
-
     def _look_elsewhere(
         self, pair: Pair, verdict: Link | None, took_s: float
     ) -> Link | Gap | None:
@@ -272,8 +274,7 @@ class SegmentJudge:
         for style, again in _ELSEWHERE:
             if not any(self.blind(pair)) or self.is_late:
                 break
-            trials = self.comparer.trials(pair, Sizes.REAL, styles=(style,), again=again)
-            found = self.comparer.differs(_mapped(trials, verdict))
+            trials, found = self._drawn_again(pair, Sizes.REAL, verdict, style, again)
             if found is None:  # a step may hide it
                 found = self._in_front(pair, Sizes.REAL, (style,))
             if found is None:
@@ -291,11 +292,28 @@ class SegmentJudge:
         for style, again in _ELSEWHERE:
             if self.is_late:
                 break
-            trials = self.comparer.trials(pair, Sizes.REAL, styles=(style,), again=again)
-            found = self.comparer.differs(trials)
+            trials, found = self._drawn_again(pair, Sizes.REAL, SAME, style, again)
             if found is not None and self._is_sure(found, pair, trials):
                 return found
         return None
+
+    def _drawn_again(
+        self, pair: Pair, sizes: Sizes, link: Link | None, style: Style, again: int = 0
+    ) -> tuple[list[Trial], Gap | None]:
+        """Compare on other numbers: as stored, and with tensors nudged that did not change.
+
+        Returns:
+            What was evaluated, and how far apart the results are; None where they are not.
+        """
+        trials = self.comparer.trials(pair, sizes, styles=(style,), again=again)
+        found = self.comparer.differs(_mapped(trials, link))
+        kept = None if found is None else self.comparer.keeping(pair)
+        if kept is None or not self._is_near(_mapped(trials, link), kept[1]):
+            return trials, found
+        rounded = self.comparer.trials(kept[0], sizes, styles=(style,), again=again)
+        if self.comparer.differs(_mapped(rounded, link)) is None:
+            return rounded, None
+        return trials, found
 
     def _is_sure(self, found: Gap, pair: Pair, trials: Sequence[Trial]) -> bool:
         """Return whether a difference is one, and not what nudges that were not made do."""

@@ -58,6 +58,7 @@ class Trial(NamedTuple):
         feeds: What both were evaluated on, as the original reads it.
         is_small: Whether that was small numbers, which say nothing of a map: they show a shift
             more exactly than the others tell it.
+        roundoff: Half an ulp of one, in the coarsest type that something nudged is stored in.
     """
 
     original: Array
@@ -65,6 +66,7 @@ class Trial(NamedTuple):
     nudged: Sequence[Array]
     feeds: Mapping[str, Array] = MappingProxyType({})
     is_small: bool = False
+    roundoff: float = 0.0
 
 
 def weigh(trials: Sequence[Trial]) -> Gap:

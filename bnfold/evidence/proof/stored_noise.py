@@ -56,8 +56,10 @@ class StoredNoise:
 
     def is_in(self, segment: Segment) -> bool:
         """Return whether something that a segment reads is known no better than stored."""
-        if any(map(self.is_rounded, segment.nodes)):
-            return True
+        return any(map(self.is_rounded, segment.nodes)) or self.is_read(segment)
+
+    def is_read(self, segment: Segment) -> bool:
+        """Return whether a segment reads a tensor that is known no better than stored."""
         return bool(self.rounded) and any(map(self._reads_rounded, segment.nodes))
 
     def is_rounded(self, node: ir.Node) -> bool:
