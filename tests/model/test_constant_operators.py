@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 from bnfold.evidence.reference import Evaluator
 from bnfold.evidence.reference.kernels import STANDARD
+from bnfold.evidence.reference.typed import UndecidedError
 from bnfold.model.constants import Constant
 from bnfold.model.evaluate import COMPUTES
 from bnfold.model.facts import Facts
@@ -149,3 +150,78 @@ def test_the_type_of_a_result_is_that_of_its_own_variable():
     found = _found(constant_model(call, 11, TensorProto.DOUBLE))
     assert found.dtype is ir.DataType.DOUBLE
     np.testing.assert_array_equal(found.stored(), 0.1 * np.eye(3)[[0, 2]])
+
+
+# ----------------------------------------------------------- steps behind what is not exact
+
+
+def _stepped(call: Call, step: str) -> onnx.ModelProto:
+    model = constant_model(call, 17)
+    model.graph.node[0].output[0] = "before"
+    model.graph.node.append(onnx.helper.make_node(step, ["before"], ["w"], name="step"))
+    return model
+
+
+ALMOST = {
+    "a sum of 40 tenths along two axes": (
+        Call("Conv", (np.full((1, 10, 1, 4), 0.1), np.ones((1, 10, 1, 4)))),
+        "Floor",
+    ),
+    "a product of stacks summed over three axes": (
+        Call(
+            "Einsum", (np.full((5, 4, 2), 0.1), np.ones((5, 4, 2))), {"equation": "ijk,ijk->"}
+        ),
+        "Floor",
+    ),
+    "a mean of nine tenths": (
+        Call("AveragePool", (np.full((1, 1, 3, 3), 1 / 3),), {"kernel_shape": [3, 3]}),
+        "Sign",
+    ),
+    "the middle of three": (
+        Call("LayerNormalization", (np.array([[1.1, 2.2, 3.3]]), np.ones(3))),
+        "Sign",
+    ),
+    "the middle of a batch": (
+        Call(
+            "BatchNormalization",
+            (np.array([[[1.1, 2.2, 3.3]]]), *[np.ones(1)] * 4),
+            {"training_mode": 1},
+            results=3,
+        ),
+        "Floor",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in ALMOST if "mean" not in name])
+def test_a_step_that_hangs_on_a_last_bit_is_undecided(name):
+    model = _stepped(*ALMOST[name])
+    refusal = _found(model)
+    assert refusal.code is Code.UNDECIDED_CONSTANT
+    assert "within an ulp of a step" in refusal.why
+    with pytest.raises(UndecidedError, match="step"):
+        Evaluator(ir.from_proto(model)).run({})
+
+
+def test_a_step_far_from_any_last_bit_is_decided():
+    model = _stepped(*ALMOST["a mean of nine tenths"])
+    np.testing.assert_array_equal(_found(model).stored(), 1.0)
+
+
+def test_where_a_deviation_cancelled_the_numbers_of_the_graph_are_taken():
+    """10 · 0.7 − 7 is 0 in float32, and all that an LpNormalization sees of rounding."""
+    model = constant_model(Call("LpNormalization", (np.array([1.0, 1.0]),)), 17)
+    graph = model.graph
+    k = [np.array([10.0, 10.0]), np.array(0.7), np.array(7.0)]
+    names = ["ten", "tenths", "seven"]
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(a.astype(np.float32), n)
+        for a, n in zip(k, names, strict=True)
+    )
+    graph.node.insert(0, onnx.helper.make_node("Mul", ["ten", "tenths"], ["m"]))
+    graph.node.insert(1, onnx.helper.make_node("Sub", ["m", "seven"], ["d"]))
+    graph.node[2].input[0] = "d"
+    there = _on_the_runtime(model)
+    np.testing.assert_array_equal(there, 0.0)
+    np.testing.assert_array_equal(_found(model).wide(), there)
+    np.testing.assert_array_equal(Evaluator(ir.from_proto(model)).run({})["w"], there)
