@@ -27,7 +27,8 @@ class Sources:
 
     Attributes:
         stored_bytes: Of all tensors that it hangs on.
-        is_narrow: Whether one of them holds many elements in a type of fewer bits.
+        is_narrow: Whether one of them holds many elements in a type of fewer bits, or many
+            integers: several of four bits may be packed in each.
     """
 
     stored_bytes: int
@@ -37,8 +38,12 @@ class Sources:
 def sources_of(value: ir.Value, dtype: ir.DataType) -> Sources:
     """Return what a constant of a type is computed from."""
     tensors = list(_tensors(value))
-    narrow = (one.size > _FEW and one.dtype.bitwidth < dtype.bitwidth for one in tensors)
-    return Sources(sum(one.nbytes for one in tensors), any(narrow))
+    narrow = any(_is_narrow(one.dtype, dtype) for one in tensors if one.size > _FEW)
+    return Sources(sum(one.nbytes for one in tensors), narrow)
+
+
+def _is_narrow(held: ir.DataType, dtype: ir.DataType) -> bool:
+    return held.bitwidth < dtype.bitwidth or not held.is_floating_point()
 
 
 def why_too_large(value: ir.Value, dtype: ir.DataType, size_bytes: int) -> str:

@@ -178,6 +178,27 @@ def test_weights_in_a_narrower_type_are_not_written_out(kind):
     assert "--max-growth 17kB" in refusal.remedy
 
 
+def test_integers_that_are_packed_are_not_written_out():
+    """GPTQ: two of four bits in each byte, here of int32, unpacked by BitwiseAnd."""
+    net = Net("packed", 18)
+    held = net.const(net.rng.integers(0, 256, (64, 32)), dtype="int32")
+    low, high = (
+        net.node("BitwiseAnd", [held, net.const(mask, dtype="int32")]) for mask in (15, 240)
+    )
+    whole = net.node("Concat", [low, high], axis=1)
+    w = net.node("Mul", [net.node("Cast", [whole], to=1), net.const(net.scale(64))])
+    y = net.node("MatMul", [net.input(["N", 64]), w])
+    net.output(net.node("Mul", [y, net.const(net.scale(64))]))
+    model = net.model()
+    result = bnfold.fold(model, verify=False)
+    assert _kinds(result.to_proto()) == _kinds(model)
+    assert _refusals(result)[0].code == "too-large"
+    with limited(growth_bytes=10_000):
+        folded = bnfold.fold(model, verify=False).to_proto()
+    assert _kinds(folded) == ["MatMul"]
+    assert judge.wrong_outputs(model, folded) == []
+
+
 def test_whoever_allows_growth_gets_it_and_is_told_how_much():
     model = _widened(64)
     with limited(growth_bytes=17_000):
