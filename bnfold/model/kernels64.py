@@ -3,7 +3,8 @@
 Found by comparing it with ONNX Runtime, operator by operator and version by version
 (`tests/model/test_constant_operators.py`): onnx 1.23 computes Erf in float32, LpNormalization
 of p = 1 without magnitudes, BatchNormalization before version 14 and Softmax before version
-13 along other axes, and knows neither grouped ConvTranspose nor attributes of old versions.
+13 along other axes, MaxPool with other windows (ceil_mode, SAME_LOWER, uneven pads), and knows
+neither grouped ConvTranspose nor attributes of old versions.
 """
 
 from __future__ import annotations
@@ -206,6 +207,28 @@ def _pad(node: ir.Node, x: Inputs, opset: int) -> list[Array]:
 _PAD_MODES: Final[dict[str, Any]] = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
 
+def _max_pool(node: ir.Node, x: Inputs, _opset: int) -> list[Array]:
+    """The largest of each window; what is padded is never it."""
+    data, kernel = x[0], ints_attr(node, "kernel_shape")
+    ones, none = (1,) * len(kernel), (0,) * len(kernel)
+    strides, dilations = (ints_attr(node, n, ones) for n in ("strides", "dilations"))
+    pads = ints_attr(node, "pads", none * 2)
+    spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    chosen = string_attr(node, "auto_pad", "NOTSET") != "NOTSET" or int_attr(
+        node, "ceil_mode", 0
+    )
+    outside = any(pad >= span for pad, span in zip(pads, spans * 2, strict=True))
+    if chosen or outside or data.dtype != np.float64:
+        message = "MaxPool that chooses its own windows, or of integers, is not computed here"
+        raise UndecidedError(message)
+    around = [(0, 0), (0, 0), *zip(pads[: len(kernel)], pads[len(kernel) :], strict=True)]
+    padded = np.pad(data, around, constant_values=-np.inf)
+    axes = tuple(range(2, 2 + len(kernel)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, spans, axes)
+    every: list[Any] = [slice(None, None, step) for step in (*strides, *dilations)]
+    return [views[:, :, *every].max(axis=tuple(axis + len(kernel) for axis in axes))]
+
+
 def _conv_transpose(node: ir.Node, x: Inputs, _opset: int) -> list[Array]:
     """Spread every input element over the output, tap by tap of the kernel."""
     data, weight, bias = (*x, None)[:3]
@@ -256,6 +279,7 @@ KERNELS: Final[dict[str, Kernel]] = {
     "LRN": _lrn,
     "Dropout": _dropout,
     "Pad": _pad,
+    "MaxPool": _max_pool,
     "ConvTranspose": _conv_transpose,
 }
 """By operator of the default domain."""
