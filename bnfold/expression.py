@@ -304,7 +304,7 @@ def round_once(wide: Wide, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
 
 def _round_to_odd(wide: Wide) -> NDArray[np.float32]:
     """Round to zero, set the last bit where that was inexact (Boldo, Melquiond 2008)."""
-    near = wide.astype(np.float32)
+    near = np.asarray(wide, np.float32)
     bits = near.view(np.uint32).copy()
     inexact = np.isfinite(near) & (near.astype(np.float64) != wide)
     bits[inexact & (np.abs(near.astype(np.float64)) > np.abs(wide))] -= 1

@@ -39,12 +39,15 @@ class Limits:
         depth: How deep graphs in graphs, and functions in functions, may be nested.
         memory_bytes: What one process of ours may allocate; None: 1 GiB, 16 MiB for each core,
             8 bytes for each byte of the model's files, and 16 for each of its inputs.
+        growth_bytes: What one weight that nodes compute may take beyond the tensors that it is
+            computed from; 4 KiB are free (a narrower type) or 256 KiB (fewer elements).
     """
 
     elements: int = 1 << 27
     nodes: int = 1_000_000
     depth: int = 64
     memory_bytes: int | None = None
+    growth_bytes: int = 0
 
     def constant_elements(self, stored: int) -> int:
         """Return how many elements a constant may have in a model that stores so many.
@@ -78,6 +81,7 @@ def limited(
     nodes: int | None = None,
     depth: int | None = None,
     memory_bytes: int | None = None,
+    growth_bytes: int | None = None,
 ) -> Iterator[Limits]:
     """Change bounds for a block; what is None stays as it is.
 
@@ -86,12 +90,14 @@ def limited(
         nodes: As of `Limits`.
         depth: As of `Limits`.
         memory_bytes: As of `Limits`; holds for the processes that are started.
+        growth_bytes: As of `Limits`.
     """
     changes = {
         "elements": elements,
         "nodes": nodes,
         "depth": depth,
         "memory_bytes": memory_bytes,
+        "growth_bytes": growth_bytes,
     }
     given = {name: value for name, value in changes.items() if value is not None}
     token = _CURRENT.set(replace(current(), **given))

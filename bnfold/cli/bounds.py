@@ -42,6 +42,10 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer vers
 
     name = "size"
 
+    def __init__(self, least_bytes: int) -> None:
+        """Allow no less."""
+        self._least_bytes = least_bytes
+
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
@@ -50,7 +54,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer vers
             self.fail(f"{value!r} is not a size such as 2GB or 512MB", param, ctx)
         base = 1024 if found[3] else 1000
         size_bytes = int(float(found[1]) * base ** _PREFIXES.index(found[2].lower()))
-        if size_bytes < _LEAST_BYTES:
+        if size_bytes < self._least_bytes:
             self.fail(f"{value!r} is too little: 64MiB at the least", param, ctx)
         return size_bytes
 
@@ -58,7 +62,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer vers
 _OPTIONS: Final = (
     click.option(
         "--max-memory",
-        type=_Size(),
+        type=_Size(_LEAST_BYTES),
         metavar="SIZE",
         help="What this process, and each that it starts, may allocate: 4GB."
         "  [default: 1 GiB, 16 MiB a core, 8 bytes a byte of the files]",
@@ -69,6 +73,13 @@ _OPTIONS: Final = (
         metavar="N",
         help="Elements of a computed constant at most.  [default: 134217728, and never more"
         " than the model stores]",
+    ),
+    click.option(
+        "--max-growth",
+        type=_Size(0),
+        metavar="SIZE",
+        help="What a weight that nodes compute may take beyond what it is computed from: 4MB."
+        "  [default: 4 KiB, or 256 KiB where it is stored in no narrower type]",
     ),
     click.option(
         "--max-nodes",
@@ -92,6 +103,7 @@ def bound_options(command: Callable[..., _R]) -> Callable[..., _R]:
     def inside(
         max_memory: int | None,
         max_elements: int | None,
+        max_growth: int | None,
         max_nodes: int | None,
         time_limit: float | None,
         **options: Any,
@@ -103,7 +115,10 @@ def bound_options(command: Callable[..., _R]) -> Callable[..., _R]:
         seconds = _seconds(files, asked_s) if time_limit is None else time_limit
         with (
             limits.limited(
-                elements=max_elements, nodes=max_nodes, memory_bytes=max_memory
+                elements=max_elements,
+                nodes=max_nodes,
+                memory_bytes=max_memory,
+                growth_bytes=max_growth,
             ) as chosen,
             _in_time(seconds),
             process.bounded(files, chosen),

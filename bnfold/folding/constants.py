@@ -10,12 +10,13 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.expression import Expression
-from bnfold.folding.selection import Selection, rule_of
+from bnfold.folding.selection import Selection
 from bnfold.model.constants import FLOATS, Constant
 from bnfold.model.continuity import STEEP, nature_of
 from bnfold.model.edit import Editor
 from bnfold.model.evaluate import is_far
 from bnfold.model.facts import Facts
+from bnfold.model.sources import why_too_large
 from bnfold.model.uses import is_used, uses_of
 from bnfold.records import Refusal, Step
 from bnfold.rules.base import name_of
@@ -35,18 +36,23 @@ def store_mapped_constants(facts: Facts, editor: Editor, selection: Selection) -
     What is stored is sure, and leads its inputs to no step any more: that may let others go,
     so it is looked again until nothing is found.
     """
-    stored: list[tuple[str, str]] = []
+    stored: list[_Stored] = []
     while found := _store(facts, editor, selection):
         stored.extend(found)
     if not stored:
         return []
-    names, tensors = zip(*stored, strict=True)
-    return [Step("constant", names, "computed, it maps a constant", (), (), tensors)]
+    names, tensors, growth = zip(*stored, strict=True)
+    move = "computed, it maps a constant"
+    return [Step("constant", names, move, (), (), tensors, cloned_bytes=sum(growth))]
 
 
-def _store(facts: Facts, editor: Editor, selection: Selection) -> list[tuple[str, str]]:
-    """Store in one pass what may be; return names of nodes and of their tensors."""
-    stored: list[tuple[str, str]] = []
+_Stored = tuple[str, str, int]
+"""Names of a node and of its tensor, and the growth of the model in bytes."""
+
+
+def _store(facts: Facts, editor: Editor, selection: Selection) -> list[_Stored]:
+    """Store in one pass what may be."""
+    stored: list[_Stored] = []
     steps = _Steps(facts)
     for node in facts.nodes():
         if node.op_type not in _KINDS or not facts.is_standard(node):
@@ -56,21 +62,19 @@ def _store(facts: Facts, editor: Editor, selection: Selection) -> list[tuple[str
             continue
         facts.forget_behind(node)
         name = name_of(node)
-        tensor = editor.store_result(node, constant.expression, constant.dtype)
-        stored.append((name, tensor))
+        tensor, growth = editor.store_result(node, constant.expression, constant.dtype)
+        stored.append((name, tensor, growth))
     return stored
 
 
 def _result(node: ir.Node, facts: Facts, steps: _Steps) -> Constant | None:
     """Return what a node computes, if that is known and may be stored."""
-    result = node.outputs[0]
+    result, *others = node.outputs
     if not is_used(result) or result.is_graph_output():
         return None
-    found = (
-        _mapped(node, facts)
-        if node.op_type == "BatchNormalization"
-        else (facts.constant(result))
-    )
+    if any(is_used(value) or value.is_graph_output() for value in others):
+        return None
+    found = facts.constant(result)
     if isinstance(found, Refusal) or not found.is_float:
         return None
     stored = steps.as_stored(result, found)
@@ -81,23 +85,8 @@ def _result(node: ir.Node, facts: Facts, steps: _Steps) -> Constant | None:
     size = math.prod(stored.shape)
     if size > max(held, _MAY_GROW_TO) or (size > _MAY_WIDEN and hangs_on_integers(node)):
         return None
-    return stored
-
-
-def _mapped(node: ir.Node, facts: Facts) -> Constant | Refusal:
-    """Return a BatchNormalization of a constant."""
-    value = facts.constant(node.inputs[0])
-    source = rule_of(node, facts).source(node, facts)
-    if isinstance(source, Refusal):
-        return source
-    if isinstance(value, Refusal):
-        return value
-    if source.affine.axis is None:
-        along = [1] * len(value.shape)
-    else:
-        along = [-1 if place == source.affine.axis else 1 for place in range(len(value.shape))]
-    scale, shift = (part.reshape(along) for part in (source.affine.scale, source.affine.shift))
-    return Constant(value.expression.mapped(scale, shift), value.dtype)
+    size_bytes = size * stored.dtype.bitwidth // 8
+    return None if why_too_large(result, stored.dtype, size_bytes) else stored
 
 
 class _Steps:

@@ -54,8 +54,8 @@ def _read_batch_norm(node: ir.Node, facts: Facts, editor: Editor) -> bool:
     The batch statistics saved for a gradient (outputs 3 and 4 before opset 14) have no
     counterpart at inference: a node whose saved ones are read stays as it is.
     """
-    if not normalises_by_batch(node, facts):
-        return False
+    if not normalises_by_batch(node, facts) or facts.is_fixed(node.inputs[0]):
+        return False  # of a constant, the batch is the weight itself: it is standardised
     if any(value.uses() or value.is_graph_output() for value in node.outputs[_SAVED]):
         return False
     editor.keep_first_output(node, node.inputs[3:5])

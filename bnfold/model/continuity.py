@@ -31,6 +31,10 @@ class Precision(Enum):
     """Some units in the last place of the result."""
     ABSOLUTE = auto()
     """The same, and some units of 1: approximations, and what is subtracted from 1."""
+    WINDOW = auto()
+    """Sums over a window, or over several axes: what one element of the result reads."""
+    LOOSE = auto()
+    """Divided by what was computed of all: nothing is promised of its last bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +56,40 @@ _EXACT: Final = frozenset({
     "Concat", "Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "Split",
     "Expand", "Tile", "Where", "Pad", "Trilu", "DepthToSpace", "SpaceToDepth", "EyeLike",
     "ConstantOfShape", "Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Min", "Max", "Relu",
-    "Clip", "ReduceMax", "ReduceMin", "LeakyRelu", "PRelu", "DequantizeLinear",
+    "Clip", "ReduceMax", "ReduceMin", "LeakyRelu", "PRelu", "DequantizeLinear", "Compress",
+    "Scatter", "MaxPool", "GlobalMaxPool", "Dropout",
 })
 """+ − · ÷ √ are correctly rounded (IEEE 754, 5.4); the others hand numbers on as they are."""
 _REDUCTIONS: Final = frozenset({
     "Sum", "Mean", "ReduceSum", "ReduceMean", "ReduceL1", "ReduceSumSquare", "ReduceL2",
     "ReduceProd",
 })
-_PRODUCTS: Final = frozenset({"CumSum", "MatMul", "Gemm", "Einsum"})
+_PRODUCTS: Final = frozenset({"CumSum", "MatMul", "Gemm"})
+_WINDOWS: Final = frozenset({
+    "Einsum", "Conv", "ConvTranspose",
+})
 _RELATIVE: Final = frozenset({"Reciprocal", "Exp", "Log", "Pow"})
 _ABSOLUTE: Final = frozenset({
     "Erf", "Tanh", "Sigmoid", "Softmax", "LogSoftmax", "Softplus", "Softsign", "HardSigmoid",
     "HardSwish", "Elu", "Selu", "Celu", "Gelu", "Mish", "Sin", "Cos", "Atan", "Asinh", "Sinh",
-    "Cosh", "ReduceLogSum", "ReduceLogSumExp", "BatchNormalization",
+    "Cosh", "ReduceLogSum", "ReduceLogSumExp", "Swish",
 })
 _STEPS: Final = frozenset({
     "Floor", "Ceil", "Round", "Sign", "Mod", "Cast", "CastLike", "Equal", "Greater",
     "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor", "IsInf", "IsNaN",
     "ArgMax", "ArgMin", "TopK", "NonZero", "Hardmax", "OneHot", "ThresholdedRelu", "Shrink",
-    "Unique", "BitShift", "QuantizeLinear", "Range", "Shape", "Size",
+    "Unique", "BitShift", "QuantizeLinear", "Range", "Shape", "Size", "BitwiseAnd",
+    "BitwiseOr", "BitwiseXor", "BitwiseNot",
 })
 """Not continuous, and exact: the same inputs give the same result everywhere."""
 _LAYERS: Final = frozenset({
-    "Conv", "ConvTranspose", "DeformConv", "AveragePool", "MaxPool", "LpPool",
-    "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "LayerNormalization",
-    "InstanceNormalization", "GroupNormalization", "RMSNormalization", "LRN",
+    "AveragePool", "GlobalAveragePool", "DeformConv", "LpPool", "GlobalLpPool",
+    "BatchNormalization", "LayerNormalization", "InstanceNormalization",
+    "GroupNormalization", "RMSNormalization", "LRN",
     "LpNormalization", "MeanVarianceNormalization", "LSTM", "GRU", "RNN", "Attention",
-    "RotaryEmbedding", "GridSample", "Dropout",
+    "RotaryEmbedding", "GridSample",
 })
-"""What reads constants as its weights; of constants alone they are rarely computed."""
+"""What mostly reads constants as its weights; of constants alone: weight standardisation."""
 # fmt: on
 
 NATURES: Final[dict[str, Nature]] = {
@@ -88,13 +97,19 @@ NATURES: Final[dict[str, Nature]] = {
     **dict.fromkeys(_REDUCTIONS, Nature(continuous=True, precision=Precision.REDUCTION)),
     **dict.fromkeys(_PRODUCTS, Nature(continuous=True, precision=Precision.PRODUCT)),
     **dict.fromkeys(_RELATIVE, Nature(continuous=True, precision=Precision.RELATIVE)),
-    **dict.fromkeys(_LAYERS, Nature(continuous=True, precision=Precision.ABSOLUTE)),
+    **dict.fromkeys(_WINDOWS, Nature(continuous=True, precision=Precision.WINDOW)),
+    **dict.fromkeys(_LAYERS, Nature(continuous=True, precision=Precision.LOOSE)),
     **dict.fromkeys(_ABSOLUTE, Nature(continuous=True, precision=Precision.ABSOLUTE)),
     **dict.fromkeys(_STEPS, Nature(continuous=False, precision=Precision.EXACT)),
 }
 """What is known of the operators of the ONNX specification."""
 
-STEEP: Final = {"Div": 1, "Reciprocal": 0, "Sqrt": 0, "Pow": 0, "Log": 0, "ReduceLogSum": 0}
+STEEP: Final = {
+    "Div": 1, "Reciprocal": 0, "Sqrt": 0, "Pow": 0, "Log": 0, "ReduceLogSum": 0,
+    "LpNormalization": 0, "MeanVarianceNormalization": 0, "LayerNormalization": 0,
+    "RMSNormalization": 0, "InstanceNormalization": 0, "GroupNormalization": 0,
+    "BatchNormalization": 0,
+}  # fmt: skip
 """In which input they are: continuous, but beyond every bound near 0. √(10 · 0.7f − 7) is 0 in
 float32, and 3.5e-4 of unrounded numbers. Where rounding shows as much as that, the graph's own
 numbers are right."""

@@ -19,6 +19,7 @@ from bnfold.expression import Expression
 from bnfold.model.constants import Constant, folded_tensor
 from bnfold.model.facts import Facts
 from bnfold.model.graphs import graphs_of, subgraphs_of
+from bnfold.model.sources import freed_bytes
 from bnfold.model.uses import (
     exchange_inputs,
     first_uses,
@@ -34,7 +35,6 @@ from bnfold.model.values import (
     detach_subgraphs,
     graph_of,
     is_read,
-    is_stored,
     label,
     renamed,
     take_identity,
@@ -82,7 +82,8 @@ class Editor:
         and a new one is made for this node.
 
         Returns:
-            The name of the tensor and the growth of the model in bytes.
+            The name of the tensor and the growth of the model in bytes, less than 0 where
+            it shrinks.
         """
         old = node.inputs[index] if index < len(node.inputs) else None
         if old is not None and self._owned_by(node, old, expression, dtype):
@@ -91,17 +92,16 @@ class Editor:
             return old.name or "", 0
         like = None if old is None or old.producer() is not None else old.const_value
         tensor = folded_tensor(expression, dtype, like)
+        freed = freed_bytes(old) if old is not None and is_used_once(old) else 0
         value = self._add_initializer(node, index, old, tensor)
         if index >= len(node.inputs):
             node.resize_inputs(index + 1)
         node.replace_input_with(index, value)
         if old is None:
             return value.name or "", 0
-        was_stored = is_stored(old)
-        gone = self.drop_constant(old)
-        if gone:
+        if self.drop_constant(old):
             self._inherit_name(value, old)
-        return value.name or "", 0 if gone and was_stored else tensor.nbytes
+        return value.name or "", tensor.nbytes - freed
 
     def _inherit_name(self, value: ir.Value, old: ir.Value) -> None:
         """Give a new tensor the name of the one it replaced."""
@@ -145,10 +145,17 @@ class Editor:
         if self._model.ir_version <= _LISTED_AS_INPUTS_UNTIL_IR and graph is self._model.graph:
             graph.inputs.append(value)
 
-    def store_result(self, node: ir.Node, expression: Expression, dtype: ir.DataType) -> str:
-        """Put an initializer in the place of a node's result; return its name."""
+    def store_result(
+        self, node: ir.Node, expression: Expression, dtype: ir.DataType
+    ) -> tuple[str, int]:
+        """Put an initializer in the place of a node's result.
+
+        Returns:
+            Its name and the growth of the model in bytes, less than 0 where it shrinks.
+        """
         old = node.outputs[0]
         tensor = folded_tensor(expression, dtype, None)
+        growth = tensor.nbytes - freed_bytes(old)
         tensor.name, old.name = old.name, None
         value = ir.Value(
             name=tensor.name,
@@ -159,7 +166,7 @@ class Editor:
         self._register(value, graph_of(node))
         replace_uses(old, value)
         self.drop_nodes([node])
-        return value.name or ""
+        return value.name or "", growth
 
     def own_constant(self, node: ir.Node, index: int, source: ir.Node) -> ir.Node:
         """Return the node that input ``index`` of ``node`` is computed from, and nothing else.

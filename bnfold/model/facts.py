@@ -23,6 +23,7 @@ from bnfold.model.origins import named
 from bnfold.model.room import Room
 from bnfold.model.shapes import Dim, Dims, ShapeTable
 from bnfold.model.sizes import Size
+from bnfold.model.uncomputed import why_uncomputed
 from bnfold.model.uses import uses_of
 from bnfold.model.versions import Checked, why_unchecked
 from bnfold.records import NOT_EVALUATED, Code, Permissions, Refusal
@@ -328,16 +329,17 @@ class Facts:
         )
 
     def _produced(self, value: ir.Value) -> Constant | Refusal:
-        node = value.producer()
-        if node is not None:
-            results = self._compute(node)
-            place = value.index() or 0
-            if isinstance(results, Refusal):
-                return results
-            if results is not None and place < len(results):
-                return results[place]
+        found = self.held(value) or why_uncomputed(value, self)
         why = f"{value.name!r} is computed at run time"
-        return Refusal(Code.DYNAMIC_CONSTANT, value.name or "", why)
+        return found or Refusal(Code.DYNAMIC_CONSTANT, value.name or "", why)
+
+    def held(self, value: ir.Value) -> Constant | Refusal | None:
+        """Return what a node gives, or why that is not known; None if it is dynamic."""
+        node, place = value.producer(), value.index() or 0
+        results = None if node is None else self._compute(node)
+        if results is None or isinstance(results, Refusal):
+            return results
+        return results[place] if place < len(results) else None
 
     def _compute(self, last: ir.Node) -> list[Constant] | Refusal | None:
         """Evaluate a node and the constant nodes it hangs on, deepest first (no recursion)."""

@@ -23,6 +23,8 @@ _NS: Final = 50.0
 _NS_PER_PRODUCT: Final = 0.2
 _NS_PER_TERM: Final = 2.0
 _NS_PER_SUM: Final = 5000.0
+_NS_PER_TAP: Final = 30_000.0
+"""Kernels that go over their taps in Python take so much for each, however small they are."""
 # fmt: off
 _SLOW_NS: Final = {
     "Erf": 1500.0, "Gelu": 500.0, "GatherElements": 1000.0, "GatherND": 5000.0,
@@ -30,6 +32,7 @@ _SLOW_NS: Final = {
     "Resize": 3000.0, "Upsample": 3000.0, "Col2Im": 5000.0, "RoiAlign": 20000.0,
     "NonMaxSuppression": 5000.0, "StringSplit": 5000.0, "RegexFullMatch": 5000.0,
     "GridSample": 3000.0, "Unique": 500.0, "TfIdfVectorizer": 5000.0, "LRN": 500.0,
+    "AveragePool": 6000.0, "MaxPool": 6000.0, "LpPool": 6000.0, "Conv": 4000.0,
 }
 # fmt: on
 """What one element takes in onnx's reference, where that is far more."""
@@ -317,7 +320,12 @@ def _transposed_convolution(given: Given) -> _Bound:
     elements = shape[0] * weight[1] * group * _sizes(sizes)
     taps = math.prod(weight[2:])
     work = shape[0] * weight[1] * shape[1] * _sizes(shape[2:]) * taps
-    return elements, work * 4 * _NS_PER_PRODUCT
+    return elements, work * 4 * _NS_PER_PRODUCT + taps * _NS_PER_TAP
+
+
+def _neighbours(given: Given) -> _Bound:
+    """Squares of so many neighbouring channels are held beside each other."""
+    return _flat(given.size(0) * (abs(int_attr(given.node, "size", 1)) + 1.0))
 
 
 def _pool(given: Given) -> _Bound:
@@ -514,6 +522,7 @@ _MEASURES: Final[dict[str, Callable[[Given], _Bound]]] = {
     "ConvInteger": _convolution,
     "ConvTranspose": _transposed_convolution,
     "DeformConv": _by_offsets,
+    "LRN": _neighbours,
     **dict.fromkeys(("AveragePool", "MaxPool", "LpPool"), _pool),
     "RandomNormal": _of_attribute,
     "RandomUniform": _of_attribute,

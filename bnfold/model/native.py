@@ -139,17 +139,30 @@ def _reach(
     if precision is Precision.EXACT:
         return [None for _ in nominal]
     eps = last_place(dtype)
-    if precision in (Precision.REDUCTION, Precision.PRODUCT):
+    if precision in _SUMS:
         sizes = run([None if x is None else _magnitude(x.elements) for x in inputs])
         terms = [_terms(inputs, size, precision) for size in sizes]
         if _adds_integers(inputs, nominal, sizes, terms, eps):
             return [None for _ in nominal]
         return [_of_sums(size, n, eps) for size, n in zip(sizes, terms, strict=True)]
+    if precision is Precision.LOOSE:
+        return [_of_largest(result) for result in nominal]
     units = _UNITS if precision is Precision.ABSOLUTE else 0.0
     return [
         eps * (_ULPS * np.abs(result) + units) if result.dtype == np.float64 else None
         for result in nominal
     ]
+
+
+_SUMS: Final = (Precision.REDUCTION, Precision.PRODUCT, Precision.WINDOW)
+_OF_LARGEST: Final = 2.0**-10
+
+
+def _of_largest(result: Array) -> Array | None:
+    """Whatever a normalisation is off by, it is less than this part of its largest result."""
+    if result.dtype != np.float64:
+        return None
+    return np.full(result.shape, _OF_LARGEST * np.abs(result).max(initial=0.0))
 
 
 def _magnitude(elements: Array) -> Array:
@@ -161,6 +174,8 @@ def _terms(inputs: Sequence[Native | None], result: Array, precision: Precision)
     """Bound the number of terms of every sum."""
     if precision is Precision.PRODUCT:
         return max((max(x.elements.shape, default=1) for x in inputs if x), default=1)
+    if precision is Precision.WINDOW:
+        return max((x.elements.size for x in inputs if x), default=1)
     whole = sum(x.elements.size for x in inputs if x is not None)
     return -(-whole // max(result.size, 1))
 

@@ -11,12 +11,6 @@ from bnfold.model.graphs import graphs_of, subgraphs_of
 from bnfold.model.uses import is_used
 
 
-def is_stored(value: ir.Value) -> bool:
-    """Return whether a constant takes space in the model, rather than being computed."""
-    producer = value.producer()
-    return producer is None or producer.op_type == "Constant"
-
-
 def label(node: ir.Node) -> str:
     """Return what new tensors of a node are named after."""
     return node.name or node.outputs[0].name or node.op_type

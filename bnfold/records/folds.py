@@ -124,7 +124,7 @@ class Step:
         tensors: Names of the tensors that were written.
         left: Operator kinds of the nodes that remain of the site, if any.
         cloned_bytes: Growth by weights written anew because other nodes read them, or because
-            nodes computed them, in bytes.
+            nodes computed them, in bytes; less than 0 where more was stored before.
         adjusted: Names of other readers of a value that changed under way: their constants
             took the inverse.
         map: The map of the site in float64; None where nothing of that kind was moved.
@@ -201,5 +201,5 @@ class FoldReport:
 
     @property
     def cloned_bytes(self) -> int:
-        """Growth of the model by cloned weights, in bytes."""
-        return sum(step.cloned_bytes for step in self.steps)
+        """Growth of the model by weights written anew, in bytes; 0 where it shrinks."""
+        return max(sum(step.cloned_bytes for step in self.steps), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from bnfold.affine import Affine
 from bnfold.expression import Expression
 from bnfold.model.constants import FLOATS, Constant
 from bnfold.model.facts import Facts
+from bnfold.model.sources import why_too_large
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import (
     Edit,
@@ -72,7 +74,21 @@ def read_weight(node: ir.Node, index: int, facts: Facts) -> Weight | Refusal:
     stored = read_integers(node, index, facts)
     if isinstance(stored, Refusal):
         return stored
+    if stored is None and value is not None:
+        blocked = _refuse_growth(node, value, constant)
+        if blocked is not None:
+            return blocked
     return Weight(node, index, constant, stored)
+
+
+def _refuse_growth(node: ir.Node, value: ir.Value, constant: Constant) -> Refusal | None:
+    """Refuse a weight that is stored in less than it would be written out in."""
+    size_bytes = math.prod(constant.shape) * constant.dtype.bitwidth // 8
+    why = why_too_large(value, constant.dtype, size_bytes)
+    if not why:
+        return None
+    remedy = f"allow it with --max-growth {size_bytes // 1000 + 1}kB"
+    return Refusal(Code.TOO_LARGE, name_of(node), f"its weight would grow: {why}", remedy)
 
 
 def read_float_weight(node: ir.Node, index: int, facts: Facts) -> Weight | Refusal:

@@ -76,3 +76,15 @@ def test_axes_of_size_zero_do_not_hide_what_grows_behind_them():
     assert bound(node_of("ReduceSum", 1, keepdims=0), [nothing], 17) >= 1 << 40
     pair = [np.zeros((1 << 20, 0)), np.zeros((0, 1 << 20))]
     assert bound(node_of("MatMul", 2), pair, 17) >= 1 << 40
+
+
+def test_neighbouring_channels_are_held_beside_each_other():
+    node = node_of("LRN", 1, size=1000)
+    assert bound(node, [np.zeros((1, 8, 4, 4))], 13) >= 1000 * 128
+
+
+def test_a_kernel_of_many_taps_takes_time():
+    node = node_of("ConvTranspose", 2)
+    shapes = [(1, 1, 1, 1), (1, 1, 1000, 1000)]
+    found = growth_of(Given(node, shapes, lambda _: np.zeros(0), 17))
+    assert found.ns > 10e9

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
@@ -92,9 +93,7 @@ def test_chains_give_the_numbers_of_the_runtime(start, steps):
     model = chain.weight()
     held = _held(model, chain.name)
     element = model.graph.output[0].type.tensor_type.elem_type
-    model.graph.output.append(
-        evaluate.onnx.helper.make_tensor_value_info(chain.name, element, [3])
-    )
+    model.graph.output.append(onnx.helper.make_tensor_value_info(chain.name, element, [3]))
     feeds = {"x": np.zeros((1, 3, 2, 2), np.float32)}
     found, complaint = runtime.outputs(model, feeds, optimised=False)
     assert complaint == ""

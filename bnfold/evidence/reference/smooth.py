@@ -36,6 +36,10 @@ FOLDS: Final = frozenset({
     "FusedConv",
 })
 """Many terms in an order that is nobody's promise."""
+WINDOWS: Final = frozenset({
+    "Einsum", "Conv", "ConvTranspose", "AveragePool", "GlobalAveragePool", "FusedConv",
+})
+"""Of these, those whose terms run along several axes."""
 CURVES: Final = frozenset({"Exp", "Log", "Pow", "Reciprocal"})
 """Functions that are off by units in the last place of their result."""
 SHAPES: Final = frozenset({
@@ -50,8 +54,17 @@ SHAPES: Final = frozenset({
     "LinearAttention",
 })
 """Smooth, with errors that are small beside 1 or beside the largest of their results."""
+NORMALISATIONS: Final = frozenset({
+    "BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization",
+    "RMSNormalization", "LRN", "LpNormalization", "MeanVarianceNormalization", "LpPool",
+    "GlobalLpPool",
+})
+"""Of these, those that divide by what they compute of all, by formulas that differ."""
 WITHOUT_BOUND: Final = {
     "Div": 1, "Reciprocal": 0, "Sqrt": 0, "Pow": 0, "Log": 0, "ReduceLogSum": 0,
+    "LpNormalization": 0, "MeanVarianceNormalization": 0, "LayerNormalization": 0,
+    "RMSNormalization": 0, "InstanceNormalization": 0, "GroupNormalization": 0,
+    "BatchNormalization": 0,
 }
 """In one of their inputs, whose place this is: smooth, but as steep as one likes near 0, where
 what is left of a difference that cancels is all rounding."""

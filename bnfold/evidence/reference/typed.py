@@ -26,7 +26,9 @@ from bnfold.evidence.reference.smooth import (
     FOLDS,
     IEEE,
     MOVES,
+    NORMALISATIONS,
     SURE_STEPS,
+    WINDOWS,
     is_float,
     last_place,
 )
@@ -41,6 +43,8 @@ _LAST_PLACES: Final = 8.0
 """ONNX Runtime's worst function of float32, Tanh, is off by 5.2 (200,000 values)."""
 _OF_ONE: Final = 4.0
 """Its Sigmoid and Elu are off by 2 units in the last place of 1."""
+_OF_LARGEST: Final = 2.0**-10
+"""What is divided by a deviation that was computed is off by no more of its largest number."""
 _POWERS: Final = (0.0, 1.0, 2.0)
 _NO_STEP: Final = 2.0**-10
 
@@ -249,6 +253,8 @@ def _counts_only(
 ) -> bool:
     """Return whether only whole numbers are added that no partial sum rounds."""
     most = 1.0 / last_place(dtypes[0]) if dtypes and dtypes[0] in _SUMMED else 0.0
+    if "Average" in kind:
+        return False  # how often each window is divided by, is not known here
     whole = all(_are_whole(one.elements) for one in x if one is not None)
     small = all(np.abs(size).max(initial=0.0) <= most for size in sizes)
     count = _terms(kind, x, exact[0])
@@ -267,6 +273,8 @@ def _terms(kind: str, x: Sequence[Typed | None], result: Any) -> int:
     """Bound how many terms every sum has."""
     most = max((one.elements.size for one in x if one is not None), default=1)
     longest = max((max(_shape(one), default=1) for one in x), default=1)
+    if kind in WINDOWS:
+        return most
     terms = -(-most // max(result.size, 1)) if "Reduce" in kind else longest
     return max(terms, len(x))
 
@@ -277,6 +285,8 @@ def _unsure(
     ulp = last_place(dtype)
     if kind in FOLDS:  # n · u · Σ |term| (Higham 2002, 4.2)
         return np.asarray(ulp * _terms(kind, x, result) * np.abs(size))
+    if kind in NORMALISATIONS:
+        return np.full(result.shape, _OF_LARGEST * np.abs(result).max(initial=0.0))
     relative = _LAST_PLACES * ulp * np.abs(result)
     if kind in CURVES:
         return np.asarray(relative)
