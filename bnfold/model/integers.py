@@ -7,13 +7,15 @@ in order. ``Gather``, ``Slice`` and ``Concat`` on axis 0 are all that lists allo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from bnfold.model.attributes import int_attr
-from bnfold.model.questions import MOST_ENTRIES, At, Following, Sizes
+from bnfold.model.questions import MOST_ENTRIES, At, Following
 from bnfold.model.sizes import Maybe, Size, Symbols, add, multiply, product, quotient, times
 
+_Left = TypeVar("_Left")
+_Right = TypeVar("_Right")
 _Of = Callable[[Symbols, Maybe, Maybe], Maybe]
 _INTEGERS: Final = (7, 6)
 """Numbers of INT64 and INT32."""
@@ -137,13 +139,16 @@ def _element_wise(of: _Of) -> Callable[[At], Following]:
     return follow
 
 
-def _broadcast(left: Sizes | None, right: Sizes | None) -> list[tuple[Maybe, Maybe]] | None:
+def _broadcast(
+    left: Sequence[_Left] | None, right: Sequence[_Right] | None
+) -> list[tuple[_Left, _Right]] | None:
+    """Return entries side by side; one alone stands beside each of the others."""
     if left is None or right is None:
         return None
     if len(left) == 1:
-        left = left * len(right)
+        left = [*left] * len(right)
     if len(right) == 1:
-        right = right * len(left)
+        right = [*right] * len(left)
     return list(zip(left, right, strict=True)) if len(left) == len(right) else None
 
 
@@ -208,15 +213,10 @@ def _equal(symbols: Symbols, left: Maybe, right: Maybe) -> Maybe:
 def _where(at: At) -> Following:
     chosen = yield from at.contents(0)
     branches = _broadcast((yield from at.contents(1)), (yield from at.contents(2)))
-    if chosen is None or branches is None:
+    triples = None if branches is None else _broadcast(chosen, branches)
+    if triples is None:
         return None
-    if len(chosen) == 1:
-        chosen = chosen * len(branches)
-    if len(branches) == 1:
-        branches = branches * len(chosen)
-    if len(chosen) != len(branches):
-        return None
-    return tuple(_chosen(one, *pair) for one, pair in zip(chosen, branches, strict=True))
+    return tuple(_chosen(one, *pair) for one, pair in triples)
 
 
 def _chosen(condition: Maybe, then: Maybe, otherwise: Maybe) -> Maybe:

@@ -108,6 +108,16 @@ def branch(name: str, nodes: list, result: str, weights: dict | None = None):
     return helper.make_graph(nodes, name, [], [info], stored)
 
 
+def chosen_by_c(nodes: list[onnx.NodeProto], tensor: onnx.TensorProto) -> onnx.GraphProto:
+    """A graph from x and a condition c to y."""
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2]),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 2])]
+    return helper.make_graph(nodes, "g", inputs, outputs, [tensor])
+
+
 def two_ifs(inner: str) -> onnx.ModelProto:
     """A constant If, whose branch names a value or a weight as one of another If does."""
     node = helper.make_node
@@ -125,16 +135,7 @@ def two_ifs(inner: str) -> onnx.ModelProto:
         node("Sigmoid", ["u"], ["v"]),
         node("If", ["c"], ["y"], then_branch=two, else_branch=last),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2]),
-            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-        ],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 2])],
-        [numpy_helper.from_array(np.bool_(1), "k")],
-    )
+    graph = chosen_by_c(nodes, numpy_helper.from_array(np.bool_(1), "k"))
     opsets = [helper.make_opsetid("", 18)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
@@ -192,16 +193,7 @@ def function_of_ifs() -> onnx.ModelProto:
         node("F", ["p", "c"], ["q"], domain="local"),
         node("If", ["c"], ["y"], then_branch=inner, else_branch=last),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2]),
-            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-        ],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 2])],
-        [numpy_helper.from_array(weight + 3, "W")],
-    )
+    graph = chosen_by_c(nodes, numpy_helper.from_array(weight + 3, "W"))
     opsets = [*opsets, helper.make_opsetid("local", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=[function])
 
