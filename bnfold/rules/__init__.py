@@ -27,6 +27,7 @@ from bnfold.rules.matmul import MatMul
 from bnfold.rules.mul_add import Add, Div, Mul, Neg, Sub
 from bnfold.rules.pad import Pad
 from bnfold.rules.pool import AveragePool, MaxPool
+from bnfold.rules.recurrent import Recurrent
 from bnfold.rules.reduce import ReduceMax, ReduceMean, ReduceSum
 from bnfold.rules.relu import Relu
 from bnfold.rules.reshape import Reshape
@@ -50,6 +51,7 @@ RULES: Final[dict[str, Rule]] = {
     "Einsum": Einsum(12, 28),
     "Expand": Expand(8, 13),
     "Flatten": Reshape(1, 9, 11, 13, 21, 23, 24, 25),
+    "GRU": Recurrent(1, 3, 7, 14, 22),
     "Gather": Gather(1, 11, 13),
     "Gemm": Gemm(1, 6, 7, 9, 11, 13),
     "GlobalAveragePool": AveragePool(1, 22),
@@ -59,6 +61,7 @@ RULES: Final[dict[str, Rule]] = {
     "Identity": Identity(1, 13, 14, 16, 19, 21, 23, 24, 25),
     "If": If(1, 11, 13, 16, 19, 21, 23, 24, 25),
     "InstanceNormalization": InstanceNormalization(1, 6, 22),
+    "LSTM": Recurrent(1, 7, 14, 22),
     "LayerNormalization": LayerNormalization(17),
     "LeakyRelu": Relu(1, 6, 16),
     "LogSoftmax": Softmax(1, 11, 13),
@@ -73,6 +76,7 @@ RULES: Final[dict[str, Rule]] = {
     "PRelu": Relu(1, 6, 7, 9, 16),
     "Pad": Pad(2, 11, 13, 18, 19, 21, 23, 24, 25),
     "RMSNormalization": RMSNormalization(23),
+    "RNN": Recurrent(1, 7, 14, 22),
     "ReduceMax": ReduceMax(1, 11, 12, 13, 18, 20),
     "ReduceMean": ReduceMean(1, 11, 13, 18),
     "ReduceMin": ReduceMax(1, 11, 12, 13, 18, 20),
