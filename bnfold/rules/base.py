@@ -47,6 +47,8 @@ class SetConstant:
         dtype: The type they are stored in.
         channels: Axis of the tensor that runs over channels, for the range check of whole
             channels; None for an addend, where only overflow matters.
+        alike: So many slices in a row along that axis read the same numbers, as the output
+            channels of one group of a convolution do.
     """
 
     node: ir.Node
@@ -54,6 +56,7 @@ class SetConstant:
     expression: Expression
     dtype: ir.DataType
     channels: int | None
+    alike: int = 1
 
 
 @dataclass(frozen=True, slots=True)

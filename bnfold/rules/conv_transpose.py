@@ -43,8 +43,9 @@ class ConvTranspose(Rule):
             return wrong_axis(node, affine, f"its weight has {channels} outputs on axis 1")
         scale, _ = affine.entries(channels)
         bias = bias_after(node, _BIAS, affine, weight, channels, facts)
+        alike = columns if groups == 1 else 1  # a column is a channel of every group
         factor = scale.reshape(groups, columns).repeat(rows // groups, axis=0)
-        return together(weight.times(factor, 0, 1, channels=1), bias)
+        return together(weight.times(factor, 0, 1, channels=1, alike=alike), bias)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``f(s · x + t)``: row i times s[i]; the shift only if every output sees one tap."""
@@ -62,7 +63,8 @@ class ConvTranspose(Rule):
         if affine.has_shift:
             bias = _shift_into_bias(node, affine, weight, facts)
         blocked = refuse_scaled_inputs(node, _BIAS, affine, facts)
-        return blocked or together(weight.times(scale, 0, channels=1), bias)
+        alike = weight.shape[1] if int_attr(node, "group", 1) == 1 else 1
+        return blocked or together(weight.times(scale, 0, channels=1, alike=alike), bias)
 
 
 def _shift_into_bias(

@@ -67,7 +67,9 @@ class Recurrent(Rule):
         if affine.has_shift:
             image = weight.constant.expression.contracted(shift, _INPUTS_AXIS)
             bias = _bias_plus(node, image, weight, facts)
-        return together(weight.times(scale, _INPUTS_AXIS, channels=_GATES_AXIS), bias)
+        alike = weight.shape[_GATES_AXIS]
+        scaled = weight.times(scale, _INPUTS_AXIS, channels=_GATES_AXIS, alike=alike)
+        return together(scaled, bias)
 
 
 def _bias_plus(
