@@ -58,6 +58,15 @@ def _loudest(peaks: Wide, alike: int) -> Wide:
     return np.asarray(peaks.reshape(-1, alike).max(axis=1).repeat(alike))
 
 
+def has_subnormal(expression: Expression, dtype: np.dtype[np.generic]) -> bool:
+    """Return whether any element would be stored below the normal range, zeros aside."""
+    smallest, _ = _limits(dtype)
+    return any(
+        bool(((wide != 0) & (np.abs(wide) < smallest)).any())
+        for _, wide in expression.wide_blocks()
+    )
+
+
 def shrinks(expression: Expression, own: Expression, dtype: np.dtype[np.generic]) -> bool:
     """Return whether all of ``expression`` became subnormal, where ``own`` was not."""
     smallest, _ = _limits(dtype)

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from bnfold.folding.carry_out import keep_remainder, write_edits
 from bnfold.folding.merging.branches import Merge, plan_sum
+from bnfold.folding.merging.elementwise import ELEMENTWISE, Pair, plan_pair
 from bnfold.folding.merging.sequences import Row, plan_sequence
 from bnfold.folding.merging.sums import Reader, Removal
 from bnfold.folding.selection import Selection
@@ -24,7 +25,11 @@ def merge_linear(facts: Facts, editor: Editor, selection: Selection) -> list[Ste
 
     A sum is planned once in a pass: what a merge makes possible is found in the next one.
     """
-    return [*_merge_rows(facts, editor, selection), *_merge_sums(facts, editor, selection)]
+    return [
+        *_merge_rows(facts, editor, selection),
+        *_merge_constants(facts, editor, selection),
+        *_merge_sums(facts, editor, selection),
+    ]
 
 
 def _merge_sums(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
@@ -51,6 +56,20 @@ def _merge_rows(facts: Facts, editor: Editor, selection: Selection) -> list[Step
         row = plan_sequence(node, reader, facts, selection)
         if not isinstance(row, Refusal):
             steps.append(carry_out_row(row, editor))
+    return steps
+
+
+def _merge_constants(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
+    """Make one constant of two in a row; a longer row goes on with what came of these."""
+    steps: list[Step] = []
+    if facts.opset() < NUMPY_BROADCAST_SINCE:
+        return steps
+    reader = Reader(facts, selection)
+    for node in facts.nodes():
+        if node.op_type in ELEMENTWISE and node.graph is not None:
+            pair = plan_pair(node, reader, facts, selection)
+            if not isinstance(pair, Refusal):
+                steps.append(carry_out_pair(pair, facts, editor))
     return steps
 
 
@@ -107,6 +126,25 @@ def carry_out_row(row: Row, editor: Editor) -> Step:
         rule=rule,
         site=names,
         move="linear behind linear",
+        routes=((*names, taker),),
+        absorbed_by=(taker,),
+        tensors=tensors,
+        cloned_bytes=growth,
+    )
+
+
+def carry_out_pair(pair: Pair, facts: Facts, editor: Editor) -> Step:
+    """Write two element-wise operators as the second of them."""
+    names, taker, rule = (name_of(pair.first),), name_of(pair.second), pair.first.op_type
+    editor.bypass([pair.first], pair.data, renamed=False)
+    tensors, growth = write_edits((pair.edit,), editor)
+    if pair.op_type != pair.second.op_type:
+        editor.set_operator(pair.second, pair.op_type)
+    facts.forget(pair.second)
+    return Step(
+        rule=rule,
+        site=names,
+        move="constant behind constant",
         routes=((*names, taker),),
         absorbed_by=(taker,),
         tensors=tensors,
