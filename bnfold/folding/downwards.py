@@ -100,7 +100,14 @@ class _Descent:
             self._enter(node.outputs[place], affine, node)
             for place, affine in taken.onward.items()
         )
-        return next((refusal for refusal in refusals if refusal is not None), None)
+        stopped = next((refusal for refusal in refusals if refusal is not None), None)
+        if stopped is not None or taken.through is None:
+            return stopped
+        refuse = self._selection.refuse_touch
+        last = self._journey.pass_through(node, taken.through, refuse)
+        if isinstance(last, Refusal):
+            return last
+        return self._enter(last.outputs[0], taken.through.affine, last)
 
     def _ask(self, node: ir.Node) -> Taken | Refusal:
         blocked = self._selection.refuse_touch(node)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from bnfold.folding.sites import Chain
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Edit, Taken, name_of
+from bnfold.rules.base import Edit, Passage, Taken, name_of
 
 _FARTHEST: Final = 200
 """No walk asks more nodes, all its ways together: planning stays linear in the graph."""
@@ -73,8 +73,20 @@ class Journey:
 
     def _note(self, node: ir.Node, taken: Taken) -> None:
         self.edits.extend(taken.edits)
-        goes_on = taken.onward or taken.inside
-        (self.passed if goes_on else self.absorbed_by).append(node)
+        (self.passed if taken.goes_on else self.absorbed_by).append(node)
+
+    def pass_through(
+        self, node: ir.Node, passage: Passage, refuse: Callable[[ir.Node], Refusal | None]
+    ) -> ir.Node | Refusal:
+        """Follow a map past nodes that hand it on together with ``node``; return the last."""
+        for behind in passage.nodes:
+            blocked = refuse(behind)
+            if blocked is not None:
+                return self.stopped(blocked, node)
+            self.reach(behind, node)
+            self.passed.append(behind)
+            node = behind
+        return node
 
     def adjust(self, node: ir.Node, taken: Taken) -> None:
         """Remember that a reader takes the inverse of what it will now read."""

@@ -18,7 +18,7 @@ from bnfold.folding.selection import Selection, refuse_unruled, rule_of
 from bnfold.folding.tracks import row_above
 from bnfold.model.facts import Facts, Use
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Taken, name_of
+from bnfold.rules.base import Passage, Taken, name_of
 
 Demands = Mapping[Use, Affine]
 """Maps by the reader that brings them."""
@@ -100,7 +100,18 @@ class _Climb:
             refusal = self._enter(source, node)
             if refusal is not None:
                 return refusal
-        return None
+        return None if taken.through is None else self._pass_through(node, taken.through)
+
+    def _pass_through(self, node: ir.Node, passage: Passage) -> Refusal | None:
+        refuse = self._selection.refuse_touch
+        last = self._journey.pass_through(node, passage, refuse)
+        if isinstance(last, Refusal):
+            return last
+        source = last.inputs[0]
+        if source is None:
+            return None
+        self._asked.setdefault(source, {})[last, 0] = passage.affine
+        return self._enter(source, last)
 
     def _ask(self, node: ir.Node) -> Taken | Refusal:
         """Ask a node to give its outputs as all of their readers demand them."""
@@ -221,14 +232,14 @@ class _Climb:
             return None
         rule = rule_of(node, self._facts)
         taken = rule.take_before(node, {index: affine}, self._facts)
-        if isinstance(taken, Taken) and not (taken.onward or taken.edits):
+        if isinstance(taken, Taken) and not (taken.goes_on or taken.edits):
             return taken
         if affine.has_shift or not affine.is_invertible:
             return None
         if self._selection.refuse_touch(node) is not None:
             return None
         taken = rule.take_before(node, {index: affine.inverse()}, self._facts)
-        return None if isinstance(taken, Refusal) or taken.onward else taken
+        return None if isinstance(taken, Refusal) or taken.goes_on else taken
 
 
 def _shared(value: ir.Value, reader: ir.Node) -> Refusal:
