@@ -186,10 +186,14 @@ class _Trip:
 
     def _check_apart(self, rising: Journey, sinking: Journey) -> Refusal | None:
         """Refuse to write a constant twice, each time as if it were still the old one."""
-        for node in rising.adjusted:
+        for node in rising.undone:
             if node in sinking:
                 why = "it would take the inverse of one part and the other part itself"
                 return Refusal(Code.SHARED_VALUE, self.chains[0].names[0], why)
+        for chain in (*self.chains, *rising.recruits, *sinking.recruits):
+            if not rising.undone.isdisjoint(chain.nodes):
+                why = "its own constant would take the inverse, and it leaves the graph"
+                return Refusal(Code.SHARED_VALUE, chain.names[0], why)
         return None
 
     def _guard(self, way: _Way) -> Refusal | None:
