@@ -79,12 +79,17 @@ class Editor:
         """Make input ``index`` of ``node`` the constant ``expression``.
 
         A tensor that nobody else reads is replaced under its own name; any other is left alone
-        and a new one is made for this node.
+        and a new one is made for this node, and for all that need the same.
 
         Returns:
-            The name of the tensor and the growth of the model in bytes.
+            The name of the tensor and the growth of the model in bytes; less than none where
+            this was the last reader of the old one.
         """
         old = node.inputs[index] if index < len(node.inputs) else None
+        if old is not None:
+            known = self._facts.copies.find(old, expression, dtype, graph_of(node))
+            if known is not None:
+                return self._read_copy(node, index, old, known)
         if old is not None and self._owned_by(node, old, expression, dtype):
             old.const_value = folded_tensor(expression, dtype, old.const_value)
             old.const_value.name = old.name
@@ -101,7 +106,18 @@ class Editor:
         gone = self.drop_constant(old)
         if gone:
             self._inherit_name(value, old)
+        else:
+            self._facts.copies.add(old, value)
         return value.name or "", 0 if gone and was_stored else tensor.nbytes
+
+    def _read_copy(
+        self, node: ir.Node, index: int, old: ir.Value, known: ir.Value
+    ) -> tuple[str, int]:
+        node.replace_input_with(index, known)
+        held = known.const_value
+        was_stored = is_stored(old)
+        gone = self.drop_constant(old) and was_stored and held is not None
+        return known.name or "", -held.nbytes if gone and held is not None else 0
 
     def _inherit_name(self, value: ir.Value, old: ir.Value) -> None:
         """Give a new tensor the name of the one it replaced."""

@@ -61,7 +61,7 @@ def step_said(step: Step) -> str:
     left = f"; of it {words.listed(step.left)} stays" if step.left else ""
     cloned = (
         f"; {words.size(step.cloned_bytes)} of weights were copied"
-        if step.cloned_bytes
+        if step.cloned_bytes > 0
         else ""
     )
     also = f"; {words.listed(step.adjusted)} took the inverse" if step.adjusted else ""
