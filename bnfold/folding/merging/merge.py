@@ -12,6 +12,7 @@ from bnfold.folding.merging.sums import Reader, Removal
 from bnfold.folding.selection import Selection
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
+from bnfold.model.uses import is_used
 from bnfold.records import Refusal, Step
 from bnfold.rules.base import name_of
 from bnfold.rules.mul_add import NUMPY_BROADCAST_SINCE
@@ -38,6 +39,9 @@ def _merge_sums(facts: Facts, editor: Editor, selection: Selection) -> list[Step
         return steps
     reader = Reader(facts, selection)
     for found in reader.sums():
+        result = found.root.outputs[0]
+        if not (is_used(result) or result.is_graph_output()):
+            continue  # with the sum, all that is written for it would leave
         if selection.refuse_site(found.root) is not None:
             continue
         plan = plan_sum(found, reader.terms(found), facts)
