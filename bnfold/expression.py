@@ -124,6 +124,20 @@ class Expression:
                 shape[axis] = size
         return Expression(self.base, self.shape, _merge(self.factors, vector.reshape(shape)))
 
+    def equals(self, other: Expression) -> bool:
+        """Return whether another expression is made of the same elements and factors."""
+        if self.shape != other.shape or len(self.factors) != len(other.factors):
+            return False
+        pairs = zip(self.factors, other.factors, strict=True)
+        if not all(np.array_equal(mine, theirs) for mine, theirs in pairs):
+            return False
+        if self.base is other.base:
+            return True
+        if not (isinstance(self.base, Held) and isinstance(other.base, Held)):
+            return False
+        mine, theirs = self.base.array, other.base.array
+        return mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
+
     def mapped(self, scale: Wide, shift: Wide) -> Expression:
         """Return ``scale · this + shift``; both broadcast with it. Computed at once."""
         elements = self.evaluate() * scale + shift

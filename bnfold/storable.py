@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
-from bnfold.expression import Expression, round_once
+from bnfold.expression import Expression, Wide, round_once
+
+_HEARD_BESIDE: Final = 512.0
+"""A channel that becomes subnormal counts unless one beside it is so many times the smallest
+normal number: see `range_fault`."""
 
 
-def range_fault(expression: Expression, dtype: np.dtype[np.generic], axis: int | None) -> str:
+def range_fault(
+    expression: Expression, dtype: np.dtype[np.generic], axis: int | None, alike: int = 1
+) -> str:
     """Say what the storage type ``dtype`` cannot hold of ``expression``; empty when it fits.
 
     No element may become infinite or NaN. No slice along ``axis`` (an output channel) may fall
     into the subnormal range as a whole: single small elements beside larger ones lose no more
     than the rounding of the larger ones does, a whole channel there loses its precision.
+
+    Nor does a channel that is nearly dead beside a loud one, if both read the same numbers:
+    what storing it loses (half the smallest step for each of its elements) is then under a
+    thousandth of what rounding the largest element of the other makes, whatever those numbers
+    are. A pruned channel must not keep a fold from all others. ``alike`` channels in a row
+    read the same numbers.
+
     ``axis`` None asks for overflow only: a subnormal addend is off by no more than the
     smallest step of the type its sum is stored in.
     """
@@ -25,6 +40,7 @@ def range_fault(expression: Expression, dtype: np.dtype[np.generic], axis: int |
             f"a folded value of {peaks.max():.3g} overflows {dtype.name} (max {largest:.3g})"
         )
     low = (peaks > 0) & (peaks < smallest)
+    low &= _loudest(peaks, alike) < _HEARD_BESIDE * smallest
     if axis is not None and low.any():
         before = Expression(expression.base, expression.shape).peaks(axis)
         if before.shape != peaks.shape or (low & (before >= smallest)).any():
@@ -33,6 +49,22 @@ def range_fault(expression: Expression, dtype: np.dtype[np.generic], axis: int |
                 f"range of {dtype.name} ({smallest:.3g})"
             )
     return ""
+
+
+def _loudest(peaks: Wide, alike: int) -> Wide:
+    """Return for each channel the peak of the loudest that reads the same numbers."""
+    if alike <= 1 or peaks.size % alike:
+        return peaks
+    return np.asarray(peaks.reshape(-1, alike).max(axis=1).repeat(alike))
+
+
+def has_subnormal(expression: Expression, dtype: np.dtype[np.generic]) -> bool:
+    """Return whether any element would be stored below the normal range, zeros aside."""
+    smallest, _ = _limits(dtype)
+    return any(
+        bool(((wide != 0) & (np.abs(wide) < smallest)).any())
+        for _, wide in expression.wide_blocks()
+    )
 
 
 def shrinks(expression: Expression, own: Expression, dtype: np.dtype[np.generic]) -> bool:

@@ -95,6 +95,21 @@ def test_what_a_type_cannot_hold_is_named(scale, dtype, fault):
     assert bool(fault) == bool(range_fault(expression, np.dtype(dtype), 0))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "smallest"), [(np.float16, 2.0**-14), (np.float32, 2.0**-126), (BF16, 2.0**-126)]
+)
+def test_a_nearly_dead_channel_is_no_fault_beside_one_that_drowns_its_rounding(
+    dtype, smallest
+):
+    """It loses half a step for each element, the other rounds a thousand times that away."""
+    base = np.array([[1.0, -0.5], [1.0, 1.0]], np.dtype(dtype))
+    for loud, fault in ((512.0, ""), (500.0, "whole channel")):
+        both = Expression.of(base).times(smallest * np.array([0.25, loud]), (0,))
+        assert fault in range_fault(both, base.dtype, 0, alike=2)
+        assert bool(fault) == bool(range_fault(both, base.dtype, 0, alike=2))
+        assert "whole channel" in range_fault(both, base.dtype, 0)  # of other numbers
+
+
 def test_one_small_element_beside_large_ones_is_no_fault():
     base = np.array([[1.0, 1e-4]], np.float16)
     assert range_fault(Expression.of(base).times(np.array([0.5]), (0,)), base.dtype, 0) == ""

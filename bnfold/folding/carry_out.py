@@ -92,7 +92,7 @@ def write_edits(edits: Iterable[Edit], editor: Editor) -> tuple[tuple[str, ...],
     growth = 0
     for edit in edits:
         match edit:
-            case SetConstant(node, index, expression, dtype, _):
+            case SetConstant(node, index, expression, dtype):
                 name, grown = editor.set_constant(node, index, expression, dtype)
                 tensors.append(name)
                 growth += grown

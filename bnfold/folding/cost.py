@@ -8,14 +8,19 @@ to be copied, then readers that had to be adjusted.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import onnx_ir as ir
 
 from bnfold.model.facts import Facts
-from bnfold.model.uses import is_used_once
-from bnfold.rules.base import Edit, SetConstant, SetQuantized
+from bnfold.model.uses import is_used_once, uses_of
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import Edit, SetConstant, SetQuantized, name_of
+
+_FREE_BYTES: Final = 1 << 20
+"""Copies of one constant may take so much, or as much as it does itself."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,9 +60,63 @@ def size_bytes(value: ir.Value, facts: Facts) -> float:
     return width * math.prod(max(dim, 1) for dim in dims if isinstance(dim, int))
 
 
-def growth(edits: Iterable[Edit]) -> int:
+def growth(edits: Sequence[Edit], facts: Facts) -> int:
     """Return how many bytes of weights would be written beside the old ones, in bytes."""
-    return sum(_growth(edit) for edit in edits)
+    copied = sum(_copied(old, group, facts) for old, group in _shared(edits).items())
+    return copied + sum(_growth(edit) for edit in edits if isinstance(edit, SetQuantized))
+
+
+def refuse_copies(edits: Sequence[Edit], facts: Facts) -> Refusal | None:
+    """Refuse a fold after which a large constant would be there many times.
+
+    Copies made before count too: forty readers may come one by one.
+    """
+    for old, group in _shared(edits).items():
+        size = _size(group[0])
+        added = _copied(old, group, facts)
+        held = facts.copies.held(old) + added
+        if added > 0 and held > max(size, _FREE_BYTES):
+            why = (
+                f"{old.name!r} is read by {len(uses_of(old))} nodes, copies of it would take"
+                f" {held} bytes"
+            )
+            return Refusal(Code.SHARED_VALUE, name_of(group[0].node), why)
+    return None
+
+
+def _shared(edits: Iterable[Edit]) -> dict[ir.Value, list[SetConstant]]:
+    """Return what is written in place of constants that more than one node reads."""
+    found: dict[ir.Value, list[SetConstant]] = {}
+    for edit in edits:
+        if not isinstance(edit, SetConstant) or edit.index >= len(edit.node.inputs):
+            continue
+        old = edit.node.inputs[edit.index]
+        if old is not None and not _is_read_once(old):
+            found.setdefault(old, []).append(edit)
+    return found
+
+
+def _copied(old: ir.Value, edits: Sequence[SetConstant], facts: Facts) -> int:
+    """Return by how many bytes edits let the copies of a constant grow.
+
+    Those that write the same share one; and if no reader is left, the old one goes.
+    """
+    different: list[SetConstant] = []
+    for edit in edits:
+        known = facts.copies.find(old, edit.expression, edit.dtype, edit.node.graph)
+        if known is None and not any(_is_same(edit, other) for other in different):
+            different.append(edit)
+    grown = sum(_size(edit) for edit in different)
+    all_of_them = len(edits) == len(uses_of(old)) and not old.is_graph_output()
+    return grown - _size(edits[0]) if all_of_them else grown
+
+
+def _is_same(one: SetConstant, other: SetConstant) -> bool:
+    return (
+        one.dtype == other.dtype
+        and one.node.graph is other.node.graph
+        and one.expression.equals(other.expression)
+    )
 
 
 def _growth(edit: Edit) -> int:

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import onnx_ir as ir
 
 from bnfold.affine import Affine
 from bnfold.folding.gathering import branches_into, is_wide_join, refuse_behind
-from bnfold.folding.journey import Crossroads, Journey, Queue, together_or_alone
+from bnfold.folding.journey import (
+    Crossroads,
+    Journey,
+    Queue,
+    first_way,
+    together_or_alone,
+)
 from bnfold.folding.selection import Selection, rule_of
 from bnfold.folding.sites import Chain, source_of
 from bnfold.model.facts import Facts, Use
@@ -24,6 +30,8 @@ from bnfold.rules.base import Taken
 
 _Inside = dict[tuple[ir.Graph, int], Affine]
 _Place = TypeVar("_Place")
+_NEAR: Final = 8
+"""Nodes that `lower_into` asks, all its ways together: it is tried at every shared value."""
 
 
 def lower(
@@ -65,6 +73,28 @@ def lower_alone(
     return Refusal(Code.MAPS_DIFFER, chain.names[0], why)
 
 
+def lower_into(
+    use: Use, affine: Affine, facts: Facts, selection: Selection
+) -> Journey | Refusal:
+    """Let one reader of a value do with x where it read ``affine(x)``, if that is near by.
+
+    The other readers are left alone; no map that stands on the way leaves with this one.
+    """
+    value = use[0].inputs[use[1]]
+    if value is None:
+        return Refusal(Code.GRAPH_INPUT, "", "it reads nothing there")
+    start = value
+
+    def walk(crossroads: Crossroads) -> Journey | Refusal:
+        return _Descent(start, facts, selection, crossroads, None).run_into(use, affine)
+
+    journey = first_way(walk, _NEAR)
+    if isinstance(journey, Journey) and journey.recruits:
+        why = "it could go only together with another map"
+        return Refusal(Code.MAPS_DIFFER, journey.recruits[0].names[0], why)
+    return journey
+
+
 class _Descent:
     """One walk, along one choice of ways."""
 
@@ -87,7 +117,14 @@ class _Descent:
         self._journey = Journey()
 
     def run(self, affine: Affine) -> Journey | Refusal:
-        refusal = self._enter(self._start, affine, None)
+        return self._walk(self._enter(self._start, affine, None))
+
+    def run_into(self, use: Use, affine: Affine) -> Journey | Refusal:
+        node, index = use
+        self._hand(node, index, affine, None)
+        return self._walk(None)
+
+    def _walk(self, refusal: Refusal | None) -> Journey | Refusal:
         while refusal is None and (node := self._queue.pop()) is not None:
             refusal = self._visit(node)
         return self._journey if refusal is None else refusal
@@ -100,7 +137,14 @@ class _Descent:
             self._enter(node.outputs[place], affine, node)
             for place, affine in taken.onward.items()
         )
-        return next((refusal for refusal in refusals if refusal is not None), None)
+        stopped = next((refusal for refusal in refusals if refusal is not None), None)
+        if stopped is not None or taken.through is None:
+            return stopped
+        refuse = self._selection.refuse_touch
+        last = self._journey.pass_through(node, taken.through, refuse)
+        if isinstance(last, Refusal):
+            return last
+        return self._enter(last.outputs[0], taken.through.affine, last)
 
     def _ask(self, node: ir.Node) -> Taken | Refusal:
         blocked = self._selection.refuse_touch(node)
@@ -218,7 +262,13 @@ class _Descent:
                 results = self._inside.setdefault(reader, {})
                 results[value.graph, self._facts.place(index)] = affine
             else:
-                self._arriving.setdefault(reader, {})[index] = affine
+                self._hand(reader, index, affine, by)
+                continue
             self._journey.reach(reader, by)
             self._queue.push(reader)
         return None
+
+    def _hand(self, reader: ir.Node, index: int, affine: Affine, by: ir.Node | None) -> None:
+        self._arriving.setdefault(reader, {})[index] = affine
+        self._journey.reach(reader, by)
+        self._queue.push(reader)

@@ -193,5 +193,6 @@ def _goes_on(taken: Taken | Refusal, place: int) -> TypeGuard[Taken]:
         isinstance(taken, Taken)
         and set(taken.onward) == {place}
         and not taken.inside
+        and taken.through is None
         and not taken.otherwise
     )

@@ -21,6 +21,7 @@ from bnfold.records import Refusal
 
 _HALF: Final = 0.5
 _INNER: Final = frozenset({"Mul", "Div", "Add", "Pow"})
+_OF_INTEGERS: Final = frozenset({"MatMulInteger", "ConvInteger"})
 _DEEPEST: Final = 6
 """A Gelu by Tanh has so many nodes in front of it, at most."""
 
@@ -32,10 +33,12 @@ class Idioms:
     Attributes:
         whole: Nodes that are neither moved nor written to.
         tails: Maps that stay where they are, but take others into their constants.
+        scales: The same, of weights that a product of integers is multiplied by.
     """
 
     whole: frozenset[ir.Node] = frozenset()
     tails: frozenset[ir.Node] = frozenset()
+    scales: frozenset[ir.Node] = frozenset()
 
 
 NO_IDIOMS: Final = Idioms()
@@ -45,6 +48,7 @@ def find_idioms(facts: Facts) -> Idioms:
     """Return the spelled-out operators of a model."""
     whole: set[ir.Node] = set()
     tails: set[ir.Node] = set()
+    scales: set[ir.Node] = set()
     for node in facts.nodes():
         if not facts.is_standard(node):
             continue
@@ -53,7 +57,9 @@ def find_idioms(facts: Facts) -> Idioms:
             whole.update(() if gelu is None else gelu.nodes)
         elif node.op_type == "Sqrt" and not facts.permissions.norms:
             tails.update(tail_of_norm(node, facts))
-    return Idioms(frozenset(whole), frozenset(tails))
+        elif node.op_type == "DynamicQuantizeLinear":
+            scales.update(scales_behind(node, facts))
+    return Idioms(frozenset(whole), frozenset(tails), frozenset(scales))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +140,26 @@ def tail_of_norm(root: ir.Node, facts: Facts) -> Iterator[ir.Node]:
         if node is None or node.op_type != kind or not facts.constant_inputs(node):
             return
         yield node
+
+
+def scales_behind(source: ir.Node, facts: Facts) -> Iterator[ir.Node]:
+    """Yield each ``a_scale · b_scale`` of a product that is quantised when it runs.
+
+    ``Cast(MatMulInteger(a, B)) · (a_scale · b_scale)``, a and a_scale by ``source``: runtimes
+    run all of it as one. The constant b_scale is a map of the number a_scale, and costs
+    nothing where it is; anywhere else it breaks the operator up.
+    """
+    for scaled, _ in facts.reads(source.outputs[1]) if len(source.outputs) > 1 else ():
+        whole = _only_reader(scaled, facts) if scaled.op_type == "Mul" else None
+        if whole is None or whole.op_type != "Mul" or not facts.constant_inputs(scaled):
+            continue
+        others = (value for value in whole.inputs if value is not scaled.outputs[0])
+        cast = next((v.producer() for v in others if v is not None), None)
+        product = None
+        if cast is not None and cast.op_type == "Cast" and cast.inputs[0] is not None:
+            product = cast.inputs[0].producer()
+        if product is not None and product.op_type in _OF_INTEGERS:
+            yield scaled
 
 
 def _only_reader(node: ir.Node, facts: Facts) -> ir.Node | None:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from bnfold.folding.sites import Chain
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Edit, Taken, name_of
+from bnfold.rules.base import Edit, Passage, Taken, name_of
 
 _FARTHEST: Final = 200
 """No walk asks more nodes, all its ways together: planning stays linear in the graph."""
@@ -41,6 +41,7 @@ class Journey:
         passed: Nodes that handed the map on.
         absorbed_by: Nodes that took it into their constants.
         adjusted: Readers of a value that changed under way, which take the inverse.
+        undone: All nodes between such values and those that take it.
         recruits: Chains that met the map with one of their own, and leave with it.
         detours: Ways of recruits from another place, by the first node of the chain.
     """
@@ -49,6 +50,7 @@ class Journey:
     passed: list[ir.Node] = field(default_factory=list)
     absorbed_by: list[ir.Node] = field(default_factory=list)
     adjusted: list[ir.Node] = field(default_factory=list)
+    undone: set[ir.Node] = field(default_factory=set)
     recruits: list[Chain] = field(default_factory=list)
     detours: dict[ir.Node, _Detour] = field(default_factory=dict)
     _came_from: dict[ir.Node, ir.Node | None] = field(default_factory=dict)
@@ -73,13 +75,32 @@ class Journey:
 
     def _note(self, node: ir.Node, taken: Taken) -> None:
         self.edits.extend(taken.edits)
-        goes_on = taken.onward or taken.inside
-        (self.passed if goes_on else self.absorbed_by).append(node)
+        (self.passed if taken.goes_on else self.absorbed_by).append(node)
+
+    def pass_through(
+        self, node: ir.Node, passage: Passage, refuse: Callable[[ir.Node], Refusal | None]
+    ) -> ir.Node | Refusal:
+        """Follow a map past nodes that hand it on together with ``node``; return the last."""
+        for behind in passage.nodes:
+            blocked = refuse(behind)
+            if blocked is not None:
+                return self.stopped(blocked, node)
+            self.reach(behind, node)
+            self.passed.append(behind)
+            node = behind
+        return node
 
     def adjust(self, node: ir.Node, taken: Taken) -> None:
         """Remember that a reader takes the inverse of what it will now read."""
         self.edits.extend(taken.edits)
         self.adjusted.append(node)
+        self.undone.add(node)
+
+    def undo(self, way: Journey) -> None:
+        """Remember how the inverse went on from a reader to those that take it."""
+        self.edits.extend(way.edits)
+        self.adjusted.extend(way.absorbed_by)
+        self.undone.update(way.passed, way.absorbed_by)
 
     def route_to(self, node: ir.Node | None) -> tuple[str, ...]:
         """Return the names of the nodes from the site to ``node``, which is the last."""
@@ -122,8 +143,9 @@ class Crossroads:
     has an alternative, and the walk is made again.
     """
 
-    def __init__(self) -> None:
-        """Start with the first way everywhere."""
+    def __init__(self, farthest: int = _FARTHEST) -> None:
+        """Start with the first way everywhere; ask so many nodes at most."""
+        self._farthest = farthest
         self._taken: list[int] = []
         self._widths: list[int] = []
         self._at = 0
@@ -159,12 +181,12 @@ class Crossroads:
 
     def is_too_long(self, count: int) -> bool:
         """Return whether a walk would be too long with so many nodes more."""
-        return self._asked + count > _FARTHEST
+        return self._asked + count > self._farthest
 
     @property
     def is_far(self) -> bool:
         """Whether so many nodes were asked that the search would cost more than it brings."""
-        return self._asked > _FARTHEST
+        return self._asked > self._farthest
 
 
 def together_or_alone(
@@ -187,9 +209,11 @@ def together_or_alone(
     return first_way(alone)
 
 
-def first_way(walk: Callable[[Crossroads], Journey | Refusal]) -> Journey | Refusal:
+def first_way(
+    walk: Callable[[Crossroads], Journey | Refusal], farthest: int = _FARTHEST
+) -> Journey | Refusal:
     """Return the first way that leads out, or why the preferred one does not."""
-    crossroads = Crossroads()
+    crossroads = Crossroads(farthest)
     first = outcome = walk(crossroads)
     while isinstance(outcome, Refusal) and crossroads.turn():
         outcome = walk(crossroads)

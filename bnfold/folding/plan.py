@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bnfold.affine import Affine
-from bnfold.folding.cost import Cost, cost_of_nodes, growth
+from bnfold.folding.cost import Cost, cost_of_nodes, growth, refuse_copies
 from bnfold.folding.downwards import lower
 from bnfold.folding.journey import Journey
 from bnfold.folding.ranges import check_ranges
@@ -75,8 +75,8 @@ def draw_plan(
             continue
         outcome = trip.plan(way)
         if not isinstance(outcome, Refusal):
-            fault = _check_gain(outcome, before) or check_ranges(outcome.edits)
-            outcome = fault or outcome
+            fault = _check_gain(outcome, before) or refuse_copies(outcome.edits, facts)
+            outcome = fault or check_ranges(outcome.edits) or outcome
         if isinstance(outcome, Refusal):
             refusals.append(outcome)
         elif best is None or outcome.cost < best.cost:
@@ -178,7 +178,7 @@ class _Trip:
         cost = Cost(
             least.activation_bytes,
             least.arithmetic,
-            growth((*rising.edits, *sinking.edits)),
+            growth((*rising.edits, *sinking.edits), self.facts),
             len(rising.adjusted),
         )
         chains = (*self.chains, *rising.recruits, *sinking.recruits)
@@ -186,10 +186,14 @@ class _Trip:
 
     def _check_apart(self, rising: Journey, sinking: Journey) -> Refusal | None:
         """Refuse to write a constant twice, each time as if it were still the old one."""
-        for node in rising.adjusted:
+        for node in rising.undone:
             if node in sinking:
                 why = "it would take the inverse of one part and the other part itself"
                 return Refusal(Code.SHARED_VALUE, self.chains[0].names[0], why)
+        for chain in (*self.chains, *rising.recruits, *sinking.recruits):
+            if not rising.undone.isdisjoint(chain.nodes):
+                why = "its own constant would take the inverse, and it leaves the graph"
+                return Refusal(Code.SHARED_VALUE, chain.names[0], why)
         return None
 
     def _guard(self, way: _Way) -> Refusal | None:

@@ -13,7 +13,7 @@ from bnfold.storable import range_fault
 def check_ranges(edits: Iterable[Edit]) -> Refusal | None:
     """Refuse edits with a new tensor that its storage type cannot hold."""
     for edit in _tensors(edits):
-        fault = range_fault(edit.expression, edit.dtype.numpy(), edit.channels)
+        fault = range_fault(edit.expression, edit.dtype.numpy(), edit.channels, edit.alike)
         if fault:
             remedy = "store this layer in a wider type"
             return Refusal(Code.OUT_OF_RANGE, name_of(edit.node), fault, remedy)

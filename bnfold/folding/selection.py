@@ -49,6 +49,12 @@ class Selection:
             )
             remedy = "--norms moves it all the same"
             return Refusal(Code.IDIOM, name_of(node), why, remedy)
+        if node in self.idioms.scales:
+            why = (
+                "it is a scale of a product that is quantised when it runs, all of which"
+                " runtimes run as one operator"
+            )
+            return Refusal(Code.IDIOM, name_of(node), why)
         return self.refuse_touch(node)
 
     def refuse_touch(self, node: ir.Node) -> Refusal | None:

@@ -12,18 +12,21 @@ from typing import Final
 import onnx_ir as ir
 
 from bnfold.affine import Affine
+from bnfold.folding.downwards import lower_into
 from bnfold.folding.gathering import branches_behind, is_wide_split
 from bnfold.folding.journey import Crossroads, Journey, Queue, together_or_alone, too_far
 from bnfold.folding.selection import Selection, refuse_unruled, rule_of
 from bnfold.folding.tracks import row_above
 from bnfold.model.facts import Facts, Use
 from bnfold.records import Code, Refusal
-from bnfold.rules.base import Taken, name_of
+from bnfold.rules.base import Passage, Taken, name_of
 
 Demands = Mapping[Use, Affine]
 """Maps by the reader that brings them."""
 
 _BEFORE_ALL: Final = -1
+_POOLS: Final = frozenset({"GlobalAveragePool", "ReduceMean", "ReduceSum", "AveragePool"})
+"""What the gate of a channel attention begins with: the inverse is looked for behind these."""
 
 
 def lift(
@@ -100,7 +103,18 @@ class _Climb:
             refusal = self._enter(source, node)
             if refusal is not None:
                 return refusal
-        return None
+        return None if taken.through is None else self._pass_through(node, taken.through)
+
+    def _pass_through(self, node: ir.Node, passage: Passage) -> Refusal | None:
+        refuse = self._selection.refuse_touch
+        last = self._journey.pass_through(node, passage, refuse)
+        if isinstance(last, Refusal):
+            return last
+        source = last.inputs[0]
+        if source is None:
+            return None
+        self._asked.setdefault(source, {})[last, 0] = passage.affine
+        return self._enter(source, last)
 
     def _ask(self, node: ir.Node) -> Taken | Refusal:
         """Ask a node to give its outputs as all of their readers demand them."""
@@ -189,6 +203,8 @@ class _Climb:
         for use in self._facts.each_read(value):
             if use in demands or use[0] is by or self._facts.position(use[0]) < now:
                 continue
+            if self._may_be_undone(use, affine):
+                continue  # found out when all demands are known
             if self._tolerance(use, affine) is None:
                 return _shared(value, use[0])
         return None
@@ -203,12 +219,38 @@ class _Climb:
                 return _shared(value, use[0])
             if brought is not None:
                 continue
-            tolerance = self._tolerance(use, first)
-            if tolerance is None:
+            if not self._is_undone(use, first):
                 return _shared(value, use[0])
+        return first
+
+    def _is_undone(self, use: Use, affine: Affine) -> bool:
+        """Let a reader that brings no map go on, once its input carries ``affine``.
+
+        It takes the inverse itself, or what stands near behind it does: the gate of a channel
+        attention pools the value that it multiplies, and its first layer takes the inverse.
+        """
+        tolerance = self._tolerance(use, affine)
+        if tolerance is not None:
             if tolerance.edits:
                 self._journey.adjust(use[0], tolerance)
-        return first
+            return True
+        if not self._may_be_undone(use, affine):
+            return False
+        way = lower_into(use, affine.inverse(), self._facts, self._selection)
+        if isinstance(way, Refusal):
+            return False
+        nodes = {*way.passed, *way.absorbed_by}
+        if any(node in self._journey for node in nodes) or nodes & self._journey.undone:
+            return False
+        self._journey.undo(way)
+        return True
+
+    def _may_be_undone(self, use: Use, affine: Affine) -> bool:
+        """Return whether it is worth a look whether a scale is undone behind a reader."""
+        node, index = use
+        if index < 0 or affine.has_shift or not affine.is_invertible:
+            return False
+        return node.op_type in _POOLS and self._facts.is_standard(node)
 
     def _tolerance(self, use: Use, affine: Affine) -> Taken | None:
         """Return how a reader that brings no map goes on, once its input carries ``affine``.
@@ -217,18 +259,18 @@ class _Climb:
         shift is not undone: the difference of large numbers would cost precision.
         """
         node, index = use
-        if node in self._journey or node in self._journey.adjusted or index < 0:
+        if node in self._journey or node in self._journey.undone or index < 0:
             return None
         rule = rule_of(node, self._facts)
         taken = rule.take_before(node, {index: affine}, self._facts)
-        if isinstance(taken, Taken) and not (taken.onward or taken.edits):
+        if isinstance(taken, Taken) and not (taken.goes_on or taken.edits):
             return taken
         if affine.has_shift or not affine.is_invertible:
             return None
         if self._selection.refuse_touch(node) is not None:
             return None
         taken = rule.take_before(node, {index: affine.inverse()}, self._facts)
-        return None if isinstance(taken, Refusal) or taken.onward else taken
+        return None if isinstance(taken, Refusal) or taken.goes_on else taken
 
 
 def _shared(value: ir.Value, reader: ir.Node) -> Refusal:

@@ -79,13 +79,17 @@ class Editor:
         """Make input ``index`` of ``node`` the constant ``expression``.
 
         A tensor that nobody else reads is replaced under its own name; any other is left alone
-        and a new one is made for this node.
+        and a new one is made for this node, and for all that need the same.
 
         Returns:
             The name of the tensor and the growth of the model in bytes, less than 0 where
-            it shrinks.
+            it shrinks: this was the last reader of the old one.
         """
         old = node.inputs[index] if index < len(node.inputs) else None
+        if old is not None:
+            known = self._facts.copies.find(old, expression, dtype, graph_of(node))
+            if known is not None:
+                return self._read_copy(node, index, old, known)
         if old is not None and self._owned_by(node, old, expression, dtype):
             old.const_value = folded_tensor(expression, dtype, old.const_value)
             old.const_value.name = old.name
@@ -101,7 +105,17 @@ class Editor:
             return value.name or "", 0
         if self.drop_constant(old):
             self._inherit_name(value, old)
+        else:
+            self._facts.copies.add(old, value)
         return value.name or "", tensor.nbytes - freed
+
+    def _read_copy(
+        self, node: ir.Node, index: int, old: ir.Value, known: ir.Value
+    ) -> tuple[str, int]:
+        freed = freed_bytes(old) if is_used_once(old) else 0
+        node.replace_input_with(index, known)
+        self.drop_constant(old)
+        return known.name or "", -freed
 
     def _inherit_name(self, value: ir.Value, old: ir.Value) -> None:
         """Give a new tensor the name of the one it replaced."""

@@ -14,6 +14,7 @@ from bnfold.expression import Expression
 from bnfold.model.amounts import SPARSE
 from bnfold.model.attributes import int_attr
 from bnfold.model.constants import Constant, constant_node, constant_of
+from bnfold.model.copies import Copies
 from bnfold.model.evaluate import COMPUTES, evaluate
 from bnfold.model.extents import Extents
 from bnfold.model.graphs import graphs_of, subgraphs_of
@@ -76,6 +77,8 @@ class Facts:
         """Nodes that very many maps cannot pass together, until the graph changes."""
         self.sources: dict[ir.Node, tuple[object, ...]] = {}
         """Maps that nodes apply, with what that was read from: see `bnfold.folding.sites`."""
+        self.copies = Copies()
+        """What was made of shared constants, by whoever edits the model."""
         self._number(model.graph, 0)
 
     def _number(self, graph: ir.Graph, start: int) -> int:

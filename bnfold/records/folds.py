@@ -45,6 +45,7 @@ class Code(StrEnum):
     PAD_VALUE = "pad-value"
     MAPS_DIFFER = "maps-differ"
     EPSILON = "epsilon"
+    FEEDS_BACK = "feeds-back"
     NO_GAIN = "no-gain"
     IDIOM = "idiom"
     NOT_SELECTED = "not-selected"

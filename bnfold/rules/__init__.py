@@ -27,6 +27,8 @@ from bnfold.rules.matmul import MatMul
 from bnfold.rules.mul_add import Add, Div, Mul, Neg, Sub
 from bnfold.rules.pad import Pad
 from bnfold.rules.pool import AveragePool, MaxPool
+from bnfold.rules.quantizing import Quantizing
+from bnfold.rules.recurrent import Recurrent
 from bnfold.rules.reduce import ReduceMax, ReduceMean, ReduceSum
 from bnfold.rules.relu import Relu
 from bnfold.rules.reshape import Reshape
@@ -42,14 +44,17 @@ RULES: Final[dict[str, Rule]] = {
     "Clip": Clip(1, 6, 11, 12, 13),
     "Concat": Concat(1, 4, 11, 13),
     "Conv": Conv(1, 11, 22),
+    "ConvInteger": Quantizing(10),
     "ConvTranspose": ConvTranspose(1, 11, 22),
     "DepthToSpace": DepthToSpace(1, 11, 13, 28),
     "DequantizeLinear": DequantizeLinear(10, 13, 19, 21, 23, 24, 25, 28),
     "Div": Div(1, 6, 7, 13, 14),
     "Dropout": Dropout(1, 6, 7, 10, 12, 13, 22),
+    "DynamicQuantizeLinear": Quantizing(11),
     "Einsum": Einsum(12, 28),
     "Expand": Expand(8, 13),
     "Flatten": Reshape(1, 9, 11, 13, 21, 23, 24, 25),
+    "GRU": Recurrent(1, 3, 7, 14, 22),
     "Gather": Gather(1, 11, 13),
     "Gemm": Gemm(1, 6, 7, 9, 11, 13),
     "GlobalAveragePool": AveragePool(1, 22),
@@ -59,11 +64,13 @@ RULES: Final[dict[str, Rule]] = {
     "Identity": Identity(1, 13, 14, 16, 19, 21, 23, 24, 25),
     "If": If(1, 11, 13, 16, 19, 21, 23, 24, 25),
     "InstanceNormalization": InstanceNormalization(1, 6, 22),
+    "LSTM": Recurrent(1, 7, 14, 22),
     "LayerNormalization": LayerNormalization(17),
     "LeakyRelu": Relu(1, 6, 16),
     "LogSoftmax": Softmax(1, 11, 13),
     "Loop": Loop(1, 11, 13, 16, 19, 21, 23, 24, 25),
     "MatMul": MatMul(1, 9, 13),
+    "MatMulInteger": Quantizing(10),
     "Max": Max(1, 6, 8, 12, 13),
     "MaxPool": MaxPool(1, 8, 10, 11, 12, 22),
     "Mean": Sum(1, 6, 8, 13),
@@ -72,7 +79,11 @@ RULES: Final[dict[str, Rule]] = {
     "Neg": Neg(1, 6, 13),
     "PRelu": Relu(1, 6, 7, 9, 16),
     "Pad": Pad(2, 11, 13, 18, 19, 21, 23, 24, 25),
+    "QLinearConv": Quantizing(10),
+    "QLinearMatMul": Quantizing(10, 21),
+    "QuantizeLinear": Quantizing(10, 13, 19, 21, 23, 24, 25, 28),
     "RMSNormalization": RMSNormalization(23),
+    "RNN": Recurrent(1, 7, 14, 22),
     "ReduceMax": ReduceMax(1, 11, 12, 13, 18, 20),
     "ReduceMean": ReduceMean(1, 11, 13, 18),
     "ReduceMin": ReduceMax(1, 11, 12, 13, 18, 20),

@@ -47,6 +47,8 @@ class SetConstant:
         dtype: The type they are stored in.
         channels: Axis of the tensor that runs over channels, for the range check of whole
             channels; None for an addend, where only overflow matters.
+        alike: So many slices in a row along that axis read the same numbers, as the output
+            channels of one group of a convolution do.
     """
 
     node: ir.Node
@@ -54,6 +56,7 @@ class SetConstant:
     expression: Expression
     dtype: ir.DataType
     channels: int | None
+    alike: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,20 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """Nodes that hand a map on together with the one that was asked, though none does alone.
+
+    Attributes:
+        nodes: They, in the direction of the map; each reads, or is read by, the one before it
+            alone. They have one result, and their data is input 0.
+        affine: The map at the far end of the last.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    affine: Affine
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """Yes: with these edits of the node, and these maps going onward.
 
@@ -139,12 +156,19 @@ class Taken:
         onward: Maps that go on, by position of the input (up) or output (down).
         inside: Maps that go up into the results of the node's subgraphs.
         otherwise: Other answers as good as this one, to be tried when it leads nowhere.
+        through: How the map goes on where it takes more nodes than this one.
     """
 
     edits: tuple[Edit, ...] = ()
     onward: Maps = field(default_factory=dict)
     inside: Results = field(default_factory=dict)
     otherwise: tuple[Taken, ...] = ()
+    through: Passage | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether any map is left that another node must take."""
+        return bool(self.onward or self.inside or self.through)
 
 
 def either(ways: Sequence[Taken | Refusal]) -> Taken | Refusal:

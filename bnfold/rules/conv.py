@@ -41,7 +41,8 @@ class Conv(Rule):
             return wrong_axis(node, affine, f"its weight has {channels} outputs on axis 1")
         scale, _ = affine.entries(channels)
         bias = bias_after(node, _BIAS, affine, weight, channels, facts)
-        return together(weight.times(scale, 0), bias)
+        alike = channels // int_attr(node, "group", 1)
+        return together(weight.times(scale, 0, alike=alike), bias)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``conv(s · x + t)``: ``W[:, i] · s[i]``, ``B[o] + Σ W[o, i, k] · t[i]``.
@@ -80,4 +81,6 @@ def _take_inputs(
         taps = weight.constant.expression.summed(2)
         bias = bias_plus(node, _BIAS, (taps * shift_rows).sum(axis=1), weight, facts)
     blocked = refuse_scaled_inputs(node, _BIAS, affine, facts)
-    return blocked or together(weight.times(scale_rows, 0, 1, channels=0), bias)
+    return blocked or together(
+        weight.times(scale_rows, 0, 1, channels=0, alike=outputs // groups), bias
+    )

@@ -54,7 +54,8 @@ class Gemm(Rule):
             return wrong_axis(node, affine, f"its weight has {outputs} on axis {own_axis}")
         addend = _addend_after(node, affine, weight, facts)
         scale, _ = affine.entries(outputs)
-        return together(weight.times(scale, _outer(node, weight.index)), addend)
+        outer = _outer(node, weight.index)
+        return together(weight.times(scale, outer, alike=outputs), addend)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``A · (s · x + t)``: the weight's inputs times s, C grows by the image of t."""
@@ -76,7 +77,9 @@ class Gemm(Rule):
             image = weight.constant.expression.contracted(shift, inner)
             grown = _addend_plus(node, image * float_attr(node, "alpha", 1.0), weight, facts)
         blocked = refuse_scaled_inputs(node, _C, affine, facts)
-        return blocked or together(weight.times(scale, inner, channels=1 - inner), grown)
+        outputs = weight.shape[1 - inner]
+        scaled = weight.times(scale, inner, channels=1 - inner, alike=outputs)
+        return blocked or together(scaled, grown)
 
 
 def _weight(node: ir.Node, facts: Facts) -> Weight | Refusal:

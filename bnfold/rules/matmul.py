@@ -56,7 +56,10 @@ class MatMul(Rule):
         if axis is None:
             refusal = wrong_axis(node, affine, "its weight does not run along that axis")
             return _unless(refusal, matrix_product_after(node, affine, facts))
-        return together(first, weight.times(affine.scale, axis), _addend(node, affine, weight))
+        columns = axis == _outer_axis(weight) and len(weight.shape) == _MATRIX
+        alike = affine.scale.size if columns else 1
+        scaled = weight.times(affine.scale, axis, alike=alike)
+        return together(first, scaled, _addend(node, affine, weight))
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``(s · x + t) · W``: the weight times s; the image of t as above, or onward."""
@@ -79,7 +82,9 @@ class MatMul(Rule):
         onward = _image(node, affine, weight, summed, facts)
         if isinstance(onward, Refusal):
             return onward
-        edits = weight.times(scale, summed, channels=_outer_axis(weight))
+        outer = _outer_axis(weight)
+        alike = weight.shape[outer] if len(weight.shape) == _MATRIX else 1
+        edits = weight.times(scale, summed, channels=outer, alike=alike)
         if isinstance(edits, Refusal):
             return edits
         if onward.has_shift and _is_gemm(node, weight, facts):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
 import onnx_ir as ir
 
 from bnfold.affine import Affine
 from bnfold.model.facts import Facts
-from bnfold.model.sizes import Maybe, Size, multiply
-from bnfold.records import Refusal
-from bnfold.rules.base import Maps, Rule, Taken, wrong_axis
-from bnfold.rules.passing import along_one_axis, unknown_shape
+from bnfold.records import Code, Refusal
+from bnfold.rules.base import Maps, Passage, Rule, Taken, wrong_axis
+from bnfold.rules.passing import unknown_shape
+from bnfold.rules.regroup import Sizes, through_reshape, through_shuffle
+from bnfold.rules.transpose import permutation
 
-_MAX_ELEMENTS: Final = 1 << 22
-Sizes = tuple[Size, ...]
+_LAYS_OUT: Final = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
 class Reshape(Rule):
@@ -25,11 +22,13 @@ class Reshape(Rule):
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """The map of the output becomes the map of the input."""
-        return _pass(node, maps, node.outputs[0], node.inputs[0], facts)
+        alone = _pass(node, maps, node.outputs[0], node.inputs[0], facts)
+        return _together(alone, maps[0], _row_above(node, facts), facts, up=True)
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """The map of the input becomes the map of the output."""
-        return _pass(node, maps, node.inputs[0], node.outputs[0], facts)
+        alone = _pass(node, maps, node.inputs[0], node.outputs[0], facts)
+        return _together(alone, maps[0], _row_below(node, facts), facts, up=False)
 
 
 def _pass(
@@ -55,73 +54,67 @@ def _pass(
     return Taken(onward={0: moved})
 
 
-def through_reshape(affine: Affine, sizes: Sizes, to_sizes: Sizes) -> Affine | None:
-    """Return the map after its elements are laid out as ``to_sizes``; None if it is none then.
+_Row = tuple[ir.Node, ir.Node, ir.Node]
+"""A Reshape, a Transpose and a Reshape, each the only reader of the one before."""
 
-    Only the block of axes that is regrouped matters: ``[N, C, H, W] → [N, C·H·W]`` spreads the
-    C entries over H·W elements each. Sizes outside of the block may be open.
 
-    Args:
-        affine: The map, along an axis of ``sizes``.
-        sizes: The sizes that the value has; along the axis it has those of the map.
-        to_sizes: The sizes of the same elements in the same order, laid out anew.
-    """
-    axis, channels = affine.axis or 0, Size.of(affine.scale.size)
-    if sizes[axis].number not in (None, channels.number):
+def _together(
+    alone: Taken | Refusal, affine: Affine, row: _Row | None, facts: Facts, *, up: bool
+) -> Taken | Refusal:
+    """Let a map that one Reshape breaks pass all three, behind which it is one again."""
+    if not isinstance(alone, Refusal) or alone.code is not Code.WRONG_AXIS or row is None:
+        return alone
+    first, turn, last = row
+    values = (first.inputs[0], first.outputs[0], turn.outputs[0], last.outputs[0])
+    sizes = [None if value is None else facts.extents(value) for value in values]
+    perm = permutation(turn, facts)
+    known = [one for one in sizes if one is not None]
+    if len(known) < len(values) or isinstance(perm, Refusal) or any(map(_is_empty, known)):
+        return alone
+    begin, parted, turned, end = known
+    if up:
+        back = sorted(range(len(perm)), key=perm.__getitem__)
+        moved = through_shuffle(affine, end, turned, back, begin)
+        return alone if moved is None else Taken(through=Passage((turn, first), moved))
+    moved = through_shuffle(affine, begin, parted, perm, end)
+    return alone if moved is None else Taken(through=Passage((turn, last), moved))
+
+
+def _is_empty(sizes: Sizes) -> bool:
+    return any(size.number == 0 for size in sizes)
+
+
+def _row_below(first: ir.Node, facts: Facts) -> _Row | None:
+    turn = _only_reader(first, facts)
+    last = None if turn is None else _only_reader(turn, facts)
+    return _row(first, turn, last, facts)
+
+
+def _row_above(last: ir.Node, facts: Facts) -> _Row | None:
+    turn = None if last.inputs[0] is None else last.inputs[0].producer()
+    value = None if turn is None or not turn.inputs else turn.inputs[0]
+    first = None if value is None else value.producer()
+    if turn is None or first is None:
         return None
-    sizes, to_sizes = (
-        tuple(channels if size == sizes[axis] else size for size in one)
-        for one in (sizes, to_sizes)
-    )
-    block = _block(axis, sizes, to_sizes)
-    inside, outside = _numbers(sizes[block[0]]), _numbers(to_sizes[block[1]])
-    if inside is None or outside is None or math.prod(inside) > _MAX_ELEMENTS:
+    alone = _only_reader(turn, facts) is last and _only_reader(first, facts) is turn
+    return _row(first, turn, last, facts) if alone else None
+
+
+def _row(
+    first: ir.Node, turn: ir.Node | None, last: ir.Node | None, facts: Facts
+) -> _Row | None:
+    if turn is None or last is None or turn.op_type != "Transpose":
         return None
-    if math.prod(inside) != math.prod(outside):
+    laid = first.op_type in _LAYS_OUT and last.op_type in _LAYS_OUT
+    known = all(facts.is_standard(node) for node in (first, turn, last))
+    return (first, turn, last) if laid and known else None
+
+
+def _only_reader(node: ir.Node, facts: Facts) -> ir.Node | None:
+    """Return the node that alone reads the elements of a result, as its data."""
+    value = node.outputs[0]
+    readers = facts.reads(value)
+    if len(readers) != 1 or value.is_graph_output():
         return None
-    along = [1] * len(inside)
-    along[axis - block[0].start] = affine.scale.size
-    parts = [
-        np.broadcast_to(part.reshape(along), inside).reshape(outside)
-        for part in (affine.scale, affine.shift)
-    ]
-    found = along_one_axis(parts)
-    if found is None:
-        return None
-    to_axis, (scale, shift) = found
-    return Affine.per_channel(block[1].start + to_axis, scale, shift)
-
-
-def _numbers(sizes: Sizes) -> list[int] | None:
-    numbers = [size.number for size in sizes]
-    known = [number for number in numbers if number is not None]
-    return known if len(known) == len(numbers) else None
-
-
-def _block(axis: int, sizes: Sizes, to_sizes: Sizes) -> tuple[slice, slice]:
-    """Return the smallest runs of axes around ``axis`` that hold the same elements.
-
-    Places in both lists match where as many elements stand in front of an entry, or behind it:
-    where the products of these sizes are equal, whatever the open ones are.
-    """
-    cuts = {(0, 0), (len(sizes), len(to_sizes))}
-    for front in (True, False):
-        places = {size: place for place, size in _products(to_sizes, front=front)}
-        products = _products(sizes, front=front)
-        cuts |= {(place, places[size]) for place, size in products if size in places}
-    start = max(cut for cut in cuts if cut[0] <= axis)
-    stop = min(cut for cut in cuts if cut[0] > axis and cut[1] >= start[1])
-    return slice(start[0], stop[0]), slice(start[1], stop[1])
-
-
-def _products(sizes: Sizes, *, front: bool) -> Iterator[tuple[int, Size]]:
-    """Yield each place with the number of elements in front of it, or behind it."""
-    running: Maybe = Size.of(1)
-    places = range(len(sizes) + 1) if front else range(len(sizes), -1, -1)
-    for place in places:
-        if running is None:
-            return
-        yield place, running
-        beside = place if front else place - 1
-        if 0 <= beside < len(sizes):
-            running = multiply(running, sizes[beside])
+    reader, index = readers[0]
+    return reader if index == 0 and reader.graph is node.graph else None

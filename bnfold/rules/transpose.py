@@ -18,7 +18,7 @@ class Transpose(Rule):
         affine = maps[0]
         if affine.axis is None:
             return Taken(onward={0: affine})
-        perm = _perm(node, facts)
+        perm = permutation(node, facts)
         return (
             perm
             if isinstance(perm, Refusal)
@@ -30,11 +30,12 @@ class Transpose(Rule):
         affine = maps[0]
         if affine.axis is None:
             return Taken(onward={0: affine})
-        perm = _perm(node, facts)
+        perm = permutation(node, facts)
         return perm if isinstance(perm, Refusal) else Taken(onward={0: affine.permute(perm)})
 
 
-def _perm(node: ir.Node, facts: Facts) -> tuple[int, ...] | Refusal:
+def permutation(node: ir.Node, facts: Facts) -> tuple[int, ...] | Refusal:
+    """Return which axis of the input each axis of the output is, or why that is unknown."""
     perm = ints_attr(node, "perm")
     if perm:
         return perm

@@ -42,19 +42,22 @@ class Weight:
         return self.constant.shape
 
     def times(
-        self, factor: _Wide, *axes: int, channels: int | None = None
+        self, factor: _Wide, *axes: int, channels: int | None = None, alike: int = 1
     ) -> tuple[Edit, ...] | Refusal:
         """Return the edit that multiplies the weight by ``factor`` along ``axes``; none for 1.
 
         What is stored as integers stays so, or refuses.
 
-        ``channels`` is the axis of the weight whose slices are output channels.
+        ``channels`` is the axis of the weight whose slices are output channels; ``alike``
+        of these in a row read the same numbers.
         """
         if (factor == 1.0).all():
             return ()
         expression = self.constant.expression.times(np.asarray(factor), axes)
         checked = axes[-1] if channels is None and axes else channels or 0
-        edit = SetConstant(self.node, self.index, expression, self.constant.dtype, checked)
+        edit = SetConstant(
+            self.node, self.index, expression, self.constant.dtype, checked, alike
+        )
         if self.stored is None:
             return (edit,)
         laid = Expression(expression.base, self.shape).times(np.asarray(factor), axes)

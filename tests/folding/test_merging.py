@@ -280,3 +280,14 @@ def test_a_plain_residual_is_no_line_in_the_report():
     net.output(net.node("Add", [x, y]))
     report = bnfold.fold(net.model(), verify=False).report
     assert (report.steps, report.stays) == ((), ())
+
+
+def test_a_sum_that_nothing_reads_is_left_alone():
+    """With it the convolution that took the other branch left the graph: the fold crashed."""
+    net = Net("unread sum")
+    x = net.input([2, 4, 5, 5])
+    conv = [x, net.const(net.weight(4, 4, 1, 1)), net.const(net.shift(4))]
+    net.node("Add", [x, net.node("Conv", conv)])
+    net.output(net.node("Tanh", [net.node("Mul", [x, net.const(net.scale(5))])]))
+    model = net.model()
+    assert judge.wrong_outputs(model, bnfold.fold(model, verify=False).to_proto()) == []

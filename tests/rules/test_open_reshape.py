@@ -16,7 +16,7 @@ from bnfold.affine import Affine
 from bnfold.model.sizes import Size
 from bnfold.records import Code, Refusal
 from bnfold.rules import RULES
-from bnfold.rules.reshape import through_reshape
+from bnfold.rules.regroup import through_reshape
 from tests.model.open_sizes import bound, facts_of, open_model
 from tests.reference64 import run64
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.model.attributes import int_attr
+
+_RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN"})
 
 
 def channel_of(
@@ -50,6 +53,8 @@ def _axis(node: ir.Node | None, kind: str, slot: int, shape: Sequence[int]) -> i
         return 0
     if node is not None and kind in ("Gemm", "MatMul"):
         return _matrix_axis(node, slot)
+    if kind in _RECURRENT and len(shape) > 2:
+        return 1  # [directions, gates · hidden, inputs]
     axes = [axis for axis, size in enumerate(shape) if size > 1]
     if node is not None and kind == "Gather" and slot == 0:
         # Rows are picked along its axis: what stays of each is a channel.

@@ -6,7 +6,7 @@ The arithmetic is written here a second time, on purpose: the folder's is not as
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import product
 from typing import Any, Final
@@ -332,6 +332,28 @@ def _product_behind(settings: Recipe, sources: Sequence[Wide]) -> Wide:
     return whole.T if settings["transposed"] else whole
 
 
+def _product_of_elements(settings: Recipe, sources: Sequence[Wide]) -> Wide:
+    """``aᵖ · bᵍ`` element by element, p and g 1 or −1."""
+    _together(*sources)
+    raised = (one if p == 1 else 1.0 / one for one, p in _powers(settings, sources))
+    return np.asarray(math.prod(raised, start=np.float64(1.0)))
+
+
+def _sum_of_elements(settings: Recipe, sources: Sequence[Wide]) -> Wide:
+    """``p · a + q · b``, p and q 1 or −1."""
+    _together(*sources)
+    first, second = (p * one for one, p in _powers(settings, sources))
+    return np.asarray(first + second)
+
+
+def _powers(settings: Recipe, sources: Sequence[Wide]) -> Iterator[tuple[Wide, int]]:
+    for one, power in zip(sources, settings["powers"], strict=True):
+        if power not in (1, -1):
+            message = f"{power!r} is no power of an element"
+            raise RecipeError(message)
+        yield one, power
+
+
 def _outer(first: Wide, second: Wide) -> tuple[int, ...]:
     return first.shape[-2:-1] + (second.shape[-1:] if second.ndim > 1 else ())
 
@@ -342,4 +364,6 @@ _KINDS: Final[dict[str, Callable[[Recipe, Sequence[Wide]], Wide]]] = {
     "convolution behind convolution": _convolution_behind,
     "sum of products": _sum_of_products,
     "product behind product": _product_behind,
+    "product of elements": _product_of_elements,
+    "sum of elements": _sum_of_elements,
 }

@@ -6,11 +6,13 @@ import onnx_ir as ir
 
 from bnfold.folding.carry_out import keep_remainder, write_edits
 from bnfold.folding.merging.branches import Merge, plan_sum
+from bnfold.folding.merging.elementwise import ELEMENTWISE, Pair, plan_pair
 from bnfold.folding.merging.sequences import Row, plan_sequence
 from bnfold.folding.merging.sums import Reader, Removal
 from bnfold.folding.selection import Selection
 from bnfold.model.edit import Editor
 from bnfold.model.facts import Facts
+from bnfold.model.uses import is_used
 from bnfold.records import Refusal, Step
 from bnfold.rules.base import name_of
 from bnfold.rules.mul_add import NUMPY_BROADCAST_SINCE
@@ -24,7 +26,11 @@ def merge_linear(facts: Facts, editor: Editor, selection: Selection) -> list[Ste
 
     A sum is planned once in a pass: what a merge makes possible is found in the next one.
     """
-    return [*_merge_rows(facts, editor, selection), *_merge_sums(facts, editor, selection)]
+    return [
+        *_merge_rows(facts, editor, selection),
+        *_merge_constants(facts, editor, selection),
+        *_merge_sums(facts, editor, selection),
+    ]
 
 
 def _merge_sums(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
@@ -33,6 +39,9 @@ def _merge_sums(facts: Facts, editor: Editor, selection: Selection) -> list[Step
         return steps
     reader = Reader(facts, selection)
     for found in reader.sums():
+        result = found.root.outputs[0]
+        if not (is_used(result) or result.is_graph_output()):
+            continue  # with the sum, all that is written for it would leave
         if selection.refuse_site(found.root) is not None:
             continue
         plan = plan_sum(found, reader.terms(found), facts)
@@ -51,6 +60,20 @@ def _merge_rows(facts: Facts, editor: Editor, selection: Selection) -> list[Step
         row = plan_sequence(node, reader, facts, selection)
         if not isinstance(row, Refusal):
             steps.append(carry_out_row(row, editor))
+    return steps
+
+
+def _merge_constants(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
+    """Make one constant of two in a row; a longer row goes on with what came of these."""
+    steps: list[Step] = []
+    if facts.opset() < NUMPY_BROADCAST_SINCE:
+        return steps
+    reader = Reader(facts, selection)
+    for node in facts.nodes():
+        if node.op_type in ELEMENTWISE and node.graph is not None:
+            pair = plan_pair(node, reader, facts, selection)
+            if not isinstance(pair, Refusal):
+                steps.append(carry_out_pair(pair, facts, editor))
     return steps
 
 
@@ -107,6 +130,25 @@ def carry_out_row(row: Row, editor: Editor) -> Step:
         rule=rule,
         site=names,
         move="linear behind linear",
+        routes=((*names, taker),),
+        absorbed_by=(taker,),
+        tensors=tensors,
+        cloned_bytes=growth,
+    )
+
+
+def carry_out_pair(pair: Pair, facts: Facts, editor: Editor) -> Step:
+    """Write two element-wise operators as the second of them."""
+    names, taker, rule = (name_of(pair.first),), name_of(pair.second), pair.first.op_type
+    editor.bypass([pair.first], pair.data, renamed=False)
+    tensors, growth = write_edits((pair.edit,), editor)
+    if pair.op_type != pair.second.op_type:
+        editor.set_operator(pair.second, pair.op_type)
+    facts.forget(pair.second)
+    return Step(
+        rule=rule,
+        site=names,
+        move="constant behind constant",
         routes=((*names, taker),),
         absorbed_by=(taker,),
         tensors=tensors,
