@@ -1,6 +1,8 @@
 # make demo   fold two trained networks, verify, benchmark, write reports (no torch needed)
 # make test   lint, types, import contracts, then the tests
 # make lint   the first three of these
+# make suite  fold every model of ONNX's backend suite, as it is and wrapped: minutes
+# make fuzz   fold drawn graphs: make fuzz COUNT=1000 SEED=1 SECONDS=600
 # make train  train the networks of the demo again, fold and verify them: two minutes
 # make clean  remove .venv and what was built
 #
@@ -25,7 +27,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint train clean
+.PHONY: help demo test lint suite fuzz train clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -59,6 +61,14 @@ lint: $(DEV)
 
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# A run that was stopped goes on where it was, unless code was changed since.
+suite: $(DEV)
+	$(BIN)/python -m tests.onnx_suite $(if $(TURNS),--turns $(TURNS)) $(if $(OUTPUT),--output $(OUTPUT))
+
+fuzz: $(DEV)
+	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),1000) --seed $(or $(SEED),0) \
+	  $(if $(FIRST),--first $(FIRST)) $(if $(SECONDS),--seconds $(SECONDS))
 
 train: $(DEV)
 	$(BIN)/python -m models.train --output build/train --overwrite --publish models

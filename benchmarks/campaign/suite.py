@@ -58,11 +58,18 @@ def case_of(number: int, operator: str = "") -> tuple[str, Case]:
     """
     pool = models(operator)
     test = pool[number * _STRIDE % len(pool)]
+    if not _floats(test.model.graph.output):
+        raise NoCaseError("no floating output")
     rng = np.random.default_rng((number, 29))
-    return test.name, _wrapped(test, rng)
+    return test.name, wrapped(test, rng)
 
 
-def _wrapped(test: Any, rng: np.random.Generator) -> Case:
+def wrapped(test: Any, rng: np.random.Generator) -> Case:
+    """Return the case of a model with maps and layers around it.
+
+    Raises:
+        NoCaseError: If nothing can be put around it.
+    """
     model = test.model
     _must_be_wrappable(test)
     given = _samples(test)
@@ -80,6 +87,7 @@ def _wrapped(test: Any, rng: np.random.Generator) -> Case:
     graph.initializer.extend([*sketch.weights, *constants])
     graph.output.extend(ends[1])
     del graph.value_info[:]
+    whole.ir_version = max(whole.ir_version, 4)  # before, all constants are listed as inputs
     return Case(named(whole), "suite", kind, feeds=feeds)
 
 
@@ -96,8 +104,6 @@ def _must_be_wrappable(test: Any) -> None:
     for info in (*model.graph.input, *model.graph.output):
         if not info.type.HasField("tensor_type"):
             raise NoCaseError("an input or output that is no tensor")
-    if not _floats(model.graph.output):
-        raise NoCaseError("no floating output")
 
 
 def _floats(infos: Sequence[onnx.ValueInfoProto]) -> list[str]:
@@ -114,7 +120,8 @@ def _kind_of(model: onnx.ModelProto) -> str:
 
 def _samples(test: Any) -> dict[str, Array]:
     inputs = test.data_sets[0][0]
-    names = [one.name for one in test.model.graph.input]
+    stored = {one.name for one in test.model.graph.initializer}
+    names = [one.name for one in test.model.graph.input if one.name not in stored]
     if len(inputs) != len(names) or any(
         not isinstance(a, np.ndarray | np.generic) for a in inputs
     ):
@@ -131,7 +138,7 @@ def _front(
     """Put maps in front of floating inputs; make some of the further inputs constants."""
     feeds: dict[str, Any] = {}
     constants: list[onnx.TensorProto] = []
-    for place, info in enumerate(model.graph.input):
+    for place, info in enumerate(one for one in model.graph.input if one.name in given):
         array, kind = given[info.name], info.type.tensor_type.elem_type
         if place and (rng.random() < 0.7 or _decides_sizes(model, array)):
             constants.append(_stored(array, info.name, kind))
@@ -199,13 +206,13 @@ def _behind(
 
 def _ended(sketch: Sketch, place: Place) -> Place:
     """Append a map and a layer in either order, or three maps: so that something folds."""
-    if 0 in place.shape:
+    if 0 in place.shape or not place.shape:
         return place
     if place.rank in (2, 3, 4) and sketch.chance(0.7):
         if sketch.chance(0.5):
             return some_map(sketch, linear(sketch, place))
         return linear(sketch, some_map(sketch, place))
-    axis = place.rank - 1 if place.rank else None
+    axis = place.rank - 1
     for _ in range(3):  # three maps are two operators at most
         place = affine(sketch, place, axis)
     return place

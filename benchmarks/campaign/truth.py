@@ -148,6 +148,8 @@ def _constant_results(
             found = runner.run(None, {name: known[name] for name in set(inputs)})
     except Exception:  # noqa: BLE001 — what onnx.reference cannot run stays as it is
         return None
+    if any(isinstance(one, list) for one in found):
+        return None  # a sequence: what is made of it is evaluated where it is read
     names = [name for name in node.output if name]
     pairs = zip(names, found, strict=True)
     return {name: np.asarray(one) for name, one in pairs}
@@ -215,9 +217,16 @@ def _unrounded(node: ir.Node, inputs: Sequence[Array | None]) -> Array:
 
 
 def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Feeds:
-    """Evaluate a prepared model in float64."""
+    """Evaluate a prepared model in float64; entries of a sequence count as outputs."""
     with np.errstate(all="ignore"):
-        return Evaluator(from_proto(model), fallback=_foreign).run(feeds)
+        found = Evaluator(from_proto(model), fallback=_foreign).run(feeds)
+    flat: Feeds = {}
+    for name, one in found.items():
+        if isinstance(one, list):
+            flat |= {f"{name}[{place}]": entry for place, entry in enumerate(one)}
+        elif one is not None:
+            flat[name] = one
+    return flat
 
 
 def feeds_of(case: Case, turn: int, seed: int) -> Feeds:
@@ -273,17 +282,17 @@ def written(original: onnx.ModelProto, folded: onnx.ModelProto) -> set[str]:
 
     What the original holds as well, under whatever name, was not rounded anew.
     """
-    old = {_bits(one) for one in _stored(original).values()}
+    old = {_bits(one) for one in stored(original).values()}
     return {
         name
-        for name, one in _stored(folded).items()
+        for name, one in stored(folded).items()
         if one.data_type in HALF_ULP and _bits(one) not in old
     }
 
 
 def weights_of(model: onnx.ModelProto, nodes: set[str]) -> set[str]:
     """Return the names of floating tensors that nodes of these names read."""
-    stored = _stored(model)
+    tensors = stored(model)
     read = {
         name
         for graph in graphs_of(model.graph)
@@ -291,10 +300,11 @@ def weights_of(model: onnx.ModelProto, nodes: set[str]) -> set[str]:
         if node.name in nodes
         for name in node.input
     }
-    return {name for name in read & set(stored) if stored[name].data_type in HALF_ULP}
+    return {name for name in read & set(tensors) if tensors[name].data_type in HALF_ULP}
 
 
-def _stored(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+def stored(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Return stored tensors by name, those of subgraphs and of Constant nodes too."""
     found = {t.name: t for graph in graphs_of(model.graph) for t in graph.initializer}
     found |= {
         node.output[0]: a.t
@@ -373,10 +383,10 @@ def widened(
     A fold may take the float32 next to 1/6 for 1/6. Whole numbers are meant as they are: one
     nudged in ``(1 − mask) · lowest`` opens the mask, and explains everything.
     """
-    kept = _stored(folded)
+    kept = stored(folded)
     read = {
         name
-        for name, one in _stored(original).items()
+        for name, one in stored(original).items()
         if one.data_type in HALF_ULP and name not in kept and not _is_whole(one)
     }
     more = bounds(original, read, feeds, base)

@@ -20,7 +20,8 @@ def inline_constant_branches(facts: Facts, editor: Editor, selection: Selection)
     steps: list[Step] = []
     gone: set[ir.Graph] = set()
     for node in facts.nodes():
-        if node.op_type != "If" or node.graph in gone:
+        # one that only a dropped branch or a dropped node read has left its graph
+        if node.op_type != "If" or node.graph is None or node.graph in gone:
             continue
         branch = _known_branch(node, facts)
         if branch is None or selection.refuse_touch(node) is not None:

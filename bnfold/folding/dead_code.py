@@ -13,22 +13,31 @@ from bnfold.rules.base import name_of
 
 
 def drop_dead_code(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
-    """Remove nodes no output depends on, where one shares its input with other readers.
+    """Remove all nodes no output depends on, where one shares its input with other readers.
 
-    Dead nodes that stand in nobody's way stay, like everything else a fold does not touch.
+    Where none stands in the way of others, they stay, like all that a fold does not touch.
     """
     dead = _dead_nodes(facts)
-    in_the_way = [
-        node
+    in_the_way = any(
+        _is_shared(value, dead)
         for node in dead
         if selection.refuse_touch(node) is None
-        and any(_is_shared(value, dead) for value in node.inputs if value is not None)
-    ]
+        for value in node.inputs
+        if value is not None
+    )
     if not in_the_way:
         return []
-    names = tuple(name_of(node) for node in in_the_way)
-    editor.drop_nodes([node for node in dead if selection.refuse_touch(node) is None])
+    dropped = drop_all_dead_code(facts, editor, selection)
+    names = tuple(name_of(node) for node in dropped)
     return [Step("dead code", names, "dropped, nothing reads it", (), (), ())]
+
+
+def drop_all_dead_code(facts: Facts, editor: Editor, selection: Selection) -> list[ir.Node]:
+    """Remove all nodes no output depends on; return them."""
+    dropped = [node for node in _dead_nodes(facts) if selection.refuse_touch(node) is None]
+    if dropped:
+        editor.drop_nodes(dropped)
+    return dropped
 
 
 def _dead_nodes(facts: Facts) -> dict[ir.Node, None]:

@@ -14,7 +14,7 @@ from bnfold.folding.cancelled import drop_cancelled_biases
 from bnfold.folding.carry_out import carry_out, shorten_in_place, warnings_of
 from bnfold.folding.compose import Remainder, shorten
 from bnfold.folding.constants import store_mapped_constants
-from bnfold.folding.dead_code import drop_dead_code
+from bnfold.folding.dead_code import drop_all_dead_code, drop_dead_code
 from bnfold.folding.functions import inline_functions
 from bnfold.folding.idioms import find_idioms
 from bnfold.folding.inference import WARNING, read_as_inference
@@ -52,7 +52,7 @@ def fold_in_place(
     before = count_operators(model)
     sort_graphs(model)
     mark_origins(model)
-    written = inline_functions(model, lambda trial: _fold_graphs(trial, chosen, allowed))
+    written = inline_functions(model, lambda trial: _fold_trial(trial, chosen, allowed))
     report = _fold_graphs(model, chosen, allowed)
     known = {(stay.rule, stay.site) for stay in report.stays}
     hidden = (stay for stay in written.stays if (stay.rule, stay.site) not in known)
@@ -63,6 +63,13 @@ def fold_in_place(
         counts_before=before,
         warnings=(*written.warnings, *report.warnings),
     )
+
+
+def _fold_trial(model: ir.Model, chosen: Selection, permissions: Permissions) -> FoldReport:
+    """Fold a copy to see what goes: maps that nothing reads go either way, and say nothing."""
+    facts = Facts(model, permissions, RULES)
+    drop_all_dead_code(facts, Editor(model, facts), chosen)
+    return _fold_graphs(model, chosen, permissions)
 
 
 def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -> FoldReport:

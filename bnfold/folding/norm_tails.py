@@ -9,7 +9,7 @@ asked for. Mul and Add spelled out behind a normalisation are ordinary sites.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -192,10 +192,19 @@ def _tail(node: ir.Node, facts: Facts) -> _Tail | Refusal:
     return _Tail(node, scale.constant, constant, affine)
 
 
+def _broadcast(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Return whether shapes broadcast: onnx's checker accepts others too."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return all(a == b or 1 in (a, b) for a, b in pairs)
+
+
 def _map_of(
     node: ir.Node, scale: Constant, bias: Constant | None, facts: Facts
 ) -> Affine | Refusal:
     added = np.zeros(()) if bias is None else bias.wide()
+    if not _broadcast(scale.shape, added.shape):
+        why = f"its bias of shape {list(added.shape)} does not fit its scale"
+        return Refusal(Code.WRONG_SHAPE, name_of(node), why)
     parts = np.broadcast_arrays(scale.wide(), added)
     if not parts[0].size or all((part == part.flat[0]).all() for part in parts):
         first = [float(part.flat[0]) if part.size else 1.0 for part in parts]

@@ -129,7 +129,7 @@ def _without_parameters(node: ir.Node, facts: Facts) -> Normalisation:
         named: Sequence[int] = (int_attr(node, "axis", -1),)
     else:
         named = ints_attr(node, "axes", _MVN_AXES)
-    axes = () if rank is None else tuple(sorted(axis % rank for axis in named))
+    axes = tuple(sorted(axis % rank for axis in named)) if rank else ()
     can = "Nothing: it has no scale or bias of its own, and bnfold has no rule for it."
     return _norm(node, facts, axes, can, "Its statistics are computed from the data.")
 

@@ -67,10 +67,11 @@ def _matmul(at: At) -> Following:
 
 def _gemm(at: At) -> Following:
     left, right = (yield from at.extents(0)), (yield from at.extents(1))
-    rows = None if left is None or len(left) != 2 else left[int_attr(at.node, "transA", 0)]
+    turned = [bool(int_attr(at.node, name, 0)) for name in ("transA", "transB")]  # any but 0
+    rows = None if left is None or len(left) != 2 else left[turned[0]]
     if right is None or len(right) != 2:
         return (rows, None)
-    return (rows, right[1 - int_attr(at.node, "transB", 0)])
+    return (rows, right[not turned[1]])
 
 
 def _transpose(at: At) -> Following:

@@ -12,6 +12,7 @@ from bnfold import limits
 from bnfold.errors import ModelError
 from bnfold.model.attribute_kinds import Arity, arity_of, check_attributes
 from bnfold.model.call_graph import Calls, check_calls
+from bnfold.model.deadly import check_survivable
 from bnfold.model.tensors import check_sparse, check_tensor, stored_tensors
 
 _DEFAULT_DOMAINS: Final = ("", "ai.onnx")
@@ -65,11 +66,11 @@ def check_structure(proto: onnx.ModelProto, where: str) -> None:
     Raises:
         ModelError: Naming the fault, the node or tensor, and what to do.
     """
-    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
+    if not proto.graph.output:
         raise ModelError(
             "the model has no graph to fold",
             where=where,
-            why="its graph is missing, or has neither nodes nor outputs",
+            why="its graph is missing, or has no outputs",
             remedy="export the model again; a file of zero bytes is an interrupted download",
         )
     imports = _imports(proto.opset_import, where)
@@ -187,6 +188,8 @@ def _check_node(
     own = domain == "" and called is None
     opset = scope.imports[domain] if own else None
     check_attributes(node, where, in_function=body.function, opset=opset)
+    if own:
+        check_survivable(node, where)
     arity = arity_of(node.op_type, opset) if opset is not None else called
     if arity is not None:
         _check_arity(node, arity, where)

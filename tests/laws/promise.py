@@ -8,7 +8,8 @@ which nodes and initializers are written down.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -17,29 +18,69 @@ import bnfold
 from benchmarks.campaign import truth
 from benchmarks.campaign.sketch import TYPES, Case
 from bnfold.errors import BnfoldError
+from tests.laws.by_runtime import Runtime
+from tests.laws.second_opinion import second_opinion
 
 BEYOND = 2.0
 """Bounds of rounding: a right fold stays within one, a wrong one is past two."""
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is said of the fold of one model.
+
+    Attributes:
+        faults: Which parts of the promise it breaks.
+        refused: Who refused the model, and in which words; empty if it was folded.
+        steps: How many folds were made.
+        compared: For how many sets of inputs both models were evaluated in float64.
+        runtime: What ONNX Runtime says; empty if it was not asked.
+        folded: The folded model, if anything changed.
+    """
+
+    faults: tuple[str, ...] = ()
+    refused: str = ""
+    steps: int = 0
+    compared: int = 0
+    runtime: str = ""
+    folded: onnx.ModelProto | None = None
+
+
+FeedsOf = Callable[[int], truth.Feeds]
+"""Inputs of a turn."""
+
+
 def broken(case: Case, seed: int, like: onnx.ModelProto | None = None) -> list[str]:
-    """Return which parts of the promise a fold of this model breaks; empty for none.
+    """Return which parts of the promise a fold of this model breaks; empty for none."""
+    return list(judged(case, seed, like).faults)
+
+
+def judged(
+    case: Case,
+    seed: int,
+    like: onnx.ModelProto | None = None,
+    feeds_of: FeedsOf | None = None,
+    runtime: Runtime | None = None,
+) -> Judged:
+    """Fold a model and say whether the promise holds.
 
     Args:
         case: The model, and how its inputs are drawn.
         seed: Of the inputs, and of the other order.
         like: A model of the same function, in plainer words; the model itself by default.
+        feeds_of: Draws the inputs, where the case does not say how.
+        runtime: Asked as well: it runs what it ran before, and gives the same.
 
     Raises:
         Exception: Whatever the fold raises that is no `BnfoldError`.
     """
     if not is_accepted(case.model):
-        return []
+        return Judged(refused="checker")
     given = case.model.SerializeToString(deterministic=True)
     try:
         result = bnfold.fold(case.model, verify=False, **case.options)
-    except BnfoldError:
-        return []
+    except BnfoldError as error:
+        return Judged(refused=f"bnfold: {error.what}")
     folded = result.to_proto()
     found = []
     if case.model.SerializeToString(deterministic=True) != given:
@@ -49,9 +90,16 @@ def broken(case: Case, seed: int, like: onnx.ModelProto | None = None) -> list[s
         found.append("the checker refuses the folded model")
     found.extend(_told_twice(folded, case))
     found.extend(_told_in_another_order(case, folded, seed))
-    if result.report.steps:
-        found.extend(_wrong(case, folded, seed, like or case.model))
-    return found
+    steps = len(result.report.steps)
+    if not steps and folded.SerializeToString(deterministic=True) == given:
+        return Judged(tuple(found))
+    draw = feeds_of or (lambda turn: truth.feeds_of(case, turn, seed))
+    compared, wrong = _wrong(case, folded, like or case.model, draw)
+    said, fault = "", ""
+    if runtime is not None:
+        said, fault = second_opinion(runtime, case, folded, draw(0))
+    found.extend(one for one in (wrong, fault) if one)
+    return Judged(tuple(found), "", steps, compared, said, folded)
 
 
 def is_accepted(model: onnx.ModelProto) -> bool:
@@ -64,7 +112,11 @@ def is_accepted(model: onnx.ModelProto) -> bool:
 
 
 def _told_twice(folded: onnx.ModelProto, case: Case) -> Iterator[str]:
-    again = bnfold.fold(folded, verify=False, **case.options)
+    try:
+        again = bnfold.fold(folded, verify=False, **case.options)
+    except BnfoldError as error:
+        yield f"a second fold refuses the first: {error.what}"
+        return
     if again.report.steps:
         yield f"a second fold finds {[(step.rule, step.site) for step in again.report.steps]}"
     elif again.to_proto().SerializeToString() != folded.SerializeToString():
@@ -73,10 +125,26 @@ def _told_twice(folded: onnx.ModelProto, case: Case) -> Iterator[str]:
 
 def _told_in_another_order(case: Case, folded: onnx.ModelProto, seed: int) -> Iterator[str]:
     other = reordered(case.model, np.random.default_rng((seed, 41)))
-    changed = bnfold.fold(other, verify=False, **case.options).to_proto()
-    if operators(changed) != operators(folded):
-        here, there = operators(folded), operators(changed)
+    try:
+        changed = bnfold.fold(other, verify=False, **case.options).to_proto()
+    except BnfoldError as error:
+        yield f"in another order it is refused: {error.what}"
+        return
+    here, there = _by_direction(operators(folded)), _by_direction(operators(changed))
+    if here != there:
         yield f"in another order {dict(there - here)} stay, in this one {dict(here - there)}"
+
+
+def _by_direction(counts: Counter[str]) -> Counter[str]:
+    """Count a Div as a Mul, a Sub as an Add.
+
+    Of two maps behind a third one, either can go into it: which one stays is a tie.
+    """
+    same = {"Div": "Mul", "Sub": "Add"}
+    found: Counter[str] = Counter()
+    for kind, often in counts.items():
+        found[same.get(kind, kind)] += often
+    return found
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
@@ -93,16 +161,17 @@ def _nodes(body) -> Iterator[onnx.NodeProto]:
 
 
 def _wrong(
-    case: Case, folded: onnx.ModelProto, seed: int, like: onnx.ModelProto
-) -> Iterator[str]:
+    case: Case, folded: onnx.ModelProto, like: onnx.ModelProto, feeds_of: FeedsOf
+) -> tuple[int, str]:
+    """Return for how many sets of inputs both were compared, and what is wrong."""
     before, after = truth.prepared(like), truth.prepared(folded)
     names = truth.written(like, folded)
     for turn in range(2):
-        feeds = truth.feeds_of(case, turn, seed)
+        feeds = feeds_of(turn)
         try:
             wanted = truth.run(before, feeds)
         except Exception:  # noqa: BLE001  what nobody computes in float64 cannot be compared
-            return
+            return turn, ""
         found = truth.run(after, feeds)
         bound = _floored(truth.bounds(after, names, feeds, found), wanted, case.kind)
         far = truth.excess(found, wanted, bound)
@@ -110,8 +179,8 @@ def _wrong(
             bound = truth.widened(bound, before, after, feeds, wanted)
             far = truth.excess(found, wanted, bound)
         if far > BEYOND:
-            yield f"{far:.3g} bounds of rounding off"
-            return
+            return turn, f"{far:.3g} bounds of rounding off"
+    return 2, ""
 
 
 def _floored(bound: dict[str, float], outputs: truth.Feeds, kind: str) -> dict[str, float]:
@@ -121,7 +190,10 @@ def _floored(bound: dict[str, float], outputs: truth.Feeds, kind: str) -> dict[s
     true one need not.
     """
     unit = truth.HALF_ULP[TYPES[kind.split()[-1]]]
-    peaks = {name: float(np.max(np.abs(one), initial=0.0)) for name, one in outputs.items()}
+    peaks = {
+        name: float(np.max(np.abs(one), initial=0.0)) if one.dtype.kind == "f" else 0.0
+        for name, one in outputs.items()
+    }
     return {name: max(one, unit * peaks[name]) for name, one in bound.items()}
 
 

@@ -1,0 +1,1 @@
+"""Graphs drawn from the schemas of ONNX, every operator in every version."""

@@ -1,0 +1,103 @@
+"""A sample of the graphs of `make fuzz`, and the instrument itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx
+import pytest
+from hypothesis import given, settings
+
+import bnfold
+from tests.fuzz.__main__ import count
+from tests.fuzz.draws import by_number, replayed
+from tests.fuzz.models import Drawn, drawn_model, models
+from tests.fuzz.nodes import operators
+from tests.fuzz.shrink import shrunk
+from tests.fuzz.trial import kind_of, tried
+from tests.laws.by_runtime import Runtime
+from tests.laws.promise import is_accepted, judged
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    pytest.importorskip("onnxruntime")
+    with Runtime() as one:
+        yield one
+
+
+def test_some_graphs_keep_the_promise(runtime):
+    counts: Counter[str] = Counter()
+    faults = {}
+    for number in range(100):
+        trial = tried(by_number(number, 0), runtime, control=True)
+        count(counts, trial)
+        if trial.said.faults:
+            faults[number] = trial.said.faults
+    assert faults == {}
+    assert counts["folded"] >= 25
+    assert counts["compared in float64"] >= 25
+    assert counts["refused by checker"] <= 20
+    assert counts["runtime: agrees"] >= 10
+    noticed = counts["wrong on purpose: noticed"]
+    assert noticed >= 0.75 * (noticed + counts["wrong on purpose: not noticed"]) > 0
+
+
+@settings(max_examples=40)
+@given(models())
+def test_graphs_of_hypothesis_keep_the_promise(drawn: Drawn):
+    assert judged(drawn.case, 0, feeds_of=drawn.feeds).faults == ()
+
+
+def test_a_number_gives_the_same_graph_and_so_do_its_decisions():
+    draws = by_number(3, 1)
+    first = drawn_model(draws).case.model.SerializeToString()
+    assert drawn_model(by_number(3, 1)).case.model.SerializeToString() == first
+    assert drawn_model(replayed(draws.made)).case.model.SerializeToString() == first
+
+
+def test_every_operator_set_and_most_operators_are_drawn():
+    opsets, kinds = set(), set()
+    for number in range(500):
+        model = drawn_model(by_number(number, 2)).case.model
+        opsets.add(model.opset_import[0].version)
+        kinds.update(node.op_type for node in model.graph.node)
+    assert opsets == set(range(6, onnx.defs.onnx_opset_version() + 1))
+    assert len(kinds) > 130
+    assert {"If", "Loop", "Scan", "F0"} <= kinds
+    assert len(operators(onnx.defs.onnx_opset_version())) > 170
+
+
+def test_a_fold_that_is_wrong_is_told_and_made_small(monkeypatch):
+    """The folded model is another one: its first node is gone."""
+    right = bnfold.fold
+
+    class Spoiled:
+        def __init__(self, model, **options):
+            self.result = right(model, **options)
+            self.report = self.result.report
+
+        def to_proto(self):
+            proto = self.result.to_proto()
+            if self.report.steps:
+                proto.graph.node[0].op_type = "NoSuchOperator"
+            return proto
+
+    monkeypatch.setattr(bnfold, "fold", Spoiled)
+    made = next(
+        draws.made
+        for draws in (by_number(number, 0) for number in range(40))
+        if any("checker" in fault for fault in tried(draws).said.faults)
+    )
+
+    def is_faulty(other):
+        return any("checker" in fault for fault in tried(replayed(other)).said.faults)
+
+    small = shrunk(made, is_faulty, seconds=5.0)
+    assert len(small) < len(made)
+    assert is_accepted(drawn_model(replayed(small)).case.model)
+
+
+def test_kinds_of_faults_have_no_names_and_numbers():
+    assert kind_of("3.2 bounds of rounding off") == kind_of("17 bounds of rounding off")
+    assert kind_of("Traceback\n  File x\nValueError: no 3") == "ValueError: no"

@@ -1,0 +1,176 @@
+"""Faults that graphs drawn from the schemas of ONNX have found (`make fuzz`), made small."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+import bnfold
+from bnfold.errors import ModelError
+from tests.laws.promise import operators
+
+
+def parsed(text: str) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(text)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def folded(model: onnx.ModelProto, **options: bool) -> onnx.ModelProto:
+    """Fold twice: the second fold finds nothing."""
+    found = bnfold.fold(model, verify=False, **options).to_proto()
+    again = bnfold.fold(found, verify=False, **options)
+    assert [(step.rule, step.site) for step in again.report.steps] == []
+    assert again.to_proto().SerializeToString() == found.SerializeToString()
+    return found
+
+
+# ------------------------------------------------------------- what the checker lets pass
+
+
+def test_a_graph_without_outputs_is_refused():
+    """All of it is dead: the fold dropped it, and refused what it had made itself."""
+    model = parsed("""
+        <ir_version: 10, opset_import: ["": 21]>
+        g (float[2, 3] x) => () <float s = {2}> { y = Mul (x, s) }
+    """)
+    with pytest.raises(ModelError, match="no graph to fold"):
+        bnfold.fold(model, verify=False)
+
+
+def test_an_instance_norm_with_a_scale_of_another_rank_stays():
+    model = parsed("""
+        <ir_version: 8, opset_import: ["": 12]>
+        g (float[2, 3, 7] x) => (float[?, ?, ?] y)
+        <float[3, 1, 2] s = {1, 2, 3, 4, 5, 6}, float[3] b = {1, 2, 3}>
+        {
+            n = InstanceNormalization (x, s, b)
+            y = Relu (n)
+        }
+    """)
+    assert operators(folded(model, norms=True)) == operators(model)
+
+
+def test_a_normalization_of_a_scalar_is_described():
+    model = parsed("""
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float x) => (float y) { y = LpNormalization (x) }
+    """)
+    (told,) = bnfold.fold(model, verify=False).report.normalisations
+    assert told.axes == ()
+    assert operators(folded(model)) == operators(model)
+
+
+def test_a_split_with_more_outputs_than_it_says_is_refused():
+    """onnx's shape inference ended the process."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 20]>
+        g (float[4] x) => (float[?] a, float[?] b)
+        { a, b = Split <axis: int = 0, num_outputs: int = 1> (x) }
+    """)
+    onnx.checker.check_model(model)
+    with pytest.raises(ModelError, match="makes no sense"):
+        bnfold.fold(model, verify=False)
+
+
+@pytest.mark.parametrize("turned", [-1, 2])
+def test_any_number_but_zero_transposes_an_operand_of_gemm(turned):
+    """-1 was an index out of range, and 2 took the size of the other axis."""
+    model = parsed(f"""
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float[N, 3] x, float[5, M] w) => (float[?, ?] y)
+        <float[5] s = {{1, 2, 3, 4, 5}}, float[3, 5] v = {{
+            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}}>
+        {{
+            a = Gemm <transB: int = {turned}> (x, w)
+            y = Mul (a, s)
+        }}
+    """)
+    assert operators(folded(model)) == operators(model)
+
+
+# ----------------------------------------------------------------------- constant Ifs
+
+
+@pytest.mark.parametrize("reader", ["Relu (z)", "Relu (x)"])
+def test_an_if_in_a_branch_that_is_not_taken_has_its_condition_there(reader):
+    """Both were to be put in their places, but the inner one had left its graph by then."""
+    model = parsed(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[2, 3] x) => (float[?, ?] y)
+        <bool yes = {{1}}, float[3] s = {{1, 2, 3}}>
+        {{
+            z = If (yes) <
+                then_branch = one () => (float[?, ?] a) {{ a = Mul (x, s) }},
+                else_branch = two () => (float[?, ?] b) <bool no = {{0}}> {{
+                    b = If (no) <
+                        then_branch = three () => (float[?, ?] c) {{ c = Exp (x) }},
+                        else_branch = four () => (float[?, ?] d) {{ d = Abs (x) }}
+                    >
+                }}
+            >
+            y = {reader}
+        }}
+    """)
+    assert not set(operators(folded(model))) & {"If", "Exp", "Abs"}
+
+
+# --------------------------------------------------------------------------- dead code
+
+
+def test_dead_code_of_the_graph_does_not_hide_that_of_a_function():
+    """As many nodes went with the function as without it, and one more in a second fold."""
+    folded(
+        parsed("""
+        <ir_version: 10, opset_import: ["": 17, "local": 1]>
+        g (float[2, 3] x) => (float[2, 3] y, float[2, 3] z)
+        <float s = {2}>
+        {
+            a = Neg (x)
+            dead = Mul (x, s)
+            y = local.F (a)
+            z = Relu (a)
+        }
+        <domain: "local", opset_import: ["": 17, "local": 1]>
+        F (p) => (q)
+        {
+            c = Constant <value = float {3}> ()
+            unread = Mul (p, c)
+            q = Exp (p)
+        }
+    """)
+    )
+
+
+def test_a_function_is_written_out_where_dead_code_stands_beside_it():
+    """Dead calls and maps counted as gained, so the map in front of the function stayed."""
+    model = parsed("""
+        <ir_version: 10, opset_import: ["": 17, "local": 1]>
+        g (float[2, 3] x) => (float[2, 3] y, float[2, 3] z)
+        <float s = {2}, float[3] t = {1, 2, 3}>
+        {
+            a = Mul (x, s)
+            one = Mul (a, t)
+            two = Transpose (one)
+            y = Exp (a)
+            b = Mul (x, t)
+            z = local.F (b)
+            dead = local.F (x)
+        }
+        <domain: "local", opset_import: ["": 17, "local": 1]>
+        F (p) => (q)
+        {
+            c = Constant <value = float {3}> ()
+            m = Mul (p, c)
+            q = Exp (m)
+        }
+    """)
+    found = folded(model)
+    assert operators(found)["Mul"] == 2
+    x = np.ones((2, 3), np.float32)
+    runs = [ReferenceEvaluator(one).run(None, {"x": x}) for one in (model, found)]
+    for wanted, got in zip(*runs, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
