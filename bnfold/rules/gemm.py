@@ -23,6 +23,7 @@ from bnfold.rules.base import (
     wrong_axis,
 )
 from bnfold.rules.mul_add import NUMPY_BROADCAST_SINCE
+from bnfold.rules.vast import refuse_to_change
 from bnfold.rules.weights import (
     Weight,
     bias_edit,
@@ -120,10 +121,11 @@ def _addend_after(
         if not affine.has_shift:
             return ()
         return _write_addend(node, _laid(shift, weight), weight.constant.dtype, facts)
+    dtype = _addend_dtype(node, facts, weight)
+    if vast := refuse_to_change(node, addend, dtype, scale, shift):
+        return vast
     changed = addend * _laid(scale, weight) + _laid(shift, weight)
-    return _write_addend(
-        node, _slim(changed, addend, affine), _addend_dtype(node, facts, weight), facts
-    )
+    return _write_addend(node, _slim(changed, addend, affine), dtype, facts)
 
 
 def _addend_plus(
@@ -135,9 +137,11 @@ def _addend_plus(
     addend = _read_addend(node, facts)
     if isinstance(addend, Refusal):
         return addend
-    laid = _laid(added, weight)
-    whole = laid if addend is None else addend + laid
-    return _write_addend(node, whole, _addend_dtype(node, facts, weight), facts)
+    laid, dtype = _laid(added, weight), _addend_dtype(node, facts, weight)
+    if addend is None:
+        return _write_addend(node, laid, dtype, facts)
+    vast = refuse_to_change(node, addend, dtype, np.ones(1), added)
+    return vast or _write_addend(node, addend + laid, dtype, facts)
 
 
 def _integer_addend(

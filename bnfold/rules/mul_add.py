@@ -20,6 +20,7 @@ from bnfold.records import NOT_EVALUATED, Code, Refusal
 from bnfold.rules.base import Maps, Rule, SetConstant, Source, Taken, name_of, wrong_axis
 from bnfold.rules.meet import product_after, product_before, sum_after, sum_before
 from bnfold.rules.passing import along_one_axis
+from bnfold.rules.vast import refuse_vast_addend
 
 NUMPY_BROADCAST_SINCE: Final = 7
 _Wide = NDArray[np.float64]
@@ -50,7 +51,8 @@ class _Binary(Rule):
         if affine is None or not affine.is_finite:
             why = "its constant gives a scale or shift that is not finite"
             return Refusal(Code.NOT_FINITE, name_of(node), why, "check the constant")
-        return Source(index, affine)
+        vast = refuse_vast_addend(node, affine.shift, facts.dtype(node.outputs[0]))
+        return vast or Source(index, affine)
 
 
 class _Scales(_Binary):

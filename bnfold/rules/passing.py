@@ -16,6 +16,7 @@ from bnfold.limits import FREE_ELEMENTS
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, SetConstant, Taken, dynamic_weight, name_of, wrong_axis
+from bnfold.rules.vast import ADDING, refuse_to_change
 
 Indices = NDArray[np.intp]
 _VAST: Final = 2.0**10
@@ -159,6 +160,10 @@ def mapped_constant(
     constant = facts.constant(node.inputs[index])
     if isinstance(constant, Refusal):
         return dynamic_weight(node, constant)
+    if node.op_type in ADDING:
+        args = (constant.wide(), constant.dtype, affine.scale, affine.shift)
+        if vast := refuse_to_change(node, *args):
+            return vast
     if affine.axis is None:
         mapped = constant.expression.mapped(affine.scale[0], affine.shift[0])
         return SetConstant(node, index, mapped, constant.dtype, None)

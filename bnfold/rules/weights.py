@@ -23,6 +23,7 @@ from bnfold.rules.base import (
     name_of,
 )
 from bnfold.rules.quantized import Integers, read_integers, requantized, scaled, unreadable
+from bnfold.rules.vast import refuse_to_change
 
 _Wide = NDArray[np.float64]
 
@@ -127,7 +128,9 @@ def bias_after(
         return Refusal(Code.WRONG_SHAPE, name_of(node), why, "export the model again")
     if bias.stored is not None:
         return integer_addend(bias, bias.stored, affine, facts)
-    return (bias_edit(node, index, bias.constant.wide() * scale + shift, bias.constant.dtype),)
+    held, dtype = bias.constant.wide(), bias.constant.dtype
+    vast = refuse_to_change(node, held, dtype, scale, shift)
+    return vast or (bias_edit(node, index, held * scale + shift, dtype),)
 
 
 def integer_addend(

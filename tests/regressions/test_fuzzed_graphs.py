@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import bnfold
@@ -174,3 +175,53 @@ def test_a_function_is_written_out_where_dead_code_stands_beside_it():
     runs = [ReferenceEvaluator(one).run(None, {"x": x}) for one in (model, found)]
     for wanted, got in zip(*runs, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+# ------------------------------------------------------------------- additions that round
+
+MAGIC = {1: 12582912.0, 10: 1536.0, 11: 6755399441055744.0, 16: 192.0}
+"""1.5 · 2ᵖ⁻¹ of p bits: added and taken away, it rounds to whole numbers."""
+WORDS = {1: "float", 10: "float16", 11: "double", 16: "bfloat16"}
+ROUNDING = (
+    "a = Add (x, c)  b = Sub (a, c)  y = Relu (b)",
+    "a = Sub (x, c)  b = Add (c, a)  y = Relu (b)",
+    "a = Add (x, c)  t = Transpose <perm: ints = [1, 0]> (a)  b = Sub (t, c)  y = Relu (b)",
+    "a = Add (x, c)  b = Clip (a, c)  d = Sub (b, c)  y = Relu (d)",
+    "a = Sum (x, c)  b = Sub (a, c)  y = Relu (b)",
+    "a = Gemm (x, w, c)  b = Sub (a, c)  y = Relu (b)",
+    "q = Mul (x, s)  a = Add (q, c)  b = Sub (a, c)  d = Div (b, s)  y = Relu (d)",
+    "q = Mul (x, s)  n = Neg (q)  a = Add (n, c)  b = Sub (c, a)  y = Relu (b)",
+    "q = Mul (x, s)  a = Add (q, c)  b = Sub (a, c)  y = MatMul (b, w)",
+    "q = Add (x, s)  a = Add (q, c)  b = Sub (a, c)  y = MatMul (b, w)",
+)
+
+
+@pytest.mark.parametrize("kind", MAGIC)
+@pytest.mark.parametrize("body", ROUNDING)
+def test_what_rounds_by_a_vast_addend_is_rounded_as_before(body, kind):
+    """Both additions went, and the scale in front: a quantiser that has no operator for it."""
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        g ({WORDS[kind]}[3, 3] x) => ({WORDS[kind]}[?, ?] y) {{ {body} }}
+    """)
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    held = {"c": MAGIC[kind], "s": 3.0, "w": np.arange(1.0, 10.0).reshape(3, 3)}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value).astype(dtype), name)
+        for name, value in held.items()
+        if name in body
+    )
+    x = np.array([[0.3, 1.4, 2.6], [-0.7, 3.2, 9.9], [0.1, 5.7, -2.2]]).astype(dtype)
+    results = [ReferenceEvaluator(one).run(None, {"x": x}) for one in (model, folded(model))]
+    np.testing.assert_array_equal(*(result[0].astype(float) for result in results))
+
+
+@pytest.mark.parametrize("mean", [123.0, 1000.0, 60000.0])
+def test_means_of_data_are_no_rounding(mean):
+    model = parsed(f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[2, 3] x) => (float[?, ?] y)
+        <float m = {{{mean}}}, float n = {{{mean + 1}}}>
+        {{ a = Sub (x, m)  b = Add (a, n)  y = Relu (b) }}
+    """)
+    assert operators(folded(model)) == {"Add": 1, "Relu": 1}
