@@ -126,11 +126,11 @@ def test_another_reader_undoes_a_scale_and_is_named():
 
 
 def test_another_reader_does_not_undo_a_shift():
-    """x + t at 1e6 has lost digits that subtracting t again would not bring back."""
+    """x + t at 6e4 has lost digits that subtracting t again would not bring back."""
     net = Net("cancellation")
     y = net.conv(net.input(["N", 4, 5, 5]), 4, 6)
     far = net.node(
-        "Add", [y, net.const(np.full((6, 1, 1), 1e6) + net.shift(6).reshape(-1, 1, 1))]
+        "Add", [y, net.const(np.full((6, 1, 1), 6e4) + net.shift(6).reshape(-1, 1, 1))]
     )
     net.output(net.node("Tanh", [far]), net.conv(y, 6, 3))
     _, result = _folded(net)

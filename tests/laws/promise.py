@@ -172,7 +172,10 @@ def _wrong(
             wanted = truth.run(before, feeds)
         except Exception:  # noqa: BLE001  what nobody computes in float64 cannot be compared
             return turn, ""
-        found = truth.run(after, feeds)
+        try:
+            found = truth.run(after, feeds)
+        except Exception as error:  # noqa: BLE001  as above, but it ran before
+            return turn, f"the reference runs the original; of the fold it says {error!r}"
         bound = _floored(truth.bounds(after, names, feeds, found), wanted, case.kind)
         far = truth.excess(found, wanted, bound)
         if far > 1.0:

@@ -22,6 +22,8 @@ OTHER: Final = "gives other numbers"
 NO_LONGER: Final = "refuses the fold"
 LIMITS: Final[Mapping[str, float]] = {"fp32": 1e-4, "fp64": 1e-10, "fp16": 2e-2, "bf16": 0.1}
 """Of the largest number of an output: beyond it the noise of rounding is measured."""
+LEAST: Final[Mapping[str, float]] = {"fp32": 1e-37, "fp16": 1e-6, "bf16": 1e-37}
+"""Subnormal numbers have few bits, or count as zero."""
 HUGE: Final = 1e30
 """Beyond it lie infinities, the lowest number as a mask, and what both overflow to."""
 ROOM: Final = 30.0
@@ -38,9 +40,11 @@ def second_opinion(
     after = runtime.run(folded.SerializeToString(), feeds)
     if after.outputs is None:
         return NO_LONGER, f"the runtime ran the original; of the fold it says {after.why}"
-    limit = LIMITS.get(case.kind.split()[-1], 0.1)
+    kind = case.kind.split()[-1]
+    limit, least = LIMITS.get(kind, 0.1), LEAST.get(kind, 0.0)
     apart = gaps(before.outputs, after.outputs)
-    if all(gap <= limit * _peak(before.outputs[name]) for name, gap in apart.items()):
+    peaks = {name: _peak(value) for name, value in before.outputs.items()}
+    if all(gap <= max(limit * peaks[name], least) for name, gap in apart.items()):
         return AGREES, ""
     noise = _noise(runtime, case.model, feeds, before.outputs)
     far = {name: gap for name, gap in apart.items() if gap > ROOM * noise[name]}
