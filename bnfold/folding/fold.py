@@ -52,6 +52,19 @@ def fold_in_place(
     before = count_operators(model)
     sort_graphs(model)
     mark_origins(model)
+    report = _fold_calls(model, chosen, allowed)
+    while report.steps and model.functions:
+        # what has gone by now can make a function worth writing out that was not before
+        more = _fold_calls(model, chosen, allowed)
+        if not more.steps:
+            break
+        steps = (*report.steps, *more.steps)
+        report = replace(more, steps=steps, normalisations=report.normalisations)
+    return replace(report, counts_before=before)
+
+
+def _fold_calls(model: ir.Model, chosen: Selection, allowed: Permissions) -> FoldReport:
+    """Write out the functions that a fold gains from, and fold."""
     written = inline_functions(model, lambda trial: _fold_trial(trial, chosen, allowed))
     report = _fold_graphs(model, chosen, allowed)
     known = {(stay.rule, stay.site) for stay in report.stays}
@@ -60,7 +73,6 @@ def fold_in_place(
         report,
         steps=(*written.steps, *report.steps),
         stays=(*report.stays, *hidden),
-        counts_before=before,
         warnings=(*written.warnings, *report.warnings),
     )
 

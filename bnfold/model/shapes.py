@@ -203,7 +203,8 @@ def _write_light_node(proto: onnx.GraphProto, node: ir.Node) -> None:
     attribute = node.attributes.get("value") if node.op_type == "Constant" else None
     tensor = None if attribute is None or attribute.is_ref() else attribute.value
     written = ir.serde.serialize_node(node) if tensor is None else None
-    if tensor is not None and tensor.size > _SMALL_ELEMENTS:
+    text = tensor is not None and tensor.dtype == ir.DataType.STRING
+    if tensor is not None and not text and tensor.size > _SMALL_ELEMENTS:
         node_proto = proto.node.add(op_type="ConstantOfShape", output=[node.outputs[0].name])
         dims = np.array(tensor.shape.numpy(), np.int64)
         name = f"{node.outputs[0].name}/bnfold_shape"

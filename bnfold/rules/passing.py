@@ -12,11 +12,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.affine import Affine
+from bnfold.expression import Expression
 from bnfold.limits import FREE_ELEMENTS
+from bnfold.model.constants import Constant
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, SetConstant, Taken, dynamic_weight, name_of, wrong_axis
 from bnfold.rules.vast import ADDING, refuse_to_change
+from bnfold.storable import shrinks
 
 Indices = NDArray[np.intp]
 _VAST: Final = 2.0**10
@@ -164,9 +167,11 @@ def mapped_constant(
         args = (constant.wide(), constant.dtype, affine.scale, affine.shift)
         if vast := refuse_to_change(node, *args):
             return vast
+    # a factor must not vanish; beside an addend, what vanishes is small
+    channels = None if affine.has_shift or node.op_type in ADDING else 0
     if affine.axis is None:
         mapped = constant.expression.mapped(affine.scale[0], affine.shift[0])
-        return SetConstant(node, index, mapped, constant.dtype, None)
+        return _kept(node, index, mapped, constant, channels)
     if rank is None:
         return unknown_shape(node, "the rank of its result")
     along = (affine.scale.size, *[1] * (rank - affine.axis - 1))
@@ -176,7 +181,17 @@ def mapped_constant(
         return Refusal(Code.NO_GAIN, name_of(node), why)
     scale, shift = affine.scale.reshape(along), affine.shift.reshape(along)
     mapped = constant.expression.mapped(scale, shift)
-    return SetConstant(node, index, mapped, constant.dtype, None)
+    return _kept(node, index, mapped, constant, channels)
+
+
+def _kept(
+    node: ir.Node, index: int, mapped: Expression, constant: Constant, channels: int | None
+) -> SetConstant | Refusal:
+    """Return the edit, unless all of a factor would be subnormal, or vanish."""
+    if channels is not None and shrinks(mapped, constant.expression, constant.dtype.numpy()):
+        why = f"its constant would shrink below the normal range of {constant.dtype.name}"
+        return Refusal(Code.OUT_OF_RANGE, name_of(node), why)
+    return SetConstant(node, index, mapped, constant.dtype, channels)
 
 
 def all_equal(maps: Iterable[Affine]) -> bool:

@@ -120,6 +120,7 @@ _BY_NAME: Final[Mapping[str, _Maker]] = {
     "scales": lambda draws, shape: [draws.pick((1.0, 2.0)) for _ in shape],
     "shape": lambda draws, shape: new_shape(draws, shape),
     "keepdims": lambda draws, shape: draws.pick((1, 0)),  # noqa: ARG005  as below
+    "noop_with_empty_axes": lambda draws, shape: draws.pick((0, 1)),  # noqa: ARG005  as below
     "hidden_size": lambda draws, shape: 3,  # noqa: ARG005  recurrent weights are made for it
     "output_shape": lambda draws, shape: [draws.pick((4, 5, 7))] * _spatial(shape),
     "epsilon": lambda draws, shape: draws.pick((1e-5, 0.1, 1e-3)),  # noqa: ARG005  as above

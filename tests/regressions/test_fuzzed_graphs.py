@@ -177,6 +177,67 @@ def test_a_function_is_written_out_where_dead_code_stands_beside_it():
         np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
+def test_a_fold_can_make_a_function_worth_writing_out():
+    """What the first fold took away stood beside it: only a second one wrote it out."""
+    text = """
+        <ir_version: 10, opset_import: ["": 17, "local": 1]>
+        g (float[2, 3] x) => (float[2, 3] y, float[2, 3] z)
+        <float[3] s = {1, 2, 3}>
+        {
+            a = local.F (x)
+            b = local.G (a)
+            dead = local.G (a)
+            y = Add (b, s)
+            z = Mul (b, s)
+        }
+        <domain: "local", opset_import: ["": 17, "local": 1]>
+        F (p) => (q)
+        {
+            c = Constant <value = float {3}> ()
+            unread = Abs (p)
+            m = Sub (p, c)
+            q = Add (m, c)
+        }
+        <domain: "local", opset_import: ["": 17, "local": 1]>
+        G (p) => (q)
+        {
+            c = Constant <value = float {3}> ()
+            m = Sub (c, p)
+            unread = Mul (m, c)
+            q = Add (m, c)
+        }
+    """
+    folded(parsed(text))
+
+
+# ------------------------------------------------------------------- numbers and words
+
+
+def test_a_numerator_does_not_vanish():
+    """0.5 · 2⁻²⁴ is no number of float16: rounded to zero, all results were zero."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 21]>
+        g (float16[2, 3] x) => (float16[?, ?] y) { d = Div (c, x)  y = Mul (d, s) }
+    """)
+    held = {"c": np.full((3,), 0.5, np.float16), "s": np.float16(2.0**-24)}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(one), name) for name, one in held.items()
+    )
+    assert operators(folded(model)) == operators(model)
+
+
+def test_many_words_in_a_constant():
+    """Their element type has no width."""
+    words = ", ".join(["word"] * 400)
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float[2] x) => (float[?] y, string[?, ?] z) { z = Squeeze (w)  y = Relu (x) }
+    """)
+    tensor = helper.make_tensor("w", 8, [4, 100], words.encode().split(b", "))
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=tensor))
+    assert operators(folded(model)) == operators(model)
+
+
 # ------------------------------------------------------------------- additions that round
 
 MAGIC = {1: 12582912.0, 10: 1536.0, 11: 6755399441055744.0, 16: 192.0}
