@@ -162,7 +162,9 @@ def _height(clip: ir.Node, facts: Facts) -> float | None:
     elif len(clip.inputs) == 3:
         held = [facts.constant(value) for value in clip.inputs[1:]]
         numbers = [
-            float(h.stored().reshape(-1)[0]) for h in held if not isinstance(h, Refusal)
+            float(h.stored().reshape(-1)[0])
+            for h in held
+            if not isinstance(h, Refusal) and h.shape in ((), (1,))
         ]
         low, high = numbers if len(numbers) == 2 else (-1.0, -1.0)
     else:

@@ -79,6 +79,8 @@ class _Scales(_Binary):
         own = self.source(node, facts)
         if isinstance(own, Refusal):
             return _refuse_old(node, facts) or product_before(node, maps, facts)
+        if own.index not in maps:
+            return _reaches_constant(node)
         affine = maps[own.index]
         if not affine.has_shift:
             return _join(self, node, affine, facts)
@@ -115,6 +117,9 @@ class _Shifts(_Binary):
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``(x + t) ∘ c``: the shift joins the constant."""
         affine = next(iter(maps.values()))
+        own = self.source(node, facts)
+        if isinstance(own, Source) and own.index not in maps:
+            return _reaches_constant(node)
         if self._joins(node, affine, facts):
             return _join(self, node, affine, facts)
         return _refuse_old(node, facts) or sum_before(node, maps, facts)
@@ -229,6 +234,12 @@ def _operands(node: ir.Node, facts: Facts) -> tuple[int, Constant] | Refusal:
 
 def _about(node: ir.Node, refusal: Refusal) -> Refusal:
     return Refusal(refusal.code, name_of(node), refusal.why, refusal.remedy)
+
+
+def _reaches_constant(node: ir.Node) -> Refusal:
+    """Refuse a map that arrives where a constant is: as from a Constant in a loop's body."""
+    why = "the map reaches its constant, not its data"
+    return Refusal(Code.DYNAMIC_WEIGHT, name_of(node), why)
 
 
 def _not_float(node: ir.Node) -> Refusal:

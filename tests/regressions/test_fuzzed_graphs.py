@@ -226,6 +226,35 @@ def test_a_numerator_does_not_vanish():
     assert operators(folded(model)) == operators(model)
 
 
+def test_a_constant_that_a_loop_collects_takes_no_map_where_it_is_one():
+    """The map behind the loop arrived at the constant operand of another reader."""
+    model = parsed("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[2, 2] x) => (float[?] y, float[?, ?] z)
+        <int64 n = {1}, bool yes = {1}, float s = {0.5}>
+        {
+            z, all = Loop (n, yes, x) <body = b (int64 i, bool on, float[2, 2] state)
+                => (bool going, float[?, ?] next, float each) {
+                c = Constant <value = float {-2}> ()
+                next = Mul (x, c)
+                going = Identity (on)
+                each = Identity (c)
+            }>
+            y = Mul (all, s)
+        }
+    """)
+    folded(model)
+
+
+def test_a_clip_with_a_bound_of_no_elements():
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[2, 2] x) => (float[?, ?] y)
+        <float[0] low = {}, float high = {6}> { a = Relu (x)  y = Clip (a, low, high) }
+    """)
+    assert operators(folded(model)) == operators(model)
+
+
 def test_many_words_in_a_constant():
     """Their element type has no width."""
     words = ", ".join(["word"] * 400)
