@@ -43,6 +43,20 @@ def test_the_inverse_undoes(a):
     assert np.allclose(there_and_back.shift, 0.0, atol=1e-6)
 
 
+@given(affines(channels=3, axis=1))
+def test_a_map_and_its_inverse_leave_nothing(a):
+    """1 + 2e-16 would be a factor that is stored, as 1, and that the next fold finds."""
+    if a.is_invertible:
+        assert a.then(a.inverse()).is_identity
+
+
+def test_numbers_next_to_one_and_nothing_stay_where_they_are_meant():
+    near = np.nextafter(1.0, 2.0)
+    assert Affine.uniform(near).then(Affine.uniform(1.0, 0.0)).scale[0] == near
+    off = Affine.uniform(1.0, 1.0).then(Affine.uniform(1.0, -np.float32(1 + 2**-23)))
+    assert off.shift[0] == -(2.0**-23)
+
+
 def test_a_zero_scale_has_no_inverse():
     with pytest.raises(ZeroDivisionError):
         Affine.per_channel(1, [1.0, 0.0]).inverse()

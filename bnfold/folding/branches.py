@@ -26,13 +26,14 @@ def inline_constant_branches(facts: Facts, editor: Editor, selection: Selection)
         branch = _known_branch(node, facts)
         if branch is None or selection.refuse_touch(node) is not None:
             continue
-        names = tuple(name_of(inner) for inner in branch)
+        inside = tuple(branch)
         if not _is_self_contained(branch):
             continue
         name = name_of(node)
         dropped = [graph for graph in subgraphs_of(node) if graph is not branch]
         gone.update(inner for graph in dropped for inner in graphs_of(graph))
         editor.inline_branch(node, branch)
+        names = tuple(map(name_of, inside))
         steps.append(Step("If", (name,), "constant condition", (), names, ()))
     return steps
 

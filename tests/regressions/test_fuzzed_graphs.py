@@ -315,3 +315,60 @@ def test_means_of_data_are_no_rounding(mean):
         {{ a = Sub (x, m)  b = Add (a, n)  y = Relu (b) }}
     """)
     assert operators(folded(model)) == {"Add": 1, "Relu": 1}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", ["float32", "float16"])
+def test_a_scale_that_is_taken_back_leaves_nothing_to_a_second_fold(seed, kind):
+    """s · (1 / s) is 1 + 2e-16 in float64: a factor that was stored as 1."""
+    rng = np.random.default_rng(seed)
+    dtype = np.dtype(kind)
+    held = {
+        "c": rng.normal(size=2).astype(dtype),
+        "s": rng.uniform(0.5, 2, (2, 1, 1)).astype(dtype),
+    }
+    element = helper.np_dtype_to_tensor_dtype(dtype)
+    nodes = [
+        helper.make_node("Add", ["x", "c"], ["a"], "add"),
+        helper.make_node("Mul", ["s", "a"], ["b"], "mul"),
+        helper.make_node("Div", ["b", "s"], ["y"], "div"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", element, [2, 2, 2])],
+        [helper.make_tensor_value_info("y", element, [2, 2, 2])],
+        [numpy_helper.from_array(array, name) for name, array in held.items()],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    assert operators(folded(model)) == {"Add": 1}
+
+
+def test_nodes_brought_out_of_a_branch_have_names_of_their_own():
+    """ONNX Runtime refuses two nodes of one name in a graph; in two graphs it takes them."""
+
+    def branch(kind: str) -> onnx.GraphProto:
+        result = helper.make_tensor_value_info(f"{kind}_", onnx.TensorProto.FLOAT, [2])
+        nodes = [helper.make_node(kind, ["y"], [f"{kind}_"], "same")]
+        return helper.make_graph(nodes, kind, [], [result])
+
+    ifs = [
+        helper.make_node(
+            "If", ["yes"], [f"z{place}"], f"if{place}",
+            then_branch=branch(kind), else_branch=branch("Neg"),
+        )
+        for place, kind in enumerate(["Relu", "Sigmoid", "Tanh"])
+    ]  # fmt: skip
+    nodes = [helper.make_node("Exp", ["x"], ["y"], "same"), *ifs]
+    faces = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2])]
+    results = [
+        helper.make_tensor_value_info(f"z{place}", onnx.TensorProto.FLOAT, [2])
+        for place in range(3)
+    ]
+    held = [numpy_helper.from_array(np.bool_(1), "yes")]
+    graph = helper.make_graph(nodes, "g", faces, results, held)
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    names = [node.name for node in folded(model).graph.node]
+    assert sorted(names) == ["same", "same_1", "same_2", "same_3"]
