@@ -124,6 +124,10 @@ def _pair(first: _Operand, data: ir.Value, second: _Operand) -> Pair | Refusal:
         shape = np.broadcast_shapes(*shapes)
     except ValueError:
         return Refusal(Code.WRONG_SHAPE, name_of(node), "the constants do not broadcast")
+    if sum(size > 1 for size in shape) <= 1:
+        # One chain is one fold in the report, however long; a pair at a time is one each.
+        why = "both are maps along one axis, which are composed"
+        return Refusal(Code.NO_GAIN, name_of(node), why)
     most = max(*map(math.prod, shapes), _MAY_GROW_TO)
     if math.prod(shape) > most:
         why = f"one constant would have {math.prod(shape)} elements, {most} are the most"
