@@ -14,7 +14,7 @@ settings.register_profile(
 )
 settings.register_profile(
     "ci",
-    max_examples=100,
+    max_examples=60,  # the same each time; make fuzz and HYPOTHESIS_PROFILE=long draw others
     deadline=None,
     derandomize=True,
     suppress_health_check=_SLOW_DRAWS,

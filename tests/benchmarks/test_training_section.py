@@ -176,7 +176,7 @@ def test_without_torch_it_says_so(context, monkeypatch):
     assert len(part["not_reached"]) == len(part["planned"])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # the dry run of all sections goes through this one too
 def test_a_dry_run_walks_the_whole_path(tmp_path):
     """Worker, kernels where triton is, targets, page; and nothing of it is a claim."""
     pytest.importorskip("torch")
