@@ -17,6 +17,7 @@ from tests.fuzz.shrink import shrunk
 from tests.fuzz.trial import kind_of, tried
 from tests.laws.by_runtime import Runtime
 from tests.laws.promise import is_accepted, judged
+from tests.laws.spoiling import spoiled_by
 
 
 @pytest.fixture(scope="module")
@@ -70,20 +71,11 @@ def test_every_operator_set_and_most_operators_are_drawn():
 
 def test_a_fold_that_is_wrong_is_told_and_made_small(monkeypatch):
     """The folded model is another one: its first node is gone."""
-    right = bnfold.fold
 
-    class Spoiled:
-        def __init__(self, model, **options):
-            self.result = right(model, **options)
-            self.report = self.result.report
+    def spoil(proto):
+        proto.graph.node[0].op_type = "NoSuchOperator"
 
-        def to_proto(self):
-            proto = self.result.to_proto()
-            if self.report.steps:
-                proto.graph.node[0].op_type = "NoSuchOperator"
-            return proto
-
-    monkeypatch.setattr(bnfold, "fold", Spoiled)
+    monkeypatch.setattr(bnfold, "fold", spoiled_by(spoil))
     made = next(
         draws.made
         for draws in (by_number(number, 0) for number in range(40))

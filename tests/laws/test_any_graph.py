@@ -19,6 +19,7 @@ from benchmarks.campaign import drawn, suite
 from benchmarks.campaign.sketch import Case, NoCaseError, Sketch, named
 from tests.laws.promise import broken, is_accepted, reordered
 from tests.laws.respelling import respelled
+from tests.laws.spoiling import spoiled_by
 
 FAMILIES = sorted(drawn.FAMILIES)
 SMALL_SIZES = (
@@ -122,24 +123,16 @@ def test_most_models_are_valid_in_other_words_and_every_way_is_taken():
 
 def test_a_fold_that_is_wrong_is_noticed(monkeypatch):
     """All weights are a thousandth off, and a second fold writes other bytes."""
-    right = bnfold.fold
 
-    class Spoiled:
-        def __init__(self, model, **options):
-            self.result = right(model, **options)
-            self.report = self.result.report
-
-        def to_proto(self):
-            proto = self.result.to_proto()
-            for tensor in proto.graph.initializer:
-                if tensor.data_type == 1 and tensor.raw_data:
-                    array = np.frombuffer(tensor.raw_data, np.float32) * np.float32(1.001)
-                    tensor.raw_data = array.tobytes()
-            return proto
+    def spoil(proto):
+        for tensor in proto.graph.initializer:
+            if tensor.data_type == 1 and tensor.raw_data:
+                array = np.frombuffer(tensor.raw_data, np.float32) * np.float32(1.001)
+                tensor.raw_data = array.tobytes()
 
     fp32 = next(c for c in map(of_a_family, range(1, 40)) if c.kind == "fp32" and folds(c))
     assert broken(fp32, 0) == []
-    monkeypatch.setattr(bnfold, "fold", Spoiled)
+    monkeypatch.setattr(bnfold, "fold", spoiled_by(spoil))
     assert any("bounds of rounding off" in one for one in broken(fp32, 0))
 
 
