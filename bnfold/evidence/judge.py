@@ -55,6 +55,11 @@ _SHARE: Final = 1 / 16
 _TRUST: Final = 8.0
 """How many noise samples the typical noise of all channels counts as."""
 
+_ULPS_OF_ONE: Final = 2.0
+"""Roundoffs in an ulp."""
+_ENOUGH: Final = 4
+"""That many nudges in vain, on every set of inputs, are no chance."""
+
 _LEAST: Final = float(np.finfo(np.float64).tiny)
 _CLIPPED: Final = 16.0
 """No channel counts as noisier than so many times the median, as a mean square, when the
@@ -110,7 +115,18 @@ class Trial:
         """Typical noise, never below half an ulp of the typical output."""
         floor = self.scale.floor * np.sqrt(self.scale.squares.sum() / self.size)
         rms = np.sqrt(self.noise_squares.sum() / self.size)
-        return float(max(rms, floor, self.scale.tiny))
+        return float(max(rms, floor, self.grain, self.scale.tiny))
+
+    @property
+    def grain(self) -> float:
+        """What an output may be rounded to that no nudge moved at all: an ulp of one.
+
+        A Sigmoid of 2e-5 is computed as a difference of numbers near one, in steps of 3e-8. Of
+        few nudges none may reach the next step, and that is not: there is no noise.
+        """
+        moved = self.noise_squares.any() or any(one.largest for one in self.noise)
+        is_enough = moved or len(self.noise) >= _ENOUGH
+        return 0.0 if is_enough else _ULPS_OF_ONE * self.scale.floor
 
     @property
     def relative_noise(self) -> float:
