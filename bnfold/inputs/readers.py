@@ -106,12 +106,42 @@ def _both(trail: Trail) -> tuple[float, float]:
 def _joined(at: Place) -> Iterator[Step]:
     """Met by computed numbers: what is huge shuts them out, 0 and 1 let them through."""
     zero, one = _both(at.trail)
+    is_choice = _is_choice(at)
+    if is_choice:
+        yield from at.same()
     if at.node.op_type == "Sub" and at.index == 1:
         yield from (step for step in at.onward(-zero, -one) if isinstance(step, Opens))
     elif at.node.op_type == "Mul":
         if {zero, one} == {0.0, 1.0}:
             yield Opens(int(one), certain=False)
-        yield replace(at.trail, value=at.node.outputs[0], straight=False)
+        if not is_choice:
+            yield replace(at.trail, value=at.node.outputs[0], straight=False)
+
+
+def _is_choice(at: Place) -> bool:
+    """Whether a number is kept here or is 0, or meets another that is 0 where this one is not.
+
+    So is ``where(i < 0, i + size, i)`` spelled with truth values cast to numbers.
+    """
+    other = at.operand(1 - at.index)
+    if at.node.op_type == "Mul":
+        return _is_truth(other)
+    maker = None if other is None else other.producer()
+    is_kept = (
+        maker is not None and kind_of(maker) == "Mul" and any(map(_is_truth, maker.inputs))
+    )
+    return at.node.op_type == "Add" and is_kept
+
+
+def _is_truth(value: ir.Value | None) -> bool:
+    """Whether this is a truth value, cast to a number."""
+    node = None if value is None else value.producer()
+    if node is None or kind_of(node) != "Cast" or node.inputs[0] is None:
+        return False
+    source = node.inputs[0]
+    maker = source.producer()
+    is_told = maker is not None and kind_of(maker) in _TRUTHS
+    return is_told or source.dtype is ir.DataType.BOOL
 
 
 def _negated(at: Place) -> Iterator[Step]:
@@ -316,6 +346,9 @@ _COMPARE: Final[dict[str, Callable[[float, float], bool]]] = {
     "Less": lambda a, b: a < b,
     "LessOrEqual": lambda a, b: a <= b,
 }
+
+_TRUTHS: Final = frozenset({*_COMPARE, "Not", "And", "Or", "Xor", "IsNaN", "IsInf"})
+"""Operators whose results are truth values."""
 
 _FOLLOW: Final[dict[str, Callable[[Place], Iterator[Step]]]] = {
     **dict.fromkeys(_KEEP, _keep),

@@ -232,6 +232,27 @@ def test_indices_that_may_be_negative_are_not_taken_for_shifted_ones():
     run(proto, drawn(proto))
 
 
+@pytest.mark.parametrize("kind", [I64, F])
+def test_the_same_where_it_is_spelled_as_products_with_truth_values(kind):
+    """tf2onnx writes SelectV2 as two products and their sum, of ids that are floats."""
+    i32 = TensorProto.INT32
+    proto = model(
+        [
+            N("Cast", ["ids"], ["whole"], to=i32), N("Cast", ["whole"], ["real"], to=F),
+            N("Less", ["real", "zero"], ["neg"]), N("Not", ["neg"], ["pos"]),
+            N("Cast", ["neg"], ["is_neg"], to=i32), N("Cast", ["pos"], ["is_pos"], to=i32),
+            N("Add", ["whole", "rows"], ["up"]), N("Mul", ["is_neg", "up"], ["one"]),
+            N("Mul", ["whole", "is_pos"], ["other"]), N("Add", ["one", "other"], ["i"]),
+            N("Gather", ["t", "i"], ["y"]),
+        ],
+        {"zero": np.float32(0), "rows": np.int32(TABLE), "t": floats(TABLE, 4)},
+        [("ids", ["n", 64], kind)],
+        ["y"],
+    )  # fmt: skip
+    assert hints(proto)["ids"].use == Use(Role.INDEX, 0, TABLE - 1)
+    run(proto, drawn(proto))
+
+
 def test_an_index_spelled_out_as_a_comparison_is_one():
     proto = model(
         [

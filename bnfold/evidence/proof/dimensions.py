@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -77,7 +77,9 @@ def _has_no_place(node: ir.Node, known: Mapping[str, _Known]) -> bool:
     return is_known == [True, False]
 
 
-def discrete_values(side: Side, inputs: Mapping[str, Array]) -> Iterator[str]:
+def discrete_values(
+    side: Side, inputs: Mapping[str, Array], whole: Collection[str] = ()
+) -> Iterator[str]:
     """Yield the floating values that hang on integers and booleans alone.
 
     Such as a mask that was cast to float: 0 and 1, and penalties made of these. Drawn as any
@@ -86,8 +88,11 @@ def discrete_values(side: Side, inputs: Mapping[str, Array]) -> Iterator[str]:
     Args:
         side: The model.
         inputs: Arrays for its inputs.
+        whole: Inputs that are whole numbers whatever their type: ids may be floats.
     """
     found = {name for name, array in inputs.items() if array.dtype.kind in "biu"}
+    found.update(whole)
+    yield from whole
     for node in side.position:
         reads = [value for value in side.reads(node) if not side.is_constant(value)]
         if (

@@ -35,11 +35,14 @@ from bnfold.evidence.proof.sides import Side
 from bnfold.inputs.drawing import Binding, Case, draw_inputs, is_too_much
 from bnfold.inputs.drawing import Style as InputStyle
 from bnfold.inputs.hints import with_hints
-from bnfold.inputs.signature import inputs_of
+from bnfold.inputs.signature import Role, inputs_of
 from bnfold.inputs.sizes import Shapes, sized
 
 _DEEPER: Final = 3
 """So often a value inside of the graph is tried again from further back."""
+
+_WHOLE: Final = frozenset({Role.INDEX, Role.POSITION, Role.LENGTH, Role.COUNT, Role.FLAG})
+"""What no arbitrary number can stand for."""
 
 _OPEN_SIZES: Final = (64, 320, 2048, 16384)
 """Sizes of open axes, in turn until every window has a place: recordings need long ones."""
@@ -129,7 +132,12 @@ class Lockstep:
             if not found.is_short:
                 break
         self.comparer.others = other_inputs(slots, case, self.comparer.seed)
-        self._discrete = frozenset(discrete_values(self.original, self.comparer.inputs))
+        whole = [slot.name for slot in slots if slot.use.role in _WHOLE]
+        # Such an input is as it was drawn for the model: any other number is no index.
+        known = self.comparer.dims.items()
+        self.comparer.dims = {name: dims for name, dims in known if name not in whole}
+        discrete = discrete_values(self.original, self.comparer.inputs, whole)
+        self._discrete = frozenset(discrete)
         for slot in slots:
             self._relate(slot.name, SAME)
 

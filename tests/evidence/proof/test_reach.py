@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 import bnfold
 from bnfold.records import Verdict
 from tests.battery.cases import ALL
-from tests.evidence.proof.models import FLOAT, N, model
+from tests.evidence.proof.models import FLOAT, N, changed, model, stored
 
 SHAPE = (1, 4, 6)
 
@@ -189,3 +189,28 @@ def test_an_output_of_sizes_alone_that_is_off_by_a_map_is_no_same_one(offset, ve
     """No relation was noted for it, and none was read as: the same."""
     report = bnfold.verify(_of_sizes(stored=None), _of_sizes(stored=offset), run=False)
     assert report.verdict is verdict
+
+
+def test_ids_that_are_floats_are_drawn_as_ids() -> None:
+    """Any other number is no index: the proof saw nothing, and a short run refused the fold."""
+    rng = np.random.default_rng(4)
+    nodes = [
+        N("Cast", ["x"], ["ids"], name="cast", to=6),
+        N("Gather", ["table", "ids"], ["e"], name="gather"),
+        N("Mul", ["e", "s"], ["a"], name="mul"),
+        N("Add", ["a", "t"], ["b"], name="add"),
+        N("MatMul", ["b", "w"], ["out"], name="matmul"),
+    ]
+    held = {
+        "table": rng.normal(size=(12, 6)),
+        "s": rng.uniform(0.5, 1.5, 6),
+        "t": rng.normal(size=6),
+        "w": rng.normal(size=(6, 3)),
+    }
+    original = model(nodes, held, [("x", ("n", 7))], [("out", ("n", 7, 3))])
+    result = bnfold.fold(original, verify=False)
+    assert result.report.steps
+    report = bnfold.verify(original, result.to_proto(), run=False)
+    assert report.verdict is Verdict.PASSED, report.why
+    spoiled = changed(result.to_proto(), {"w": 1.02 * stored(result.to_proto())["w"]})
+    assert bnfold.verify(original, spoiled, run=False).verdict is Verdict.FAILED
