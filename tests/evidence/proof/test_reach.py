@@ -192,7 +192,7 @@ def test_an_output_of_sizes_alone_that_is_off_by_a_map_is_no_same_one(offset, ve
 
 
 def test_ids_that_are_floats_are_drawn_as_ids() -> None:
-    """Any other number is no index: the proof saw nothing, and a short run refused the fold."""
+    """Any other number is no index: the proof saw nothing, a short run refused the fold."""
     rng = np.random.default_rng(4)
     nodes = [
         N("Cast", ["x"], ["ids"], name="cast", to=6),
