@@ -26,14 +26,13 @@ def inline_constant_branches(facts: Facts, editor: Editor, selection: Selection)
         branch = _known_branch(node, facts)
         if branch is None or selection.refuse_touch(node) is not None:
             continue
-        inside = tuple(branch)
+        names = tuple(name_of(inner) for inner in branch)  # the original's, not new ones
         if not _is_self_contained(branch):
             continue
         name = name_of(node)
         dropped = [graph for graph in subgraphs_of(node) if graph is not branch]
         gone.update(inner for graph in dropped for inner in graphs_of(graph))
         editor.inline_branch(node, branch)
-        names = tuple(map(name_of, inside))
         steps.append(Step("If", (name,), "constant condition", (), names, ()))
     return steps
 
