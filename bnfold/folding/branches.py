@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from bnfold.folding.selection import Selection
@@ -12,10 +15,18 @@ from bnfold.records import Refusal, Step
 from bnfold.rules.base import name_of
 
 
-def inline_constant_branches(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
+def inline_constant_branches(
+    facts: Facts, editor: Editor, selection: Selection, moved: list[ir.Node]
+) -> list[Step]:
     """Replace every If of known outcome by the branch it takes; innermost last.
 
     The graph afterwards computes the same values; the branch not taken is dropped.
+
+    Args:
+        facts: What is known of the model.
+        editor: Writes into it.
+        selection: What may be folded.
+        moved: Nodes that come into another graph are added here, for `name_apart`.
     """
     steps: list[Step] = []
     gone: set[ir.Graph] = set()
@@ -26,15 +37,40 @@ def inline_constant_branches(facts: Facts, editor: Editor, selection: Selection)
         branch = _known_branch(node, facts)
         if branch is None or selection.refuse_touch(node) is not None:
             continue
-        names = tuple(name_of(inner) for inner in branch)  # the original's, not new ones
+        names = tuple(name_of(inner) for inner in branch)
         if not _is_self_contained(branch):
             continue
         name = name_of(node)
         dropped = [graph for graph in subgraphs_of(node) if graph is not branch]
         gone.update(inner for graph in dropped for inner in graphs_of(graph))
+        moved.extend(branch)
         editor.inline_branch(node, branch)
         steps.append(Step("If", (name,), "constant condition", (), names, ()))
     return steps
+
+
+def name_apart(moved: Iterable[ir.Node]) -> None:
+    """Name nodes anew that came into a graph which has a node of that name.
+
+    ONNX allows two of one name; ONNX Runtime refuses them in one graph, and takes them in two.
+    It is the last thing that is done: the report names nodes as the original does.
+    """
+    known: dict[ir.Graph, Counter[str]] = {}
+    numbers: Counter[str] = Counter()
+    for node in moved:
+        graph, name = node.graph, node.name or ""
+        if not isinstance(graph, ir.Graph) or not name:
+            continue
+        if graph not in known:
+            known[graph] = Counter(one.name or "" for one in graph)
+        names = known[graph]
+        if names[name] < 2:
+            continue
+        names[name] -= 1
+        while names[node.name or ""]:
+            numbers[name] += 1  # of thousands of branches, all numbers below are taken
+            node.name = f"{name}_{numbers[name]}"
+        names[node.name or ""] += 1
 
 
 def _known_branch(node: ir.Node, facts: Facts) -> ir.Graph | None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.folding.activations import write_activations
-from bnfold.folding.branches import inline_constant_branches
+from bnfold.folding.branches import inline_constant_branches, name_apart
 from bnfold.folding.cancelled import drop_cancelled_biases
 from bnfold.folding.carry_out import carry_out, shorten_in_place, warnings_of
 from bnfold.folding.compose import Remainder, shorten
@@ -94,8 +94,9 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
     facts = Facts(model, permissions, RULES)
     warnings += check_parameters(facts)
     normalisations = describe_normalisations(facts)
+    moved: list[ir.Node] = []
     while True:
-        done, folder = _one_round(facts, chosen)
+        done, folder = _one_round(facts, chosen, moved)
         steps.extend(done)
         warnings += tuple(folder.warnings)
         fresh = Facts(model, permissions, RULES) if done else facts
@@ -105,14 +106,17 @@ def _fold_graphs(model: ir.Model, chosen: Selection, permissions: Permissions) -
     stays = folder.stays()
     if permissions.norms:
         stays.extend(norm_stays(folder.facts, folder.selection))
+    name_apart(moved)
     after = count_operators(model)
     return FoldReport(tuple(steps), tuple(stays), before, after, warnings, normalisations)
 
 
-def _one_round(facts: Facts, chosen: Selection) -> tuple[list[Step], _Folder]:
+def _one_round(
+    facts: Facts, chosen: Selection, moved: list[ir.Node]
+) -> tuple[list[Step], _Folder]:
     """Fold all that goes as far as sizes are known; return the steps, and who made them."""
     model, permissions, steps = facts.model, facts.permissions, list[Step]()
-    while inlined := inline_constant_branches(facts, Editor(model, facts), chosen):
+    while inlined := inline_constant_branches(facts, Editor(model, facts), chosen, moved):
         steps.extend(inlined)
         facts = Facts(model, permissions, RULES)
     if split := split_sequences(facts, Editor(model, facts), chosen):

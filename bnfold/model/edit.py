@@ -54,7 +54,6 @@ class Editor:
         self._names = set(all_names(model.graph))
         self._numbers: dict[str, int] = {}
         self._places: dict[ir.Graph, dict[ir.Value, list[int]]] = {}
-        self._node_names: dict[ir.Graph, dict[str, int]] = {}
 
     def unique(self, wanted: str) -> str:
         """Return ``wanted``, with a number behind it if that name is taken."""
@@ -476,7 +475,6 @@ class Editor:
         for moved in inner:
             branch.remove(moved)
         self._rename_clashes(inner)
-        self._rename_nodes(inner, graph)
         graph.insert_before(node, inner)
         for old, new in zip(node.outputs, results, strict=True):
             self._replace_result(node, old, new)
@@ -506,21 +504,6 @@ class Editor:
             for value in node.outputs:
                 if value.name and self._defined[value.name] > 1:
                     value.name = self._other_name(value.name)
-
-    def _rename_nodes(self, nodes: Sequence[ir.Node], graph: ir.Graph) -> None:
-        """Name nodes anew that come into a graph which has a node of that name.
-
-        ONNX allows it; ONNX Runtime refuses two nodes of one name in a graph, not in two.
-        """
-        taken = self._node_names.get(graph)
-        if taken is None:  # laid out once for all branches; names of dropped nodes stay
-            taken = self._node_names[graph] = {node.name or "": 0 for node in graph}
-        for node in nodes:
-            stem = node.name or ""
-            while node.name and node.name in taken:
-                taken[stem] += 1  # all numbers below are taken: of thousands of branches, too
-                node.name = f"{stem}_{taken[stem]}"
-            taken[node.name or ""] = 0
 
     @cached_property
     def _defined(self) -> Counter[str]:
