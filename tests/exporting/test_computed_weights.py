@@ -14,9 +14,9 @@ ort = pytest.importorskip("onnxruntime")
 
 from torch import nn  # noqa: E402  behind what skips the file
 from torch.nn import functional as F  # noqa: E402, N812  as everybody calls it
-from torch.nn.utils import parametrizations  # noqa: E402
+from torch.nn.utils import parametrizations  # noqa: E402  as above
 
-import bnfold  # noqa: E402
+import bnfold  # noqa: E402  as above
 
 
 class Standardised(nn.Conv2d):
