@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from bnfold import process
 from bnfold.model.graphs import subgraphs_of
+from bnfold.model.inference import RefusedError, inferred
 from bnfold.model.written_out import why_not_written_out
 
 Dim = int | str | None
@@ -125,8 +126,9 @@ def _infer(model: ir.Model) -> onnx.GraphProto | None:
     proto = light_proto(model)
     if _NO_PROPAGATION not in model.graph.meta and not _has_long_lists(proto):
         try:
-            with process.spared(_SPARED_BYTES + _SPARED_TIMES * proto.ByteSize()):
-                return _inferred(proto, data_prop=True)
+            most_bytes = _SPARED_BYTES + _SPARED_TIMES * proto.ByteSize()
+            with process.spared(most_bytes):
+                return _inferred(proto, data_prop=True, most_bytes=most_bytes)
         except MemoryError:
             model.graph.meta[_NO_PROPAGATION] = True
     return _inferred(proto, data_prop=False)
@@ -159,10 +161,12 @@ def light_proto(model: ir.Model) -> onnx.ModelProto:
     return proto
 
 
-def _inferred(proto: onnx.ModelProto, *, data_prop: bool) -> onnx.GraphProto | None:
+def _inferred(
+    proto: onnx.ModelProto, *, data_prop: bool, most_bytes: int = 0
+) -> onnx.GraphProto | None:
     try:
-        return onnx.shape_inference.infer_shapes(proto, data_prop=data_prop).graph
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, TypeError):
+        return inferred(proto, data_prop=data_prop, most_bytes=most_bytes)
+    except RefusedError:
         return None
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from bnfold import process
 from bnfold.errors import BnfoldError, ModelError
+from bnfold.model.inference import inferred
 from bnfold.model.io import Openable, opened
 from bnfold.model.shapes import light_proto
 
@@ -61,9 +62,7 @@ def _said(model: ir.Model) -> str:
     proto = light_proto(model)
     try:
         onnx.checker.check_model(proto)
-        onnx.shape_inference.infer_shapes(
-            proto, check_type=True, strict_mode=True, data_prop=False
-        )
+        inferred(proto, data_prop=False, strict=True)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  whatever onnx raises, it is what it thinks

@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 import bnfold
 from bnfold.errors import ModelError
+from bnfold.model.validity import fault_of
 from tests.laws.promise import operators
 
 
@@ -372,3 +373,76 @@ def test_nodes_brought_out_of_a_branch_have_names_of_their_own():
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     names = [node.name for node in folded(model).graph.node]
     assert sorted(names) == ["same", "same_1", "same_2", "same_3"]
+
+
+# ------------------------------------------------ where onnx's inference ends the process
+
+
+TOO_SMALL = """
+    <ir_version: 8, opset_import: ["": 13]>
+    g (float[1, 2, 3, 3] x, bool wide) => (float[?, ?, ?, ?] y)
+    <int64[1] start = {0}, int64[1] stop = {1}, int64[1] axis = {3},
+     float[2, 1, 1] s = {2, 3}>
+    {
+        t = Mul (x, s)
+        y = If (wide) <
+            then_branch = then () => (float[?, ?, ?, ?] a)
+            {
+                c = Conv (t, w)
+                a = Slice (c, start, stop, axis)
+            },
+            else_branch = other () => (float[?, ?, ?, ?] b) { b = Identity (t) }>
+    }
+"""
+"""The window of the branch is larger than what it slides over: its result has sizes of -1."""
+FLIPPED = """
+    <ir_version: 8, opset_import: ["": 13]>
+    g (float[-1, 3, 8, 8] x) => (float[-1, 2, 8, 8] y)
+    <float[2, 3, 1, 1] w = {1, 2, 3, 4, 5, 6}, float[3, 1, 1] s = {2, 3, 4},
+     int64[1] start = {-1}, int64[1] stop = {-9223372036854775807}, int64[1] axis = {AXIS},
+     int64[1] step = {-1}>
+    {
+        f = Slice (x, start, stop, axis, step)
+        t = Mul (f, s)
+        y = Conv (t, w)
+    }
+"""
+
+
+def declared(text: str) -> onnx.ModelProto:
+    """Parse it, and write sizes of -1, as some exporters do for open ones (no parser does)."""
+    model = onnx.parser.parse_model(text.replace("-1, ", "N, "))
+    for info in (*model.graph.input, *model.graph.output):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param == "N":
+                dim.dim_value = -1
+    return model
+
+
+def test_a_window_larger_than_what_it_slides_over_does_not_end_the_process():
+    model = onnx.parser.parse_model(TOO_SMALL)
+    weights = numpy_helper.from_array(np.ones((2, 2, 5, 5), np.float32), "w")
+    model.graph.initializer.append(weights)
+    onnx.checker.check_model(model)
+    assert "If" in operators(folded(model))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_slice_along_a_size_declared_negative_does_not_end_the_process(axis):
+    """Along the channels nothing is negative, and the sizes behind it are known."""
+    model = declared(FLIPPED.replace("AXIS", str(axis)))
+    onnx.checker.check_model(model)
+    assert sorted(operators(folded(model))) == ["Conv", "Slice"]
+
+
+def test_what_is_wrong_with_a_model_is_said_where_it_has_a_slice():
+    """Strict inference is done in a child process too, whose words come back."""
+    model = parsed("""
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float[2, 4] x) => (float[?, ?] y)
+        <int64[1] a = {0}, int64[1] b = {1}, int64[1] axis = {1}> { y = Slice (x, a, b, axis) }
+    """)
+    assert fault_of(model) == ""
+    model.graph.node[0].input[3] = "b"
+    model.graph.initializer[1].int64_data[0] = 7
+    assert "axis value: 7" in fault_of(model)
