@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
@@ -223,10 +224,22 @@ def _table(index: int, table: int, axis: int = 0) -> Callable[[Place], Iterator[
 
     def follow(at: Place) -> Iterator[Step]:
         dims = at.dims(table)
-        if at.index == index and dims:
+        if at.index == index and axis < len(dims):
             yield Within((dims[axis],), at.trail)
 
     return follow
+
+
+def _axis(at: Place) -> Iterator[Step]:
+    if at.index == 1 and at.dims(0):
+        yield Within((len(at.dims(0)),), at.trail)
+
+
+def _place(at: Place) -> Iterator[Step]:
+    """An index into all elements of the result, which is no smaller than the operand."""
+    dims = [dim for dim in at.dims(0) if isinstance(dim, int)]
+    if at.index == 1 and dims and len(dims) == len(at.dims(0)):
+        yield Within((math.prod(dims),), at.trail)
 
 
 _EMBEDDED: Final = {0: 2, 1: 4, 8: 3}
@@ -366,6 +379,9 @@ _FOLLOW: Final[dict[str, Callable[[Place], Iterator[Step]]]] = {
     **dict.fromkeys(("GatherND", "ScatterND"), _gather_nd),
     "OneHot": _one_hot,
     "RoiAlign": _table(2, 0),
+    **dict.fromkeys(("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), _table(1, 0, 1)),
+    "CumSum": _axis,
+    "MaxUnpool": _place,
     "EmbedLayerNormalization": _embedded,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _rnn),
     "ReverseSequence": _reversed,

@@ -105,6 +105,27 @@ INDEXING = {
     "elements": ([N("GatherElements", ["t", "j"], ["y"], axis=0)], ["b", 4]),
     "one hot": ([N("OneHot", ["j", "depth", "off"], ["y"])], ["b", "t"]),
     "nd": ([N("Unsqueeze", ["j", "last"], ["j1"]), N("GatherND", ["t", "j1"], ["y"])], ["b"]),
+    **{
+        kind: (
+            [
+                N("Shape", ["j"], ["b_"]),
+                N("Concat", ["b_", "depth"], ["bc"], axis=0),
+                N("Expand", ["off1", "bc"], ["p"]),
+                N(kind, ["p", "j"], ["y"]),
+            ],
+            ["b"],
+        )
+        for kind in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
+    },
+    "a running sum's axis": ([N("CumSum", ["t7", "j"], ["y"])], []),
+    "places of maxima": (
+        [
+            N("Expand", ["off1", "jc"], ["p"]),
+            N("Reshape", ["p", "jm"], ["q"]),
+            N("MaxUnpool", ["q", "j"], ["y"], kernel_shape=[1], strides=[1]),
+        ],
+        [1, 1, TABLE],
+    ),
 }
 
 
@@ -118,6 +139,8 @@ def indexed(reader, ways, kind=I64, casting=()):
     constants = {
         **NUMBERS, "yes": np.array(1, bool), "t": floats(TABLE, 4), "depth": np.array([TABLE]),
         "off": np.float32([0, 1]), "last": np.array([-1]),
+        "off1": np.zeros(1, np.float32), "t7": floats(*[1] * TABLE),
+        "jc": np.array([TABLE]), "jm": np.array([1, 1, TABLE]),
     }  # fmt: skip
     return model([*chain, *nodes], constants, [("ids", shape, kind)], ["y"])
 
