@@ -17,20 +17,20 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from torch import nn  # noqa: E402  behind what skips the file
-from torch.nn.utils.parametrizations import weight_norm  # noqa: E402
+from torch.nn.utils.parametrizations import weight_norm  # noqa: E402  as above
 
-import bnfold  # noqa: E402
-from bnfold import train  # noqa: E402
-from bnfold.errors import (  # noqa: E402
+import bnfold  # noqa: E402  as above
+from bnfold import train  # noqa: E402  as above
+from bnfold.errors import (  # noqa: E402  as above
     CheckFailedError,
     ModelError,
     OutputError,
     UsageError,
 )
-from bnfold.records import Code, Verdict  # noqa: E402
-from bnfold.runtime import Job, run, write_arrays  # noqa: E402
-from models.recipes import RECIPES, build, example  # noqa: E402
-from tests.exporting import nets  # noqa: E402
+from bnfold.records import Code, Verdict  # noqa: E402  as above
+from bnfold.runtime import Job, run, write_arrays  # noqa: E402  as above
+from models.recipes import RECIPES, build, example  # noqa: E402  as above
+from tests.exporting import nets  # noqa: E402  as above
 
 EXPORTERS = ("dynamo", "torchscript")
 both = pytest.mark.parametrize("exporter", EXPORTERS)

@@ -38,7 +38,7 @@ _FOLDS = (
     ],
 )
 def test_the_first_fold_that_names_it_is_told(name: str, node: str, said: str):
-    assert fold_of(SimpleNamespace(folds=_FOLDS), name, node) == said  # type: ignore[arg-type]
+    assert fold_of(SimpleNamespace(folds=_FOLDS), name, node) == said  # type: ignore[arg-type]  # all it reads of one
 
 
 def test_the_folds_are_gone_through_once_however_many_tensors_there_are(
