@@ -74,6 +74,17 @@ class Ladder:
             outcome = self.compare(original, folded, stops, limit, whole=whole)
         return SAME if outcome is SAME else first
 
+    def _untied(
+        self, original: ir.Value, folded: ir.Value, stops: set[str], limit: int
+    ) -> Pair | None:
+        """Return what computes two values from such as do not hang on one another."""
+        while True:
+            pair = self._pair(original, folded, stops, limit)
+            tied = set() if pair is None else self._tied(pair, stops)
+            if not tied:
+                return pair
+            stops = stops - tied
+
     def _tied(self, pair: Pair, stops: Collection[str]) -> set[str]:
         """Return the inputs of segments that are computed from others of them."""
         reads = set(pair.reads)
@@ -139,7 +150,8 @@ class Ladder:
         """Return how far apart two values are that seemed the same behind one that differs.
 
         What is off on the way may be no longer, as what a Clip bounds again; or a Relu that is
-        shut hid it, for the few numbers drawn.
+        shut hid it, for the few numbers drawn. Values that hang on one another are not drawn
+        apart here either: for these, right folds differ.
 
         Args:
             original: The value of the one model.
@@ -148,7 +160,7 @@ class Ladder:
             limit: How many nodes may compute them.
             lost: Values that have no relation.
         """
-        pair = self._pair(original, folded, stops, limit)
+        pair = self._untied(original, folded, stops, limit)
         nodes = () if pair is None else pair.folded.nodes
         names = (value.name or "" for node in nodes for value in node.outputs)
         if not any(differs(lost.get(name)) for name in names):
