@@ -79,6 +79,8 @@ class Trial:
         kinds: What kind of nudge each distance in ``noise`` is from; all alike if empty.
         trust: What the mean squares of the noise are multiplied by, where they are far above
             what the original's own error explains.
+        step: Behind a quantiser, the largest that noise did to any element on any set of
+            inputs; 0 elsewhere.
     """
 
     scale: Scale
@@ -87,6 +89,7 @@ class Trial:
     accused: Deviation
     kinds: tuple[object, ...] = ()
     trust: float = 1.0
+    step: float = 0.0
 
     @property
     def size(self) -> int:
@@ -122,9 +125,12 @@ class Trial:
         """What an output may be rounded to that no nudge moved at all: an ulp of one.
 
         A Sigmoid of 2e-5 is computed as a difference of numbers near one, in steps of 3e-8. Of
-        few nudges none may reach the next step, and that is not: there is no noise.
+        few nudges none may reach the next step, and that is not: there is no noise. Behind a
+        quantiser one number may be next to a tie that none of the nudges met.
         """
         moved = self.noise_squares.any() or any(one.largest for one in self.noise)
+        if self.step and not moved:
+            return float(self.step / np.sqrt(self.size))
         is_enough = moved or len(self.noise) >= _ENOUGH
         return 0.0 if is_enough else _ULPS_OF_ONE * self.scale.floor
 
@@ -149,7 +155,7 @@ class Trial:
         """
         squares = self.seen(size).max() + sum(size(one) ** 2 for one in self.own)
         floor = self.scale.floor * self.scale.largest
-        return float(max(np.sqrt(squares), floor, self.noise_rms))
+        return float(max(np.sqrt(squares), floor, self.noise_rms, self.step))
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,7 @@ def trials_of(readings: Readings, place: int) -> list[tuple[int, Trial]]:
     found: list[tuple[int, Trial]] = []
     trusts = trusts_of(readings, place)
     draws = readings.draws_for(place)
+    step = _step_behind(readings, place)
     for index, measures in enumerate(readings.reference):
         accused = readings.accused[index].get(place)
         drawn = [(draw.pattern, readings.noise[draw][index].get(place)) for draw in draws]
@@ -157,10 +158,24 @@ def trials_of(readings: Readings, place: int) -> list[tuple[int, Trial]]:
                     accused,
                     tuple(kind for kind, _ in noise),
                     trusts[index],
+                    step,
                 ),
             )
         )
     return found
+
+
+def _step_behind(readings: Readings, place: int) -> float:
+    """How far a tie moves an element behind a quantiser, as far as noise shows; 0 elsewhere.
+
+    Its scale is the same for all inputs. Few numbers may all be far from a tie for every nudge
+    and one of them next to it for the folded model: that is a step as any other.
+    """
+    if place not in readings.behind:
+        return 0.0
+    noise = (readings.noise[draw] for draw in readings.draws_for(place))
+    found = _present(one.get(place) for sets in noise for one in sets)
+    return max((one.largest for one in found), default=0.0)
 
 
 def _explained(readings: Readings, place: int, index: int) -> tuple[Deviation, ...]:
