@@ -16,6 +16,7 @@ from bnfold.evidence.proof.comparer import Comparer, Pair
 from bnfold.evidence.proof.sides import Segment, Side
 from bnfold.evidence.reference.smooth import is_smooth
 from bnfold.model.attributes import int_attr
+from bnfold.model.graphs import subgraphs_of
 
 # fmt: off
 _STEPS: Final = {
@@ -73,12 +74,17 @@ def fronts(pair: Pair, comparer: Comparer) -> Iterator[Front]:
 
 def is_steady(segment: Segment, side: Side) -> bool:
     """Return whether nothing in a segment turns a small change of a value into a step."""
-    return all(
-        is_smooth(node)
-        or node.op_type in _HANDS_ON
-        or (node.op_type in _STEPS and not _takes_steps(node, side))
-        for node in segment.nodes
-    )
+    return all(_is_steady(node, side) for node in segment.nodes)
+
+
+def _is_steady(node: ir.Node, side: Side) -> bool:
+    """Look into bodies too; what chooses a branch or ends a loop is a step where made."""
+    bodies = list(subgraphs_of(node))
+    if bodies:
+        return all(_is_steady(inner, side) for body in bodies for inner in body)
+    if is_smooth(node) or node.op_type in _HANDS_ON:
+        return True
+    return node.op_type in _STEPS and not _takes_steps(node, side)
 
 
 def _between(one: ir.Node, other: ir.Node, pair: Pair, comparer: Comparer) -> Iterator[Front]:

@@ -48,6 +48,9 @@ _ROUNDING: Final = 8.0
 _FAR: Final = 1e4
 """So far beyond the largest number drawn lies every bound that a network meets."""
 
+_TWICE: Final = 2
+"""So often a difference that steps may explain has to show: by chance it does not."""
+
 _RESIDUES: Final = 4
 """Lengths of open axes that are tried, modulo strides: pools and convolutions have 2 to 4."""
 
