@@ -68,3 +68,26 @@ def test_a_shift_beside_what_a_recurrence_grows_to_does_not_pass(
     assert said
     for one in said:
         assert {entry["word"] for entry in one.values()} == {judges.REFUSED}
+
+
+def test_a_map_no_larger_than_rounding_refuses_no_fold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A scale of one ulp of float16 was lost on the way; its shift stood alone behind."""
+    monkeypatch.undo()
+    _, case = case_of(Task("chain", 9001212))
+    fold = judges.certified(case.model, case.options)
+    assert fold.result is not None
+    said = judges.verified(case.model, fold.result.to_proto(), None)
+    assert said.word != judges.REFUSED, said.why
+
+
+def test_a_choice_that_no_nudge_reaches_hides_no_weight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A weight of bfloat16 set to zero, behind a Where whose condition is an input."""
+    monkeypatch.undo()
+    said = [one["said"] for one in done(Task("chain", 9001222, mutants=1))["mutants"]]
+    assert said
+    for one in said:
+        assert {entry["word"] for entry in one.values()} == {judges.REFUSED}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -404,9 +404,18 @@ class Comparer:
         """Return whether something folded is known no better than it is stored."""
         return bool(pair.kept) or self._is_hazy(pair) or self.noise.is_in(pair.folded)
 
+    def is_hazy(self, name: str) -> bool:
+        """Return whether a value is a map of its counterpart, known beside rounding only."""
+        relation = self.relations.get(name)
+        return relation is not None and relation.hazy
+
+    def is_nudged(self, node: ir.Node, kept: Collection[str]) -> bool:
+        """Return whether a node of the folded model has numbers that nudges move."""
+        reads = (self.folded.key_of(value) for value in node.inputs if value is not None)
+        return self.noise.is_at(node) or any(key in kept for key in reads)
+
     def _is_hazy(self, pair: Pair) -> bool:
-        relations = (self.relations.get(name) for name in pair.folded.inputs)
-        return any(relation is not None and relation.hazy for relation in relations)
+        return any(map(self.is_hazy, pair.folded.inputs))
 
     def _roundoff(self, pair: Pair) -> float:
         """Return half an ulp of one in the coarsest type of what is nudged in a segment."""

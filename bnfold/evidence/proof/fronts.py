@@ -72,16 +72,27 @@ def fronts(pair: Pair, comparer: Comparer) -> Iterator[Front]:
             yield from _between(one, other, pair, comparer)
 
 
-def is_steady(segment: Segment, side: Side) -> bool:
-    """Return whether nothing in a segment turns a small change of a value into a step."""
-    return all(_is_steady(node, side) for node in segment.nodes)
+def is_steady(pair: Pair, comparer: Comparer) -> bool:
+    """Return whether nothing in a folded segment turns what nudges move into a step.
+
+    A comparison of numbers that no nudge reaches chooses the same every time.
+    """
+    moved = {name for name in pair.folded.inputs if comparer.is_hazy(name)}
+    for node in pair.folded.nodes:
+        reads = (value.name for value in comparer.folded.reads(node))
+        if moved.isdisjoint(reads) and not comparer.is_nudged(node, pair.kept):
+            continue
+        if not _turns_little_into_little(node, comparer.folded):
+            return False
+        moved.update(value.name or "" for value in node.outputs)
+    return True
 
 
-def _is_steady(node: ir.Node, side: Side) -> bool:
+def _turns_little_into_little(node: ir.Node, side: Side) -> bool:
     """Look into bodies too; what chooses a branch or ends a loop is a step where made."""
     bodies = list(subgraphs_of(node))
     if bodies:
-        return all(_is_steady(inner, side) for body in bodies for inner in body)
+        return all(_turns_little_into_little(inner, side) for body in bodies for inner in body)
     if is_smooth(node) or node.op_type in _HANDS_ON:
         return True
     return node.op_type in _STEPS and not _takes_steps(node, side)

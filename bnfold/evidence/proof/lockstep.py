@@ -30,7 +30,7 @@ from bnfold.evidence.proof.mutations import Target, targets_at
 from bnfold.evidence.proof.others import other_inputs
 from bnfold.evidence.proof.outcomes import SAME, Lost, differs, is_unmoved
 from bnfold.evidence.proof.rounding import furthest
-from bnfold.evidence.proof.segments import SegmentJudge, is_whole
+from bnfold.evidence.proof.segments import ROUNDINGS, SegmentJudge, is_whole
 from bnfold.evidence.proof.sides import Side
 from bnfold.inputs.drawing import Binding, Case, draw_inputs, is_too_much
 from bnfold.inputs.drawing import Style as InputStyle
@@ -46,6 +46,11 @@ _WHOLE: Final = frozenset({Role.INDEX, Role.POSITION, Role.LENGTH, Role.COUNT, R
 
 _OPEN_SIZES: Final = (64, 320, 2048, 16384)
 """Sizes of open axes, in turn until every window has a place: recordings need long ones."""
+
+_HAZE: Final = (
+    "on the way it seems off by a map that is no larger than rounding, and no difference shows"
+    " where the whole models run"
+)
 
 _SMALL_NODES: Final = 800
 _SMALL_ELEMENTS: Final = 1 << 22
@@ -246,7 +251,13 @@ class Lockstep:
             link = outcome if link is None and isinstance(outcome, Link) else link
             if isinstance(outcome, Lost) and not differs(first):
                 first = outcome
-        return first or link
+        is_haze = first is None and outcome is SAME and self._is_haze(link)
+        return Lost(output, None, (), (), _HAZE) if is_haze else first or link
+
+    def _is_haze(self, link: Link | None) -> bool:
+        """Return whether a map is no more than what maps found beside rounding are off by."""
+        most = ROUNDINGS * self.comparer.noise.coarsest
+        return link is not None and most > 0.0 and not link.moves(most).any()
 
     def _settle_constant(self, original: ir.Value, folded: ir.Value) -> Link | Lost | None:
         """Return the relation of an output that no input moves."""

@@ -203,9 +203,9 @@ class Mutator:
         return np.asarray(np.nan_to_num(np.abs(given)).max(axis=others, initial=0.0) > 0.0)
 
     def tap(self) -> Mutation | None:
-        """Change a single element; None where a channel is one element, or all are many."""
+        """Change a single element; None where a channel is one, or all are many or none."""
         elements, value = self._elements, self.target.value
-        if elements is None or value is None or elements.ndim < 2:
+        if elements is None or value is None or elements.ndim < 2 or not elements.size:
             return None
         if elements.dtype != np.float64 or elements.size > _MOST_FOR_A_TAP:
             return None

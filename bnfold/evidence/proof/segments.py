@@ -42,7 +42,7 @@ _ELSEWHERE: Final = (
 )
 """What is drawn where something was not seen, and in which turn."""
 
-_ROUNDING: Final = 8.0
+ROUNDINGS: Final = 8.0
 """A map found beside rounding is off from the identity by as many half ulps, if it is one."""
 
 _FAR: Final = 1e4
@@ -128,7 +128,7 @@ class SegmentJudge:
         verdict, is_clear = self.comparer.weigh(trials)
         if verdict is SAME:
             return pair, trials, verdict
-        steady = is_steady(pair.folded, self.comparer.folded)
+        steady = is_steady(pair, self.comparer)
         is_enough = self.is_brief and isinstance(verdict, Gap)
         if trials[0].nudged and not is_enough and not (steady and is_clear):
             trials = self.comparer.trials(pair, sizes, MORE_NUDGES, styles)
@@ -241,7 +241,7 @@ class SegmentJudge:
             if link is None or not reads_elements(pair.folded, name):
                 continue
             mapped = link.moves(
-                _ROUNDING * self.comparer.noise.coarsest if link.hazy else EXACT
+                ROUNDINGS * self.comparer.noise.coarsest if link.hazy else EXACT
             )
             unseen, seen = mapped, np.zeros(1, bool)
             again: Iterator[tuple[list[Trial], Gap | None]] = (
@@ -320,7 +320,7 @@ class SegmentJudge:
 
     def _is_sure(self, found: Gap, pair: Pair, trials: Sequence[Trial]) -> bool:
         """Return whether a difference is one, and not what nudges that were not made do."""
-        steady = is_steady(pair.folded, self.comparer.folded)
+        steady = is_steady(pair, self.comparer)
         return not trials[0].nudged or (found.is_clear and steady)
 
     def blind(self, pair: Pair) -> Iterator[Target]:

@@ -56,7 +56,11 @@ class StoredNoise:
 
     def is_in(self, segment: Segment) -> bool:
         """Return whether something that a segment reads is known no better than stored."""
-        return any(map(self.is_rounded, segment.nodes)) or self.is_read(segment)
+        return any(map(self.is_at, segment.nodes))
+
+    def is_at(self, node: ir.Node) -> bool:
+        """Return whether something that a node reads is known no better than stored."""
+        return self.is_rounded(node) or (bool(self.rounded) and self._reads_rounded(node))
 
     def is_read(self, segment: Segment) -> bool:
         """Return whether a segment reads a tensor that is known no better than stored."""

@@ -159,13 +159,12 @@ def tied(rng: np.random.Generator) -> onnx.ModelProto:
     return model(nodes, held, [("x", (2, 6))], [("y", (2, 4))])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_values_that_hang_on_one_another_are_not_drawn_apart(seed: int) -> None:
+def test_values_that_hang_on_one_another_are_not_drawn_apart() -> None:
     """Seen from `e` and `m` drawn apart, a right fold of `e + W m` into one layer differs.
 
     The channels that the Slice leaves out are seen by nobody, so it cannot pass either.
     """
-    original = tied(np.random.default_rng(seed))
+    original = tied(np.random.default_rng(0))
     folded = bnfold.fold(original, verify=False).to_proto()
     assert "Add" not in {node.op_type for node in folded.graph.node}
     report = bnfold.verify(original, folded, run=False)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+import bnfold
 from bnfold.evidence.proof import prove
 from bnfold.evidence.verdict import by_proof
 from bnfold.model.io import opened
@@ -184,3 +185,18 @@ def test_json_says_what_was_shown() -> None:
     assert (body["channels"], body["shown"]) == (4, 3)
     assert body["elements"] == proof.elements > 0
     assert body["unshown"][0].startswith(words)
+
+
+def test_constants_without_elements_have_none_to_change() -> None:
+    """Drawing an element of none ended the proof: no certificate could be written."""
+    nodes = [
+        N("Mul", ["x", "s"], ["a"], name="first"),
+        N("ReduceMax", ["a"], ["b"], name="max", axes=[0]),
+        N("Mul", ["b", "t"], ["y"], name="second"),
+    ]
+    held = {"s": np.zeros((0, 1)), "t": np.array([2.0, 2.0])}
+    original = model(nodes, held, [("x", (0, 2))], [("y", (1, 2))])
+    result = bnfold.fold(original, verify=False, certificate=True)
+    for certificate in (result.certificate, None):
+        report = bnfold.verify(original, result, certificate=certificate, run=False)
+        assert report.verdict is not Verdict.FAILED
