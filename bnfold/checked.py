@@ -37,6 +37,10 @@ _TIMES: Final = 3.0
 _LEAST_S: Final = 10.0
 """What a check may take: so many times what the fold took, and these seconds at the least."""
 
+_LEAST_CERTIFIED_S: Final = 60.0
+"""What the proof may take where a certificate was asked for: without it there is no result, so
+it has as long as `verify` has. Most need a second; a busy machine needs more."""
+
 _STORED_PER_S: Final = 0.5e9
 """Bytes. Weights are computed as they are written, which comes after the check: a fold takes
 as long as that too."""
@@ -177,6 +181,7 @@ def fold_into(
             (shapes,) if isinstance(shapes, str) else shapes,
             _seconds(took_s, result) if max_time is None else max_time,
             seed,
+            _LEAST_CERTIFIED_S if certificate and max_time is None else 0.0,
         )
         written, proof = check.proof(writing)
         if certificate and written is None:
@@ -205,6 +210,7 @@ class _Check:
         shapes: Sizes to run at.
         seconds: For all of it.
         seed: Of all that is random.
+        least_s: What the proof may take in any case.
     """
 
     original: ir.Model
@@ -213,6 +219,7 @@ class _Check:
     shapes: Shapes
     seconds: float
     seed: int
+    least_s: float = 0.0
     begun: float = field(default_factory=time.monotonic)
 
     def proof(self, writing: Begun | None) -> tuple[Certificate | None, ProofReport]:
@@ -238,7 +245,7 @@ class _Check:
                 recipes,
                 self.allowed,
                 seed=self.seed,
-                seconds=share * self.seconds,
+                seconds=max(share * self.seconds, self.least_s),
                 shapes=self.shapes,
                 known={} if writing is None else writing.digests,
             )

@@ -50,7 +50,7 @@ max_time_option = click.option(
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Time for all of the comparison; what shows most comes first."
-    "  [default: verify 60; fold three times the fold, or 10]",
+    "  [default: verify 60; fold three times the fold, or 10, and 60 for a certificate]",
 )
 
 

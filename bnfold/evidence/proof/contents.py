@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from bnfold.blocks import CACHED_ELEMENTS, blocks
 from bnfold.evidence import clock
+from bnfold.evidence.proof.meanings import Meanings
 from bnfold.model.digests import (
     Digest,
     Place,
@@ -45,6 +46,7 @@ class Contents:
         header: Digest of all but nodes and initializers: interface, opsets, functions,
             metadata.
         nodes: Digests of the nodes of the main graph, subgraphs included, by their key.
+        meanings: What gives them their meaning, see `bnfold.evidence.proof.meanings`.
         operators: Their operators.
         tensors: Digests of the initializers of all graphs, by their key.
         keys: The keys of the nodes.
@@ -53,10 +55,19 @@ class Contents:
 
     header: str
     nodes: dict[str, str]
+    meanings: dict[str, str]
     operators: dict[str, str]
     tensors: dict[str, str]
     keys: dict[ir.Node, str] = field(repr=False, compare=False)
     stored: dict[str, ir.Value] = field(repr=False, compare=False)
+
+    def has_same(self, key: str, other: Contents) -> bool:
+        """Return whether another model has the same node, with the same meaning."""
+        return (
+            bool(key)
+            and other.nodes.get(key) == self.nodes[key]
+            and other.meanings[key] == self.meanings[key]
+        )
 
     @property
     def digest(self) -> str:
@@ -121,12 +132,14 @@ def _are_alike(one: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:
 def _contents(model: ir.Model, known: dict[Place, str]) -> Contents:
     keys = _keys(model.graph)
     nodes = {key: _node_digest(node) for node, key in keys.items()}
+    meaning = Meanings(model)
+    meanings = {key: meaning.of(node) for node, key in keys.items()}
     operators = {key: node.op_type for node, key in keys.items()}
     stored = stored_values(model)
     held = {name: one.const_value for name, one in stored.items()}
     _digest((one for one in held.values() if one is not None), known, {})
     digests = {name: "" if one is None else known[place_of(one)] for name, one in held.items()}
-    return Contents(_header_digest(model), nodes, operators, digests, keys, stored)
+    return Contents(_header_digest(model), nodes, meanings, operators, digests, keys, stored)
 
 
 def _digest(

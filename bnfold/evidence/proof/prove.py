@@ -298,8 +298,7 @@ def _walk(
     before, after = contents
 
     def is_same(node: ir.Node) -> bool:
-        key = after.keys.get(node, "")
-        return bool(key) and before.nodes.get(key) == after.nodes[key]
+        return after.has_same(after.keys.get(node, ""), before)
 
     same = {name for name, one in after.tensors.items() if before.tensors.get(name) == one}
     same -= set(account.wide)  # of the same bytes, and rounded from other numbers
