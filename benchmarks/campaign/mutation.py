@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from benchmarks.campaign.graph_faults import WIRING
+from benchmarks.campaign.meaning_faults import MEANING
 from benchmarks.campaign.number_faults import NUMBERS, Maker
 from benchmarks.campaign.parameter_faults import READ
 from benchmarks.campaign.subject import Mutant, Subject
 
-MAKERS: Final[dict[str, Maker]] = {**NUMBERS, **READ, **WIRING}
+MAKERS: Final[dict[str, Maker]] = {**NUMBERS, **READ, **WIRING, **MEANING}
 
 
 def mutants(subject: Subject) -> Iterator[Mutant]:
