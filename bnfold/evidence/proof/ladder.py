@@ -124,11 +124,12 @@ class Ladder:
             if differs(found) and shapes in looked:
                 continue  # another draw at these sizes does not unsay a difference
             looked.append(shapes)
-            attempt, is_whole = self._attempt(folded, pair, sizes, doubted=differs(found))
-            if attempt is SAME and isinstance(found, Link) and not found.hazy:
-                # One draw shows an exact map, another hides it, as a Relu that is shut does.
-                return Lost(folded.name or "", found.gap, *ways(pair, self.comparer.relations))
-            if attempt is SAME and is_whole and (sizes is Sizes.REAL or not differs(found)):
+            # An exact map may hang on the size, as a shift that is summed up does; or one draw
+            # shows it and another hides it, as a Relu that is shut does: so it is drawn anew.
+            is_map = isinstance(found, Link) and not found.hazy
+            doubted = is_map or differs(found)
+            attempt, is_whole = self._attempt(folded, pair, sizes, doubted=doubted)
+            if attempt is SAME and is_whole and (sizes is Sizes.REAL or not doubted):
                 return SAME
             if (is_whole and is_one_map(found, attempt)) or (
                 self.judge.is_brief

@@ -172,3 +172,35 @@ def test_values_that_hang_on_one_another_are_not_drawn_apart() -> None:
     assert "change nothing that was compared" in report.why
     spoiled = with_larger_weights(folded)
     assert bnfold.verify(original, spoiled, run=False).verdict is Verdict.FAILED
+
+
+def summed(rng: np.random.Generator) -> onnx.ModelProto:
+    """A layer whose rows are summed up, and two shifts."""
+    nodes = [
+        N("Tanh", ["x"], ["t"], name="tanh"),
+        N("Conv", ["t", "w"], ["c"], name="conv"),
+        N("Mul", ["c", "s"], ["d"], name="scale"),
+        N("ReduceSum", ["d", "axis"], ["r"], name="sum", keepdims=0),
+        N("Add", ["r", "b"], ["u"], name="shift"),
+        N("Conv", ["u", "v"], ["y"], name="last"),
+    ]
+    held = {
+        "w": rng.normal(0, 0.5, (3, 2, 1, 1)),
+        "s": rng.uniform(0.5, 2, (3, 1, 1)),
+        "axis": np.array([3]),
+        "b": rng.normal(0, 0.5, (3, 1)),
+        "v": rng.normal(0, 0.5, (2, 3, 3)),
+    }
+    return model(nodes, held, [("x", (1, 2, 7, 11))], [("y", (1, 2, 5))])
+
+
+def test_a_shift_that_is_summed_up_hangs_on_the_size() -> None:
+    """On short axes it is another map, an exact one; on the real ones it is none."""
+    original = summed(np.random.default_rng(0))
+    result = bnfold.fold(original, verify=False, certificate=True)
+    assert "Add" not in {node.op_type for node in result.to_proto().graph.node}
+    for certificate in (result.certificate, None):
+        report = bnfold.verify(original, result, certificate=certificate, run=False)
+        assert report.verdict is Verdict.PASSED, report.why
+    spoiled = with_larger_weights(result.to_proto())
+    assert bnfold.verify(original, spoiled, run=False).verdict is Verdict.FAILED
