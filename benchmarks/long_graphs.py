@@ -122,6 +122,12 @@ def _transposes(draft: _Draft, value: str) -> str:
     return draft.then("Transpose", back, perm=[0, 3, 1, 2])
 
 
+def _slice(draft: _Draft, value: str) -> str:
+    """All of two axes, but by a Slice that has to be looked into."""
+    bounds = [draft.held(np.array(one)) for one in ([0, 0], [8, 1000], [2, 3])]
+    return draft.then("Slice", value, *bounds)
+
+
 def _gelu(draft: _Draft, value: str) -> str:
     inner = draft.then("Erf", draft.then("Div", value, draft.held(np.float32(1.4142135))))
     gate = draft.then("Add", inner, draft.held(np.float32(1)))
@@ -413,6 +419,7 @@ KINDS: Final[dict[str, Callable[[_Draft], None]]] = {
     "transpose-mul chain": _chain(_transposes, _mul),
     "reshape chain": _chain(_reshape),
     "reshape-mul chain": _chain(_reshape, _mul),
+    "slice-mul chain": _chain(_slice, _mul),
     "identity chain": _chain(_op("Identity")),
     "concat of mul": _joined(_fan(_mul), "Concat"),
     "concat of conv-bn": _joined(_fan(_conv_bn), "Concat", "Conv"),

@@ -26,12 +26,14 @@ _PASSERS: Final = frozenset(
         "MaxPool",
         "Relu",
         "Reshape",
+        "Slice",
         "Squeeze",
         "Transpose",
         "Unsqueeze",
     }
 )
-"""Operators of one value that take no map into constants, neither going up nor down."""
+"""Operators of one value that take no map that goes up into constants, nor end it: a Slice
+drops channels of what goes down, and going up completes the map with the identity."""
 
 
 def row_above(value: ir.Value, facts: Facts) -> tuple[int, ir.Value]:

@@ -18,6 +18,7 @@ _QUICK = (
     "mul-relu chain",
     "concat of mul",
     "sum of relu-mul",
+    "slice-mul chain",
     "split fan",
     "split of conv",
     "shared constant",

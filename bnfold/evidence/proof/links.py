@@ -117,6 +117,13 @@ def excess(original: Wide, folded: Wide) -> Wide:
         error = np.abs(original - folded)
     both = (original == folded) | (np.isnan(original) & np.isnan(folded))
     error = np.where(both, 0.0, error)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.where(error == 0.0, 0.0, error / slices(original))
+    return np.where(np.isnan(ratios), np.inf, ratios)
+
+
+def slices(original: Wide) -> Wide:
+    """Return what a difference is relative to in `excess`: one number for each."""
     whole = np.where(np.isfinite(original), np.abs(original), 0.0)
     vast = is_vast(original)
     size = np.where(vast, 0.0, whole)
@@ -126,10 +133,7 @@ def excess(original: Wide, folded: Wide) -> Wide:
         along = [-1 if place == axis else 1 for place in range(original.ndim)]
         peaks = np.maximum(_peaks(size, axis), floor).reshape(along)
         allowed = np.minimum(allowed, peaks)
-    allowed = np.where(vast, whole, allowed)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = np.where(error == 0.0, 0.0, error / allowed)
-    return np.where(np.isnan(ratios), np.inf, ratios)
+    return np.where(vast, whole, allowed)
 
 
 def is_vast(values: Wide) -> NDArray[np.bool_]:

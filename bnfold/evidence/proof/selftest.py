@@ -22,10 +22,11 @@ from typing import Final
 import numpy as np
 
 from bnfold.evidence.proof.comparer import Comparer, Pair
-from bnfold.evidence.proof.links import EXACT, Array, Link, excess
+from bnfold.evidence.proof.links import EXACT, Array, Link, excess, slices
 from bnfold.evidence.proof.mutations import Mask, Mutation, Mutator, Target
 from bnfold.evidence.proof.sides import CannotEvaluateError, TooLateError
 from bnfold.evidence.proof.storage import Trial
+from bnfold.evidence.proof.summands import seen_alone
 
 _ABOVE_NOISE: Final = 8.0
 """A change counts as seen from so many times the root mean square of the rounding noise."""
@@ -162,7 +163,13 @@ class SelfTest:
             result = self.comparer.folded.evaluate(self.pair.folded, here)
             return self._seen(trial, result)
 
-        return self._told_apart(changed, count)
+        def alone() -> Mask | None:
+            segment, least = self.pair.folded, self._least(trial)
+            if axis is None or least is None:
+                return None
+            return seen_alone(self.comparer.folded, segment, name, axis, moved - x, least)
+
+        return self._told_apart(changed, count, alone)
 
     @property
     def _is_late(self) -> bool:
@@ -220,14 +227,30 @@ class SelfTest:
             return np.zeros(count, bool)
         return self._told_apart(changed, count)
 
-    def _told_apart(self, changed: Callable[[Mask], Array], count: int) -> Mask:
-        """Return which channels are noticed; ``changed`` says where it is, of some of them."""
+    def _told_apart(
+        self,
+        changed: Callable[[Mask], Array],
+        count: int,
+        alone: Callable[[], Mask | None] = lambda: None,
+    ) -> Mask:
+        """Return which channels are noticed.
+
+        Args:
+            changed: Says where a change of some of them is.
+            count: How many there are.
+            alone: Says which ones are noticed each for itself, if that can be computed.
+        """
         everything = np.ones(count, bool)
         if count == 1:
             return everything & changed(everything).any()
         half = self._half(count)
         found = _by_slices(changed(everything), changed(half), half)
-        return self._numbered(changed, count) if found is None else found
+        if found is None:
+            found = alone()
+            if found is None or not found.all():
+                none = np.zeros(count, bool)
+                found = self._numbered(changed, none if found is None else found)
+        return found
 
     def _is_noticed(self, trial: Trial, result: Array) -> bool:
         """Return whether the verdict itself would have been another."""
@@ -241,19 +264,24 @@ class SelfTest:
         mask[self.rng.permutation(count)[: count // 2]] = True
         return mask
 
-    def _numbered(self, changed: Callable[[Mask], Array], count: int) -> Mask:
-        """Change channels bit by bit, then those that this does not tell apart one by one."""
+    def _numbered(self, changed: Callable[[Mask], Array], known: Mask) -> Mask:
+        """Change channels bit by bit, then those that this does not tell apart one by one.
+
+        Args:
+            changed: Says where a change of some of them is.
+            known: Which ones are noticed, as is known.
+        """
+        count, shown = known.size, known.copy()
         numbers = np.arange(count)
         code: Array | None = None
         alone: Array | None = None
         for bit in range(int(count - 1).bit_length()):
             one, other = (changed((numbers >> bit & 1) == wanted) for wanted in (1, 0))
             if one.shape != other.shape or self._is_late:
-                return np.zeros(count, bool)
+                return shown
             code = (0 if code is None else code) + (one.astype(np.int64) << bit)
             either = one ^ other
             alone = either if alone is None else alone & either
-        shown = np.zeros(count, bool)
         if code is not None and alone is not None and code.shape == alone.shape:
             told = code[alone]
             shown[told[told < count]] = True
@@ -295,6 +323,16 @@ class SelfTest:
             with np.errstate(invalid="ignore"):
                 seen &= ~(np.abs(result - expected) <= _ABOVE_NOISE * noise)
         return seen
+
+    def _least(self, trial: Trial) -> Array | None:
+        """Return from which change on `_seen` sees an element; None of no floats."""
+        expected = trial.folded
+        if expected.dtype != np.float64:
+            return None
+        least = np.where(np.isfinite(expected), EXACT * slices(expected), np.inf)
+        for noise in _noises(trial):
+            least = np.maximum(least, _ABOVE_NOISE * noise)
+        return least
 
 
 def _is_like(one: Array, other: Array) -> bool:

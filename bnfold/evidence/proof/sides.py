@@ -248,12 +248,21 @@ class Side:
             [one for one in node.attributes.values() if one.name not in ("alpha", "beta")],
             num_outputs=1,
         )
-        (variance,) = self._run(alone, squares, {})
+        variance = self.computed(alone, squares)
         scale = float_attr(node, "alpha", 1.0) if node.op_type == "Gemm" else 1.0
         relative = _IN_BINADE * roundoff_of(tensor.dtype.numpy()) / np.sqrt(3.0)
-        found = np.asarray(abs(scale) * relative * np.sqrt(np.asarray(variance)))
+        found = np.asarray(abs(scale) * relative * np.sqrt(variance))
         self._last_spread = node, data, found
         return found
+
+    def computed(self, node: ir.Node, given: list[Array | None]) -> Array:
+        """Return the result of one node, in no graph, of these inputs.
+
+        Raises:
+            CannotEvaluateError: If it cannot be evaluated.
+        """
+        (found,) = self._run(node, given, {})
+        return np.asarray(found)
 
     def key_of(self, value: ir.Value) -> str:
         """Return the key of an initializer; empty if it is none."""
