@@ -88,13 +88,20 @@ class HeldInside(ir.serde.TensorProtoTensor):
         """Return the bytes of the elements as they lie in the file."""
         return self._file.copied(self._offset, self.nbytes).tobytes()
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         """Be copied and pickled with all its bytes, as a tensor that needs no file."""
-        plain = ir.serde.TensorProtoTensor(self.raw)
-        plain.metadata_props.clear()
-        plain.metadata_props.update(self.metadata_props)
-        plain.meta.update(self.meta)
-        return plain.__reduce_ex__(protocol)
+        return _whole, (self.raw, dict(self.metadata_props), dict(self.meta))
+
+
+def _whole(
+    message: onnx.TensorProto, metadata_props: dict[str, str], meta: dict[str, Any]
+) -> ir.serde.TensorProtoTensor:
+    """Return a tensor that has all its bytes in memory."""
+    whole = ir.serde.TensorProtoTensor(message)
+    whole.metadata_props.clear()
+    whole.metadata_props.update(metadata_props)
+    whole.meta.update(meta)
+    return whole
 
 
 class ReadInside(HeldInside):

@@ -43,6 +43,9 @@ LEAST_FILE_BYTES = 1 << 26
 LEAST_BYTES = 1 << 16
 """Smaller tensors are: to read them one by one would take longer."""
 
+LEAST_SHARE = 0.5
+"""Where less of a file can be left out, the rest, put together, takes as much as the whole."""
+
 GRAPH: Final = 7
 INITIALIZER: Final = 5
 RAW_DATA: Final = 9
@@ -155,8 +158,8 @@ def _read(file: DataFile, descriptor: int) -> Light | None:
 
     found = walked(read, size, LEAST_BYTES)
     left_out = sum(part.data.size for part in found.parts)
-    if 2 * left_out < size:
-        return None  # the rest, put together, would take as much as the whole
+    if not left_out or left_out < LEAST_SHARE * size:
+        return None
     proto = onnx.ModelProto()
     proto.ParseFromString(b"".join(_lightened(found, read, size)))
     if len(proto.graph.initializer) != found.count:
