@@ -15,12 +15,14 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfold.errors import ModelError
+from bnfold.errors import ModelError, UsageError
+from bnfold.folding.api import fold_unchecked
 from bnfold.model import light as under_test
 from bnfold.model.digests import place_of, tensor_digest
 from bnfold.model.held_inside import HeldInside
 from bnfold.model.io import load, to_proto
 from bnfold.model.light import light_of
+from bnfold.model.reads import reads_of_file
 from tests.model.wires import (
     BYTES,
     UNKNOWN,
@@ -293,3 +295,28 @@ def test_a_file_that_is_written_to_is_an_error_and_no_array_changes(tmp_path, ch
         with pytest.raises(ModelError, match="cannot be read any more"):
             read()
     assert before.tobytes() == old.tobytes()
+
+
+def test_files_that_a_light_model_reads_are_known(tmp_path, monkeypatch):
+    outside = b"".join(tensor("v", (4,), b"")[:-1]) + number(14, 1)
+    entry = told(13, told(1, b"location") + told(2, b"w.bin"))
+    (tmp_path / "w.bin").write_bytes(DATA)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(whole_model(TINY["w"], outside + entry))
+    assert checked(path, path.read_bytes()) == "light"
+    found = [read.path.name for read in reads_of_file(path, "MODEL")]
+    assert found == ["m.onnx", "w.bin"]
+    monkeypatch.setattr(under_test, "LEAST_FILE_BYTES", 1 << 40)
+    assert [read.path.name for read in reads_of_file(path, "MODEL")] == found
+
+
+def test_a_fold_of_a_light_model_refuses_to_write_over_it(tmp_path):
+    path = tmp_path / "m.onnx"
+    onnx.save(conv_bn(), path)
+    result = fold_unchecked(path)
+    tensors = [one.const_value for one in load(path).graph.initializers.values()]
+    assert all(isinstance(one, HeldInside) for one in tensors)
+    before = path.read_bytes()
+    with pytest.raises(UsageError):
+        result.save(path)
+    assert path.read_bytes() == before
