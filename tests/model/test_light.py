@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from bnfold.errors import ModelError, UsageError
 from bnfold.folding.api import fold_unchecked
+from bnfold.model import held_outside
 from bnfold.model import light as under_test
 from bnfold.model.digests import place_of, tensor_digest
 from bnfold.model.held_inside import HeldInside
@@ -320,3 +321,14 @@ def test_a_fold_of_a_light_model_refuses_to_write_over_it(tmp_path):
     with pytest.raises(UsageError):
         result.save(path)
     assert path.read_bytes() == before
+
+
+def test_more_files_than_may_stay_open_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(held_outside, "_MOST_OPEN", 0)
+    path, old = written(tmp_path)
+    held = load(path).graph.initializers["w"].const_value
+    assert isinstance(held, HeldInside)
+    assert held.tobytes() == old.tobytes()
+    path.rename(tmp_path / "gone.onnx")
+    with pytest.raises(ModelError, match="cannot be read any more"):
+        held.tobytes()
