@@ -1,14 +1,15 @@
 """What large models cost: time as ratios to copying their files, and peak memory.
 
-    python -m benchmarks.large_models [--sizes 2.5,6,3x1] [--folder DIR] [--json results.json]
-                                      [--rounds 3] [--container 1]
+    python -m benchmarks.large_models [--sizes 2.5,6,3x1,1.8i] [--folder DIR]
+                                      [--json results.json] [--rounds 3] [--container 1]
 
-Every model has its weights in a data file beside it. In the same run, in this order, for each
-model: ``cp`` of its files and a sync of the copies; ``bnfold fold --no-verify``; the same with
-``--certificate``; ``verify --certificate``; ``inspect``. Every step that writes ends when its
-files are on disk. Memory is that of the process and its children, sampled: anonymous pages
-(``RssAnon``), and all that is resident. With ``--container N`` each step runs once more in a
-memory cgroup (v1 or v2, needs root) of N GB, where pages of files count too.
+Every model has its weights in a data file beside it, or inside (``1.8i``: 2 GB at most). In
+the same run, in this order, for each model: ``cp`` of its files and a sync of the copies;
+``bnfold fold --no-verify``; the same with ``--certificate``; ``verify --certificate``;
+``inspect``. Every step that writes ends when its files are on disk. Memory is that of the
+process and its children, sampled: anonymous pages (``RssAnon``), and all that is resident.
+With ``--container N`` each step runs once more in a memory cgroup (v1 or v2, needs root) of
+N GB, where pages of files count too.
 """
 
 from __future__ import annotations
@@ -122,6 +123,50 @@ def mixed(path: Path, size_bytes: float, side: int = _SIDE) -> Path:
             y = model.node("Mul", y, model.vector(f"m{layer}.s", side))
         y = model.node("Relu", y)
     return model.done({"x": ["n", _CHANNELS, 8, 8], "y": ["m", side]}, [x, y])
+
+
+def inlined(external: Path, path: Path) -> Path:
+    """Write a model of data files with its weights in the ``.onnx`` file itself.
+
+    Tensor by tensor, as protobuf lays them out: it could not write two gigabytes.
+
+    Args:
+        external: A model as `mixed` writes it.
+        path: Where the other goes.
+    """
+    proto = onnx.load(external, load_external_data=False)
+    tensors = list(proto.graph.initializer)
+    del proto.graph.initializer[:]
+    rest = proto.graph.SerializeToString()
+    proto.ClearField("graph")
+    fronts, places = [], []
+    for tensor in tensors:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        places.append((external.parent / place["location"], int(place["offset"])))
+        length = int(place["length"])
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+        front = tensor.SerializeToString() + b"\x4a" + _varint(length)
+        front = b"\x2a" + _varint(len(front) + length) + front
+        fronts.append((front, length))
+    size = len(rest) + sum(len(front) + length for front, length in fronts)
+    with path.open("wb") as file:
+        file.write(proto.SerializeToString() + b"\x3a" + _varint(size) + rest)
+        for (front, length), (data, offset) in zip(fronts, places, strict=True):
+            file.write(front)
+            with data.open("rb") as source:
+                source.seek(offset)
+                for done in range(0, length, _BLOCK):
+                    file.write(source.read(min(length - done, _BLOCK)))
+    return path
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*found, value))
 
 
 def _only_matrices(path: Path, count: int, side: int) -> Path:
@@ -290,6 +335,12 @@ def _step(command: list[str], out: Path, *, writes: bool, group: Path | None = N
 
 def build(size: str, path: Path) -> float:
     """Write the model that a word stands for; return its largest tensor in MB."""
+    if size.endswith("i"):
+        with tempfile.TemporaryDirectory(dir=path.parent.parent) as folder:
+            external = Path(folder) / "m.onnx"
+            largest_mb = build(size[:-1], external)
+            inlined(external, path)
+        return largest_mb
     count, _, each = size.partition("x")
     if each:
         _only_matrices(path, int(count), round((float(each) * 1e9 / 4) ** 0.5))
@@ -317,7 +368,9 @@ def _told(costs: Sequence[Cost]) -> str:
 def main() -> None:
     """Measure every size and print ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="2.5,6,3x1", help="GB, or COUNTxGB of one tensor")
+    parser.add_argument(
+        "--sizes", default="2.5,6,3x1", help="GB, or COUNTxGB of one tensor; i: inside"
+    )
     parser.add_argument("--folder", type=Path, help="on a disk with room for three copies")
     parser.add_argument("--container", type=float, default=0.0, metavar="GB")
     parser.add_argument("--rounds", type=int, default=1)

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from bnfold.errors import OutputError
 from bnfold.files.identity import Identity, identity_of
@@ -27,6 +27,18 @@ from bnfold.files.targets import Target
 
 _DIGITS: Final = 16
 _CHUNK_BYTES: Final = 1 << 22
+
+
+class Contents(Protocol):
+    """A file that is too large to be held as bytes."""
+
+    def write(self, path: Path, /) -> None:
+        """Write it where nothing is, and have the system put it on disk.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +101,7 @@ def put_model(
     scratch: Path,
     target: Target,
     written: Sequence[Written],
-    model_with: Callable[[Sequence[str]], bytes],
+    model_with: Callable[[Sequence[str]], bytes | Contents],
     kept: frozenset[Identity] = frozenset(),
 ) -> Saved:
     """Move a model that was written to a scratch folder to its place beside that folder.
@@ -98,7 +110,8 @@ def put_model(
         scratch: The folder, in the folder of the target.
         target: Where the ``.onnx`` goes.
         written: Its data files, in the scratch folder and on disk.
-        model_with: Given the names of its data files, the bytes of the ``.onnx``.
+        model_with: Given the names of its data files, the ``.onnx``: its bytes, or what
+            writes it.
         kept: Files that are not to be removed, whatever they are called.
 
     Raises:
@@ -117,7 +130,7 @@ def put_model(
             if not os.path.lexists(folder / name)
         }
         new = scratch / NEW_MODEL
-        write_through(new, model_with(names))
+        _write(new, model_with(names))
         for path in placed.values():
             _keep_access(path, new, target, owned)
         if target.found is not None:
@@ -140,6 +153,13 @@ def put_model(
     return Saved(
         target.given, next(iter(files), None), tuple(given / one for one in left), files
     )
+
+
+def _write(path: Path, contents: bytes | Contents) -> None:
+    if isinstance(contents, bytes):
+        write_through(path, contents)
+    else:
+        contents.write(path)
 
 
 def _names(

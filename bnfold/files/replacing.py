@@ -37,7 +37,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     target = target_of(path)
     with told_of(path):
         if target.is_stream:
-            write_into(target, data)
+            write_into(target, [data])
             return
         with scratch_folder(within=target.path.parent) as folder:
             new = folder / _NEW

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from bnfold.files.targets import Target
@@ -14,14 +15,19 @@ _PATIENCE_S: Final = 30.0
 _PAUSE_S: Final = 0.05
 
 
-def write_into(target: Target, data: bytes) -> None:
+def write_into(target: Target, pieces: Iterable[bytes | memoryview]) -> None:
     """Write to the stream; nothing is replaced and nothing is truncated.
+
+    Args:
+        target: The stream.
+        pieces: The bytes, in their order.
 
     Raises:
         OSError: If it cannot be written, or nobody reads from the pipe.
     """
     with os.fdopen(_opened(target), "wb") as file:
-        file.write(data)
+        for piece in pieces:
+            file.write(piece)
 
 
 def _opened(target: Target) -> int:

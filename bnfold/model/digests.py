@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.model.held_outside import HeldOutside
+from bnfold.model.held_inside import InFile
 from bnfold.model.pieces import pieces_of
 
 _BYTE_BITS: Final = 8
@@ -44,7 +44,7 @@ def place_of(tensor: ir.TensorProtocol) -> Place:
 
     A file that is opened twice gives other objects; its type and shape belong to the digest.
     """
-    if isinstance(tensor, HeldOutside):
+    if isinstance(tensor, InFile):
         return tensor.key
     if isinstance(tensor, ir.ExternalTensor):
         shape = tuple(tensor.shape.numpy())

@@ -40,19 +40,23 @@ class DataFile:
     It is opened when it is first read. Whatever becomes of its name then does not matter.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seen: tuple[int, ...] | None = None) -> None:
         """Look at the file, which was checked.
 
         Args:
             path: An absolute path without links.
+            seen: What `looked_at` said of it, where somebody has looked already.
 
         Raises:
             ModelError: If it is not there any more.
         """
         self.path = path
         self._descriptor: int | None = None
+        if seen is not None:
+            self._seen = seen
+            return
         try:
-            self._seen = _looked_at(path.stat())
+            self._seen = looked_at(path.stat())
         except OSError as error:
             raise _changed(path, error.strerror or str(error)) from error
 
@@ -88,10 +92,12 @@ class DataFile:
 
     def _checked(self) -> int:
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            # it may have become a pipe since: that must not block
+            flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+            descriptor = os.open(self.path, os.O_RDONLY | flags)
         except OSError as error:
             raise _changed(self.path, error.strerror or str(error)) from error
-        if _looked_at(os.fstat(descriptor)) != self._seen:
+        if looked_at(os.fstat(descriptor)) != self._seen:
             os.close(descriptor)
             raise _changed(self.path, "it was written to, or another file took its place")
         return descriptor
@@ -117,6 +123,36 @@ class DataFile:
                 raise _changed(self.path, str(error)) from error
         return memoryview(found)[before:]
 
+    def copied(self, offset: int, length: int) -> NDArray[np.uint8]:
+        """Return a copy of a part of the file, which nothing that happens to it changes.
+
+        Raises:
+            ModelError: If it cannot be read, or was written to.
+        """
+        found = np.empty(length, np.uint8)
+        left = found.data
+        with self.opened() as descriptor:
+            try:
+                while left and (done := os.preadv(descriptor, [left], offset)):
+                    left, offset = left[done:], offset + done
+            except OSError as error:
+                raise _changed(self.path, error.strerror or str(error)) from error
+            if left:
+                raise _changed(self.path, "it is shorter than it was")
+        self.check()
+        found.flags.writeable = False
+        return found
+
+    def check(self) -> None:
+        """Find out whether what was read of the file until now is what it was.
+
+        Raises:
+            ModelError: If it was written to.
+        """
+        with self.opened() as descriptor:
+            if looked_at(os.fstat(descriptor)) != self._seen:
+                raise _changed(self.path, "it was written to")
+
 
 def _closed(descriptor: int) -> None:
     _open.discard(descriptor)
@@ -124,7 +160,8 @@ def _closed(descriptor: int) -> None:
         os.close(descriptor)
 
 
-def _looked_at(found: os.stat_result) -> tuple[int, ...]:
+def looked_at(found: os.stat_result) -> tuple[int, ...]:
+    """Return what tells a file, as it is now, from every other."""
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 

@@ -22,17 +22,17 @@ from bnfold.model.external import (
     read_rare_in,
 )
 from bnfold.model.graphs import graphs_of, sort_graphs
+from bnfold.model.held_inside import HeldInside, held_inside
+from bnfold.model.light import Light, light_of
 from bnfold.model.neighbours import Neighbours
 from bnfold.model.presence import paired, put_back, remember
 from bnfold.model.reads import READS, SOURCE, Source, reads_of_model, reads_of_proto
 from bnfold.model.regular import UnreadableError, read_regular
 from bnfold.model.structure import check_structure
 from bnfold.model.text import check_text
+from bnfold.model.wire import MOST_BYTES
 
 UNSORTED: Final = "bnfold.unsorted"
-
-_MOST_BYTES: Final = (1 << 31) - 1
-"""What a protobuf message, and so an ONNX file, may hold."""
 
 Openable = str | Path | onnx.ModelProto | ir.Model
 """What stands for a model: a path, a protobuf model or an onnx_ir model."""
@@ -77,15 +77,16 @@ def _copied(model: ir.Model) -> ir.Model:
 
 
 def load(path: str | Path) -> ir.Model:
-    """Read an ONNX file; external data stays on disk, memory-mapped.
+    """Read an ONNX file; external data stays on disk, and so do large weights inside.
 
     Raises:
         ModelError: If the file is missing, no ONNX model, or one whose graph makes no sense.
     """
     path = Path(path)
     source = _seen(path)
-    proto = _read_proto(path)
-    model = from_proto(proto, where=str(path), neighbours=Neighbours(path))
+    light = light_of(path)
+    proto = _read_proto(path) if light is None else light.proto
+    model = from_proto(proto, where=str(path), neighbours=Neighbours(path), light=light)
     model.graph.meta[SOURCE] = source
     return model
 
@@ -101,7 +102,7 @@ def _seen(path: Path) -> Source | None:
 def _read_proto(path: Path) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(read_regular(path, _MOST_BYTES))
+        proto.ParseFromString(read_regular(path, MOST_BYTES))
     except UnreadableError as error:
         raise ModelError(
             "cannot read the model",
@@ -135,6 +136,7 @@ def from_proto(
     *,
     where: str = "ModelProto",
     neighbours: Neighbours | None = None,
+    light: Light | None = None,
 ) -> ir.Model:
     """Turn a protobuf model into an onnx_ir model that remembers what onnx_ir would lose.
 
@@ -145,12 +147,13 @@ def from_proto(
         proto: The model.
         where: Its name, for errors.
         neighbours: The files that it may read its data from; None for a model in memory.
+        light: What was left out of it; None for nothing.
 
     Raises:
         ModelError: If the graph makes no sense, or external data is missing.
     """
     check_text(proto, where)
-    check_structure(proto, where)
+    check_structure(proto, where, () if light is None else light.offsets)
     check_external_data(proto, neighbours, where)
     folder = Path() if neighbours is None else neighbours.folder
     reads = tuple(reads_of_proto(proto, folder, "the model"))
@@ -160,9 +163,19 @@ def from_proto(
         read_rare_in(proto, neighbours, where)
     model = _understood(proto, where)
     model.graph.meta[READS] = reads
+    if light is not None:
+        _bind_light(model, light)
     if neighbours is not None:
         bind_external_data(model, neighbours)
     return model
+
+
+def _bind_light(model: ir.Model, light: Light) -> None:
+    """Tell every tensor that was left out where in the file it lies."""
+    for number, offset in light.offsets.items():
+        tensor = light.proto.graph.initializer[number]
+        value = model.graph.initializers[tensor.name]
+        value.const_value = held_inside(tensor, light.file, offset)
 
 
 def _understood(proto: onnx.ModelProto, where: str) -> ir.Model:
@@ -198,8 +211,9 @@ def through_protobuf(model: ir.Model) -> ir.Model:
     pairs = zip(graphs_of(copy.graph), graphs_of(model.graph), strict=True)
     for new, old in pairs:
         for name, value in new.initializers.items():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = old.initializers[name].const_value
+            tensor = old.initializers[name].const_value
+            if isinstance(tensor, ir.ExternalTensor | HeldInside):
+                value.const_value = tensor
     return copy
 
 

@@ -10,7 +10,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.blocks import InParts, blocks
+from bnfold.files.data_writer import DataWriter, Digest
 from bnfold.model.constants import expression_of
+from bnfold.model.held_inside import HeldInside, InFile
 
 
 def pieces_of(tensor: ir.TensorProtocol) -> Iterator[NDArray[Any]]:
@@ -39,3 +41,27 @@ def bytes_of(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
             yield part.byteswap().reshape(-1).view(np.uint8).data
         else:
             yield part.reshape(-1).view(np.uint8).data
+
+
+def put_bytes(
+    tensor: ir.TensorProtocol, file: DataWriter, digest: Digest | None = None
+) -> None:
+    """Write the bytes of a tensor behind what a file has; the system copies those of files.
+
+    Args:
+        tensor: The tensor.
+        file: Where they go.
+        digest: What they are added to as well.
+
+    Raises:
+        OSError: If they cannot be written.
+        ModelError: If the file that they lie in is not what it was.
+    """
+    if not isinstance(tensor, InFile):
+        for piece in bytes_of(tensor):
+            file.write(piece, digest)
+        return
+    with tensor.file.opened() as source:
+        file.copy(source, tensor.offset or 0, tensor.nbytes, digest)
+    if isinstance(tensor, HeldInside):
+        tensor.file.check()

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from bnfold.files.apart import Read
 from bnfold.files.identity import Identity
 from bnfold.model.graphs import graphs_of
+from bnfold.model.light import light_of
 
 READS: Final = "bnfold.reads"
 """Under this name a graph notes the files that its model was read from."""
@@ -69,9 +70,13 @@ def reads_of_file(path: Path, what: str) -> Iterator[Read]:
     """
     yield Read(path, f"the input itself, {what}")
     proto = onnx.ModelProto()
-    with contextlib.suppress(OSError, DecodeError):
-        if path.is_file() and _may_have_data(path):
-            proto.ParseFromString(path.read_bytes())
+    light = light_of(path)
+    if light is not None:
+        proto = light.proto
+    else:
+        with contextlib.suppress(OSError, DecodeError):
+            if path.is_file() and _may_have_data(path):
+                proto.ParseFromString(path.read_bytes())
     yield from reads_of_proto(proto, path.parent, f"{what} {path}")
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-import onnx
 import onnx_ir as ir
 
 from bnfold.errors import OutputError, UsageError
@@ -22,11 +21,11 @@ from bnfold.files.streams import write_into
 from bnfold.files.targets import Target, target_of, told_of
 from bnfold.model.digests import Digest, Place, begun_digest, is_digest_of_bytes, place_of
 from bnfold.model.exchange import exchanged, go_on, outside_of
-from bnfold.model.held_outside import HeldOutside
 from bnfold.model.io import to_proto
 from bnfold.model.layout import Layout, Placed, Plan, plan_of
-from bnfold.model.pieces import bytes_of
-from bnfold.model.reads import READS, SOURCE, Source, all_tensors, reads_of_model
+from bnfold.model.message import Message
+from bnfold.model.pieces import put_bytes
+from bnfold.model.reads import READS, SOURCE, Source, reads_of_model
 
 _WHAT: Final = "cannot write the model"
 
@@ -176,9 +175,10 @@ class Begun:
             source = _unchanged_source(self.model)
         with told_of(self.target.given, _WHAT):
             if not self.plan.files and self.target.is_stream:
-                with exchanged(self.model, {}):
-                    data = to_proto(self.model).SerializeToString()
-                write_into(self.target, data)
+                with exchanged(self.model, {}) as inside:
+                    message = Message(to_proto(self.model), (), inside)
+                data = message.named(())
+                write_into(self.target, [data] if isinstance(data, bytes) else data.pieces())
                 return Saved(self.target.given)
             saved = self._put()
         if self.is_over_source:
@@ -191,17 +191,14 @@ class Begun:
             self._open.popleft().close()
         paths = [file.path for file in self._files]
         with exchanged(self.model, outside_of(self.plan, paths)) as inside:
-            naming = _Naming(to_proto(self.model), paths)
+            message = Message(to_proto(self.model), paths, inside)
         written = [Written(file.path, file.digest) for file in self._files]
         kept = frozenset() if self.is_over_source else _identities(self.model)
-        saved = put_model(self._scratch, self.target, written, naming.named, kept)
+        saved = put_model(self._scratch, self.target, written, message.named, kept)
         if self.is_over_source:
             folder = self.target.path.parent
-            go_on(
-                self.model,
-                outside_of(self.plan, [folder / name for name in naming.names]),
-                inside,
-            )
+            outside = outside_of(self.plan, [folder / name for name in message.names])
+            go_on(self.model, outside, message.tensors_in(self.target.path))
         return replace(saved, said=self.plan.said)
 
 
@@ -239,43 +236,9 @@ def _written(
         digest = begun_digest(tensor) if digested and is_digest_of_bytes(tensor) else None
         if digest is not None:
             told[place_of(tensor)] = digest
-        if isinstance(tensor, HeldOutside):
-            with tensor.file.opened() as source:
-                file.copy(source, tensor.offset or 0, tensor.nbytes, digest)
-        else:
-            for piece in bytes_of(tensor):
-                file.write(piece, digest)
+        put_bytes(tensor, file, digest)
     file.settle()
     return {place: digest.hexdigest() for place, digest in told.items()}
-
-
-class _Naming:
-    """A model whose data files get their names last."""
-
-    def __init__(self, proto: onnx.ModelProto, paths: Sequence[Path]) -> None:
-        """Find out where the names go.
-
-        Args:
-            proto: The model; it names its data files as they are called now.
-            paths: These files.
-        """
-        self.names: Sequence[str] = ()
-        self._proto = proto
-        self._entries: dict[str, list[onnx.StringStringEntryProto]] = {
-            path.name: [] for path in paths
-        }
-        for tensor in all_tensors(proto):
-            for entry in tensor.external_data:
-                if entry.key == "location" and entry.value in self._entries:
-                    self._entries[entry.value].append(entry)
-
-    def named(self, names: Sequence[str]) -> bytes:
-        """Return the bytes of the model with these names, in the order of the files."""
-        self.names = tuple(names)
-        for entries, name in zip(self._entries.values(), names, strict=True):
-            for entry in entries:
-                entry.value = name
-        return bytes(self._proto.SerializeToString())
 
 
 def _check_has_place(target: Target) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,11 +57,17 @@ class _Body:
         return cls(function.input, (), function.node, function.output, name, function=True)
 
 
-def check_structure(proto: onnx.ModelProto, where: str) -> None:
+def check_structure(proto: onnx.ModelProto, where: str, checked: Container[int] = ()) -> None:
     """Refuse a model whose graph is empty, ill-named or cyclic, or lacks an opset import.
 
     An unsorted graph is no fault: the reader sorts it. Nor is one without nodes that returns
     its inputs or initializers.
+
+    Args:
+        proto: The model.
+        where: Its name, for errors.
+        checked: Initializers of the main graph that were checked, by their number: their data
+            is not in the message.
 
     Raises:
         ModelError: Naming the fault, the node or tensor, and what to do.
@@ -87,8 +93,9 @@ def check_structure(proto: onnx.ModelProto, where: str) -> None:
     for training in proto.training_info:
         for graph in (training.initialization, training.algorithm):
             _check_kinds(graph, where)
-    for stored in stored_tensors(proto):
-        check_tensor(stored, where)
+    for number, stored in enumerate(stored_tensors(proto)):
+        if number not in checked:  # those initializers are the first of all tensors
+            check_tensor(stored, where)
     _check_sparse(proto.graph, where)
 
 

@@ -42,11 +42,14 @@ class Stored(NamedTuple):
         place: Where it stands, in words.
         is_plain: Whether it is an initializer or an attribute of a node: all else onnx_ir
             neither maps from its file nor looks at.
+        raw_bytes: How many bytes its raw_data has that was left out of the message (`light`);
+            None where nothing was.
     """
 
     tensor: onnx.TensorProto
     place: str
     is_plain: bool = True
+    raw_bytes: int | None = None
 
 
 def stored_tensors(proto: onnx.ModelProto) -> Iterator[Stored]:
@@ -144,15 +147,17 @@ def needed_bytes(tensor: onnx.TensorProto) -> int:
 
 
 def _check_held(stored: Stored, kind: ir.DataType, where: str) -> None:
-    tensor = stored.tensor
-    if tensor.HasField("raw_data"):
-        held, needed, unit = len(tensor.raw_data), _raw_bytes(tensor, kind), "bytes"
+    tensor, left_out = stored.tensor, stored.raw_bytes
+    is_raw = left_out is not None or tensor.HasField("raw_data")
+    if is_raw:
+        held = len(tensor.raw_data) if left_out is None else left_out
+        needed, unit = _raw_bytes(tensor, kind), "bytes"
     else:
         field = _FIELDS.get(kind.name, _INT32)
         held, needed = len(getattr(tensor, field)), _entries(tensor, kind)
         unit = f"numbers in {field}"
     others = (name for name in _LISTS if len(getattr(tensor, name)))
-    own = "" if tensor.HasField("raw_data") else _FIELDS.get(kind.name, _INT32)
+    own = "" if is_raw else _FIELDS.get(kind.name, _INT32)
     if stray := next((name for name in others if name != own), ""):
         why = f"it holds numbers in {stray}, which is not where {kind.name} belongs"
         raise _fault(stored, where, "a tensor holds its elements twice or elsewhere", why)

@@ -25,6 +25,7 @@ import onnx
 
 from bnfold.files.scratch import remove_all
 from bnfold.folding.api import fold_unchecked
+from bnfold.model import light
 from bnfold.model.io import load
 from bnfold.model.layout import ExternalData, Layout
 from bnfold.model.save import save_over_source
@@ -41,7 +42,8 @@ Opening a file counts if it is to be written.
 
 KINDS = (
     "single-new", "single-existing", "external-new", "external-existing", "in-place-single",
-    "in-place-external", "several-existing", "in-place-several",
+    "in-place-external", "several-existing", "in-place-several", "single-stream",
+    "in-place-single-stream",
 )  # fmt: skip
 
 Weights = dict[str, np.ndarray]
@@ -60,11 +62,16 @@ class Writer:
         self.is_external = "single" not in kind
         self.is_in_place = kind.startswith("in-place")
         self.is_several = "several" in kind
+        if kind.endswith("stream"):  # as models are read and written that are large
+            light.LEAST_FILE_BYTES = light.LEAST_SHARE = 0
+            light.LEAST_BYTES = 1
+        else:
+            light.LEAST_FILE_BYTES = 1 << 40
         self.target = self.folder / "out.onnx"
         self._save(1, self.inputs / "new.onnx")
         if self.is_in_place:
             self._save(1, self.template / "out.onnx")
-        elif kind.endswith("existing"):
+        elif kind.endswith(("existing", "stream")):
             self._save(2, self.template / "out.onnx")
         self.old = weights(self.template / "out.onnx")
         self.reset()

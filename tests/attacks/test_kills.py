@@ -62,7 +62,7 @@ def test_stopped_at_every_step_there_is_the_old_model_or_the_new_one(base, how):
 
 
 def test_killed_at_random_moments_there_is_the_old_model_or_the_new_one(base):
-    counts = (2, 2, 4, 4, 4, 4, 2, 2)
+    counts = (2, 2, 4, 4, 4, 4, 2, 2, 2, 2)
     told = stopped("random", base, **dict(zip(KINDS, counts, strict=True)))
     assert faults(told) == {}
     assert sum(one["deaths"] for one in told.values()) > 5

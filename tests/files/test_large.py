@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from benchmarks.large_models import mixed
+from benchmarks.large_models import inlined, mixed
 from bnfold.blocks import blocks, reader
 from bnfold.expression import Expression, Held, round_once
 from bnfold.files import data_writer
 from bnfold.files.data_writer import DataWriter
 from bnfold.folding.api import fold_unchecked
-from bnfold.model import held_outside
+from bnfold.model import held_outside, light
 from bnfold.model.constants import folded_tensor
 from bnfold.model.io import load
 from bnfold.model.pieces import bytes_of, pieces_of
@@ -42,6 +42,8 @@ def memory():
                  if ":" in line and line.count(":") == 1)
     return [int(words[key].split()[0]) / 1e3 for key in ("RssAnon", "RssFile")]
 from bnfold.cli.main import main
+from bnfold.model import light
+light.LEAST_FILE_BYTES = int(sys.argv.pop(1))
 sys.argv[0] = "bnfold"
 import bnfold.checked, bnfold.folding.api, bnfold.model.save, bnfold.verified
 import bnfold.evidence.proof, bnfold.report.to_json
@@ -67,10 +69,21 @@ def large(tmp_path_factory):
     return mixed(tmp_path_factory.mktemp("large") / "m.onnx", SIZE_MB * 1e6, SIDE)
 
 
-def peaks(*arguments: object) -> tuple[float, float]:
-    """What a command takes beyond what it is when it starts: of its own, and mapped; in MB."""
+@pytest.fixture(scope="module")
+def inside(large, tmp_path_factory):
+    """The same model with its weights in the file."""
+    return inlined(large, tmp_path_factory.mktemp("inside") / "m.onnx")
+
+
+def peaks(*arguments: object, least: int = light.LEAST_FILE_BYTES) -> tuple[float, float]:
+    """What a command takes beyond what it is when it starts: of its own, and mapped; in MB.
+
+    Args:
+        arguments: Its words.
+        least: Model files from so many bytes on are read without their weights.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, *map(str, arguments)],
+        [sys.executable, "-c", PEAK, str(least), *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -107,6 +120,35 @@ def test_a_certificate_takes_memory_for_one_tensor(large, tmp_path):
     anonymous, mapped = peaks("verify", large, out, *words)
     assert anonymous < 2 * LARGEST_MB + 300
     assert mapped < 2 * LARGEST_MB + 40
+
+
+@on_linux
+def test_a_fold_of_weights_inside_takes_memory_for_one_tensor(inside, tmp_path):
+    words = ("fold", inside, "-o", tmp_path / "o.onnx", "--no-verify")
+    anonymous, mapped = peaks(*words)
+    assert anonymous < 2 * LARGEST_MB
+    assert mapped < LARGEST_MB
+    assert (tmp_path / "o.onnx").stat().st_size > SIZE_MB * 1e6
+    as_before, _ = peaks(*words, least=1 << 40)  # shows that the bound is one
+    assert as_before > 2 * SIZE_MB
+
+
+@on_linux
+def test_inspect_of_weights_inside_takes_memory_for_one_tensor(inside):
+    anonymous, mapped = peaks("inspect", inside)
+    assert anonymous < 2 * LARGEST_MB
+    assert mapped < LARGEST_MB
+
+
+@on_linux
+@pytest.mark.thorough
+def test_a_certificate_of_weights_inside_takes_memory_for_one_tensor(inside, tmp_path):
+    out, certificate = tmp_path / "o.onnx", tmp_path / "c.json"
+    words = ("--certificate", certificate, "--max-time", 600)
+    anonymous, _ = peaks("fold", inside, "-o", out, "--no-verify", *words)
+    assert anonymous < 2 * LARGEST_MB + 300
+    anonymous, _ = peaks("verify", inside, out, *words)
+    assert anonymous < 2 * LARGEST_MB + 300
 
 
 def test_inspect_reads_no_weight_that_decides_nothing(tmp_path, monkeypatch):

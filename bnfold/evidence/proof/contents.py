@@ -30,7 +30,7 @@ from bnfold.model.digests import (
     tensor_digest,
 )
 from bnfold.model.graphs import graphs_of
-from bnfold.model.held_outside import MappedOutside
+from bnfold.model.held_inside import PartsInFile
 
 _THREADS: Final = 2
 _WORTH_A_THREAD: Final = 1 << 17
@@ -124,7 +124,7 @@ def _held(stored: Mapping[str, ir.Value]) -> dict[str, ir.TensorProtocol]:
 
 def _are_alike(one: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:
     """Whether two tensors differ in their elements alone, and parts of both can be read."""
-    if not (isinstance(one, MappedOutside) and isinstance(other, MappedOutside)):
+    if not (isinstance(one, PartsInFile) and isinstance(other, PartsInFile)):
         return False
     return one.dtype == other.dtype and tuple(one.shape) == tuple(other.shape)
 
@@ -207,7 +207,7 @@ def _digested(
     Bytes that were compared and are equal have the same digest, so nothing is taken on trust:
     both are read. To compare them takes a tenth of the time.
     """
-    if not (isinstance(one, MappedOutside) and isinstance(twin, MappedOutside) and pool):
+    if not (isinstance(one, PartsInFile) and isinstance(twin, PartsInFile) and pool):
         return _Told(tensor_digest(one))
     digest, rest = begun_digest(one), None
     for block in blocks((one.size,), CACHED_ELEMENTS):
@@ -222,7 +222,7 @@ def _digested(
     return _Told(digest.hexdigest(), rest)
 
 
-def _digest_from(digest: Digest, tensor: MappedOutside, start: int) -> str:
+def _digest_from(digest: Digest, tensor: PartsInFile, start: int) -> str:
     """Add the elements from one on to a digest that has all before it."""
     for block in blocks((tensor.size - start,), CACHED_ELEMENTS):
         digest.update(element_bytes(tensor.part(start + block.start, start + block.stop)))
