@@ -25,7 +25,10 @@ import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any, Final
+
+from bnfold.runtime import children
 
 PRELOADED: Final = ("bnfold.runtime.child", "bnfold.measurement.worker")
 _SET_DEATH_SIGNAL: Final = 1
@@ -45,7 +48,7 @@ class Forks:
 
     def __init__(self) -> None:
         self._server: subprocess.Popen[bytes] | None = None
-        self._variables: dict[str, str] = {}
+        self._variables = children._environment(Path(tempfile.gettempdir()))
         self.count = 0
 
     def run(
@@ -56,12 +59,17 @@ class Forks:
         env: Mapping[str, str],
         **options: Any,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a module of `PRELOADED` in a fork, anything else as `subprocess.run` does."""
+        """Run a module of `PRELOADED` in a fork, anything else as `subprocess.run` does.
+
+        A process may end with the thread that started it: it is to be the one that lasts.
+        """
         _, _, _, kind, what, *arguments = command
-        if self._server is None:
-            self._begin(env)
-        if kind != "-m" or what not in PRELOADED or _early(env) != self._variables:
+        is_ours = kind == "-m" and what in PRELOADED
+        is_alike = _early(env) == _early(self._variables)
+        if not is_ours or not is_alike or current_thread() is not main_thread():
             return subprocess.run(command, timeout=timeout, env=env, **options)
+        if self._server is None:
+            self._begin()
         self.count += 1
         with tempfile.TemporaryDirectory(prefix="fork-") as folder:
             request = {
@@ -96,12 +104,11 @@ class Forks:
             code = int(self._server.stdout.readline())
         return code if ended else None
 
-    def _begin(self, variables: Mapping[str, str]) -> None:
-        self._variables = _early(variables)
+    def _begin(self) -> None:
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.forks"],
             cwd=_ROOT,
-            env=dict(variables),
+            env=self._variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -72,3 +72,11 @@ def killed(forks):
     (child,) = (tasks / str(forks._server.pid) / "children").read_text().split()
     os.kill(int(child), signal.SIGKILL)
     return [forks], [], []
+
+
+def test_what_python_or_a_library_reads_at_its_start_takes_a_process(forks, monkeypatch):
+    monkeypatch.setattr(children, "subprocess", forks)
+    monkeypatch.setenv("PYTHONNODEBUGRANGES", "1")
+    before = forks.count
+    assert run_child(("-m", "bnfold.runtime.child", "no such file"), 60).fate is Fate.FAILED
+    assert forks.count == before
