@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import subprocess
+from collections.abc import Iterator
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from bnfold.runtime import children
+from tests.forks import Forks
 
 _SLOW_DRAWS = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile(
@@ -32,6 +39,33 @@ _LONG = ("test_in_interpreter.py", "test_ahead_of_time.py", "test_distributed.py
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what takes longest first; all else keeps its order."""
     items.sort(key=lambda item: item.path.name not in _LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what lives as long as the run, a million objects, to no collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """A server of forks for all tests of a process; it starts when the first asks."""
+    found = Forks()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session", autouse=hasattr(os, "fork"))
+def forked_children(forks: Forks) -> Iterator[None]:
+    """Let bnfold's children be forks, wherever nobody asks for `real_children`."""
+    with patch.object(children, "subprocess", forks):
+        yield
+
+
+@pytest.fixture
+def real_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let bnfold start its children itself."""
+    monkeypatch.setattr(children, "subprocess", subprocess)
 
 
 @pytest.fixture

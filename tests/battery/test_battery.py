@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -13,91 +14,96 @@ from tests.battery import judge
 from tests.battery.cases import ALL
 from tests.battery.graphs import Case
 from tests.battery.refused import REFUSED
+from tests.folding.picturing import check_pictures, with_pictures
 from tests.reference64 import run64
 
-NAMED = [pytest.param(case, id=case.name) for case in ALL]
-ISSUE2 = [pytest.param(c, id=c.name) for c in ALL if c.scope == "issue2"]
-_given: dict[str, onnx.ModelProto] = {}
-_folded: dict[str, tuple[onnx.ModelProto, onnx.ModelProto, bnfold.FoldResult]] = {}
+INSIDE = sorted(ALL, key=lambda case: not case.ort)
+"""Those that ONNX Runtime may have first: so a graph has the same place in every list, and
+pytest runs all tests of a graph one after another, which need one fold of it between them."""
+NAMED = [pytest.param(case, id=case.name) for case in INSIDE]
+RUN = [param for param in NAMED if param.values[0].ort]
 
 
-def folded(case: Case) -> tuple[onnx.ModelProto, onnx.ModelProto, bnfold.FoldResult]:
-    """The original, the folded model and the result; folded once per case."""
-    if case.name not in _folded:
-        original = case.build()
-        given = _given[case.name] = case.build()
-        result = bnfold.fold(given, verify=False)
-        _folded[case.name] = (original, result.to_proto(), result)
-    return _folded[case.name]
+@dataclass(frozen=True)
+class Folded:
+    """A graph, what was made of it, and the model that was given to be folded."""
+
+    case: Case
+    original: onnx.ModelProto
+    given: onnx.ModelProto
+    result: bnfold.FoldResult
+    proto: onnx.ModelProto
+
+
+@pytest.fixture(scope="module", params=NAMED)
+def folded(request: pytest.FixtureRequest) -> Folded:
+    case: Case = request.param
+    original, given = case.build(), case.build()
+    result = bnfold.fold(given, verify=False)
+    return Folded(case, original, given, result, result.to_proto())
 
 
 def test_names_are_unique():
     assert max(Counter(case.name for case in ALL).values()) == 1
 
 
-@pytest.mark.parametrize("case", NAMED)
-def test_same_function(case):
-    original, result, _ = folded(case)
-    assert judge.wrong_outputs(original, result) == []
+def test_a_fold_keeps_the_laws(folded):
+    """One test for all of them: the battery is most of what there is to collect and report."""
+    is_valid(folded)
+    has_the_same_interface(folded)
+    left_the_input_alone(folded)
+    is_never_dearer_and_folds_what_it_should(folded)
+    is_untouched_where_nothing_may_change(folded)
+    assert judge.wrong_outputs(folded.original, folded.proto) == []
 
 
-@pytest.mark.parametrize("case", NAMED)
-def test_still_valid(case):
-    original, result, _ = folded(case)
-    assert judge.newly_invalid(original, result) == ""
-    assert judge.duplicate_names(result) == []
-    assert judge.foul_numbers(original, result) == []
+def is_valid(folded: Folded) -> None:
+    assert judge.newly_invalid(folded.original, folded.proto) == ""
+    assert judge.duplicate_names(folded.proto) == []
+    assert judge.foul_numbers(folded.original, folded.proto) == []
 
 
-@pytest.mark.parametrize("case", NAMED)
-def test_interface_stays(case):
-    original, result, _ = folded(case)
+def has_the_same_interface(folded: Folded) -> None:
+    original, result = folded.original, folded.proto
     assert judge.interface(result) == judge.interface(original)
-    kept = judge.default_values(result)
-    assert {name: kept.get(name) for name in judge.default_values(original)} == (
-        judge.default_values(original)
-    )
+    kept, wanted = judge.default_values(result), judge.default_values(original)
+    assert {name: kept.get(name) for name in wanted} == wanted
     assert result.ir_version == original.ir_version
     assert list(result.opset_import) == list(original.opset_import)
     assert [f for f in original.functions if f in result.functions] == list(result.functions)
 
 
-@pytest.mark.parametrize("case", NAMED)
-def test_input_model_is_not_modified(case):
-    folded(case)
-    fresh = case.build().SerializeToString(deterministic=True)
-    assert _given[case.name].SerializeToString(deterministic=True) == fresh
+def left_the_input_alone(folded: Folded) -> None:
+    fresh = folded.original.SerializeToString(deterministic=True)
+    assert folded.given.SerializeToString(deterministic=True) == fresh
 
 
-@pytest.mark.parametrize("case", NAMED)
-def test_never_dearer(case):
-    original, result, report = folded(case)
-    assert judge.affine_count(result) <= judge.affine_count(original)
-    assert judge.node_count(result) <= judge.node_count(original)
-    if not report.report.steps:
-        assert judge.affine_count(result) == judge.affine_count(original)
-
-
-@pytest.mark.parametrize("case", ISSUE2)
-def test_folds_what_it_should(case):
-    original, result, report = folded(case)
-    left = judge.affine_count(result)
-    why = [(s.site, [(str(r.code), r.why) for r in s.refusals]) for s in report.report.stays]
-    if case.sites_left is not None:
+def is_never_dearer_and_folds_what_it_should(folded: Folded) -> None:
+    case, report = folded.case, folded.result.report
+    before, left = judge.affine_count(folded.original), judge.affine_count(folded.proto)
+    assert left <= before
+    assert judge.node_count(folded.proto) <= judge.node_count(folded.original)
+    if not report.steps:
+        assert left == before
+    if case.scope == "issue2" and case.sites_left is not None:
+        why = [(s.site, [(str(r.code), r.why) for r in s.refusals]) for s in report.stays]
         assert left <= case.sites_left, why
         if case.foldable:
-            assert left < judge.affine_count(original), why
+            assert left < before, why
+    if case.untouched:
+        assert len(report.stays) >= min(before, 1)
 
 
-@pytest.mark.parametrize("case", [c for c in NAMED if c.values[0].untouched])
-def test_untouched_means_untouched(case):
-    original, result, report = folded(case)
-    assert report.report.steps == ()
-    left = judge.affine_count(original)
-    assert len(report.report.stays) >= min(left, 1)
-    assert result.SerializeToString(deterministic=True) == (
-        original.SerializeToString(deterministic=True)
-    )
+def is_untouched_where_nothing_may_change(folded: Folded) -> None:
+    if folded.case.untouched:
+        assert folded.result.report.steps == ()
+        assert folded.proto.SerializeToString(deterministic=True) == (
+            folded.original.SerializeToString(deterministic=True)
+        )
+
+
+def test_every_step_has_a_picture(folded):
+    check_pictures(with_pictures(folded.original, folded.result))
 
 
 def are_those_counted() -> bool:
@@ -113,7 +119,6 @@ def skip_if_refused(case: Case, why: str) -> None:
 
 
 def test_as_many_graphs_as_were_counted_are_refused_by_the_runtime():
-    """Each is skipped in two tests: 88 in all."""
     runtime = pytest.importorskip("tests.battery.runtime")
     cases = {case.name: case.build() for case in ALL if case.ort and case.name in REFUSED}
     assert len(cases) == len(REFUSED) == 44
@@ -121,25 +126,18 @@ def test_as_many_graphs_as_were_counted_are_refused_by_the_runtime():
         assert all(runtime.complaint(m, judge.inputs_of(m, 0)) for m in cases.values())
 
 
-@pytest.mark.parametrize("case", [c for c in NAMED if c.values[0].ort])
-def test_the_runtime_still_runs_it(case):
+@pytest.mark.parametrize("folded", RUN, indirect=True, scope="module")
+def test_the_runtime_still_runs_it_and_agrees_with_the_reference(folded):
+    """Tests the judge, too: its evaluator and the runtime read the original the same way."""
     runtime = pytest.importorskip("tests.battery.runtime")
-    original, result, _ = folded(case)
+    original = folded.original
     feeds = judge.inputs_of(original, 0)
     if why := runtime.complaint(original, feeds):
-        skip_if_refused(case, why)
-    assert runtime.complaint(result, feeds) == ""
-
-
-@pytest.mark.parametrize("case", [c for c in NAMED if c.values[0].ort])
-def test_the_reference_agrees_with_the_runtime(case):
-    """Tests the judge: its evaluator and the runtime read the original the same way."""
-    runtime = pytest.importorskip("tests.battery.runtime")
-    original = case.build()
+        skip_if_refused(folded.case, why)
+    assert runtime.complaint(folded.proto, feeds) == ""
     feeds = judge.inputs_of(original, 1)
-    got, complaint = runtime.outputs(original, feeds, optimised=False)
-    if complaint:
-        skip_if_refused(case, complaint)
+    got, why = runtime.outputs(original, feeds, optimised=False)
+    assert why == ""
     with np.errstate(all="ignore"):
         wanted = run64(original, feeds, judge.foreign)
     coarse = any(t.data_type in {10, 16} for t in judge.tensors(original))

@@ -38,7 +38,7 @@ def _run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_a_dry_run_writes_what_a_run_on_a_gpu_would(tmp_path):
     """One run for all claims: it takes long, and workers of xdist share no fixture."""
     names = ["tiny_free", *(["tiny_ocr"] if _HAS_TORCH else []), "absent.onnx"]
-    options = ("--dry-run", "--minutes", "0.4", "--nets", ",".join(names))
+    options = ("--dry-run", "--minutes", "0.3", "--nets", ",".join(names))
     out = tmp_path / "out"
     done = _run(_SCRIPT, *options, "--out", str(out), "--cache", str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import onnx
 import pytest
 
 from tests.battery import norms
+from tests.cli.calling import run, started
 from tests.small import conv_bn, operators, two_layers
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bnfold", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -31,7 +22,7 @@ def model(tmp_path):
 
 def test_fold_writes_a_folded_model_and_tells_people_on_stderr(model, tmp_path):
     out = tmp_path / "out.onnx"
-    done = run("fold", model, "-o", out)
+    done = started("fold", model, "-o", out)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert "BatchNormalization: 1 → 0" in done.stderr
@@ -41,7 +32,7 @@ def test_fold_writes_a_folded_model_and_tells_people_on_stderr(model, tmp_path):
 
 
 def test_json_is_the_only_thing_on_stdout(model, tmp_path):
-    done = run("fold", model, "-o", tmp_path / "out.onnx", "--json", "--no-verify")
+    done = started("fold", model, "-o", tmp_path / "out.onnx", "--json", "--no-verify")
     report = json.loads(done.stdout)
     assert report["schema"] == "bnfold/fold-report/2"
     assert report["folded"][0]["rule"] == "BatchNormalization"
@@ -77,7 +68,7 @@ def test_inspect_lists_what_goes_and_what_stays(tmp_path):
     original = conv_bn()
     original.graph.output.append(onnx.helper.make_tensor_value_info("c", 1, None))
     onnx.save(original, path)
-    done = run("inspect", path)
+    done = started("inspect", path)
     assert done.returncode == 0, done.stderr
     assert "1 would stay" in done.stdout
     assert "graph-output" in done.stdout
@@ -269,7 +260,7 @@ def test_an_unexpected_error_is_a_message_and_not_a_traceback(model, monkeypatch
 
 def test_help_and_version_work():
     assert "fold" in run("--help").stdout
-    assert "0.1" in run("--version").stdout
+    assert "0.1" in started("--version").stdout
     assert "--only" in run("fold", "--help").stdout
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 import bnfold
+from tests.cli import calling
 from tests.small import two_layers
 
 KEYS = {
@@ -30,12 +30,7 @@ REFERENCE = {
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "bnfold", "verify", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return calling.run("verify", *arguments)
 
 
 @pytest.fixture
@@ -52,7 +47,7 @@ def models(tmp_path):
 
 
 def test_the_same_function_exits_with_0_and_tells_people_on_stderr(models):
-    done = run(*models[:2], "--shape", "x=1..4x3")
+    done = calling.started("verify", *models[:2], "--shape", "x=1..4x3")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     for words in (

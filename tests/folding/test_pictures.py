@@ -11,24 +11,17 @@ import pytest
 from hypothesis import given
 from onnx import TensorProto, helper, numpy_helper
 
-from bnfold.folding.api import fold_unchecked
 from bnfold.folding.pictures import pictures_of
 from bnfold.model.io import opened
-from bnfold.records import Patch, Picture, Role, Step
+from bnfold.records import Patch, Role, Step
 from tests.battery import control, functions, parallel
 from tests.battery.cases import ALL
+from tests.folding.picturing import check_form, check_pictures, pictured
 from tests.small import conv_bn, two_layers
 from tests.strategies import models
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits_cnn.onnx"
 CASES = {case.name: case for case in ALL}
-
-
-def pictured(model, **options) -> list[tuple[Step, Picture]]:
-    result = fold_unchecked(model, **options)
-    pictures = pictures_of(opened(model), result.model, result.report.steps)
-    assert [picture.step for picture in pictures] == list(range(len(result.report.steps)))
-    return list(zip(result.report.steps, pictures, strict=True))
 
 
 def roles(patch: Patch) -> dict[str, Role]:
@@ -41,18 +34,6 @@ def wires(patch: Patch) -> set[tuple[str | None, str | None]]:
         tuple(None if end is None else names[end] for end in (wire.source, wire.target))
         for wire in patch.wires
     }
-
-
-def check_form(patch: Patch) -> None:
-    count = len(patch.boxes)
-    assert count <= 12
-    assert patch.hidden >= 0
-    for wire in patch.wires:
-        ends = [end for end in (wire.source, wire.target) if end is not None]
-        assert ends
-        assert all(0 <= end < count for end in ends)
-        assert ends == sorted(set(ends)), "wires go forward"
-    assert len(set(patch.wires)) == len(patch.wires)
 
 
 def chain(*nodes: onnx.NodeProto, shape=("N", 4, 8, 8), **weights) -> onnx.ModelProto:
@@ -313,21 +294,19 @@ def test_the_packaged_model():
         assert step.site[0] not in roles(picture.after)
 
 
-def check_against(model: onnx.ModelProto, **options) -> None:
-    for step, picture in pictured(model, **options):
-        check_form(picture.before)
-        check_form(picture.after)
-        if step.rule != "function":
-            shown = {(box.name, box.role) for box in picture.before.boxes}
-            assert shown & {(step.site[0], Role.SITE), (step.site[0], Role.ABSORBED)}
-            named = {*step.site, *step.absorbed_by}
-            assert len(named - {name for name, _ in shown}) <= picture.before.hidden
+def thorough_but_some(cases):
+    """Each third in `make test`: which names a graph has is not what most of them are for."""
+    marks = [[pytest.mark.thorough] if place % 3 else [] for place in range(len(cases))]
+    return [
+        pytest.param(case, id=case.name, marks=mark)
+        for case, mark in zip(cases, marks, strict=True)
+    ]
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in ALL])
-def test_every_graph_of_the_battery_has_pictures(case):
+@pytest.mark.parametrize("case", thorough_but_some(ALL))
+def test_graphs_of_the_battery_without_names_have_pictures(case):
+    """Those with their names: `tests/battery`."""
     model = case.build()
-    check_against(model)
     for node in model.graph.node:
         node.name = ""
     for _, picture in pictured(model):
@@ -337,8 +316,8 @@ def test_every_graph_of_the_battery_has_pictures(case):
 
 @given(models())
 def test_every_drawn_model_has_pictures(model):
-    check_against(model)
-    check_against(model, norms=True)
+    check_pictures(pictured(model))
+    check_pictures(pictured(model, norms=True))
 
 
 def test_equal_names_in_one_graph_are_told_apart():

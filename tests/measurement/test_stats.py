@@ -259,6 +259,11 @@ LEAST_COVER, MOST_COVER = 0.895, 0.995
 BETWEEN, WITHIN, TURNS = 0.01, 0.03, 9
 
 
+def thorough(value):
+    """A simulation that others stand for in `make test`."""
+    return pytest.param(value, marks=pytest.mark.thorough)
+
+
 def logs_of(noise: Noise, rng: np.random.Generator, processes: int) -> np.ndarray:
     """Logarithms of ratios of two arms that take the same time: processes × turns."""
     between = noise(rng, (processes, 1)) - noise(rng, (processes, 1))
@@ -266,7 +271,7 @@ def logs_of(noise: Noise, rng: np.random.Generator, processes: int) -> np.ndarra
     return BETWEEN * between + WITHIN * within
 
 
-@pytest.mark.parametrize("processes", [6, pytest.param(8, marks=pytest.mark.slow), 12])
+@pytest.mark.parametrize("processes", [6, thorough(8), 12])
 @pytest.mark.parametrize("noise", NOISES)
 def test_intervals_hold_about_as_often_as_they_claim(noise, processes):
     rng = np.random.default_rng(processes)
@@ -307,7 +312,7 @@ def verdicts(
     ]
 
 
-@pytest.mark.parametrize("processes", [6, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("processes", [6, thorough(10)])
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_copy_is_rarely_called_a_difference(noise, processes):
     """The arm has two witnesses; of the null run itself only the interval is asked."""
@@ -320,7 +325,7 @@ def test_a_copy_is_rarely_called_a_difference(noise, processes):
     assert alarms[AGAIN] <= 0.105
 
 
-@pytest.mark.parametrize("processes", [6, 12])
+@pytest.mark.parametrize("processes", [6, thorough(12)])
 def test_what_is_called_detectable_is_found_in_about_four_of_five_runs(processes):
     """It needs two witnesses, and still is what the report says of it."""
     rng = np.random.default_rng(processes)
@@ -338,7 +343,7 @@ def test_what_is_called_detectable_is_found_in_about_four_of_five_runs(processes
     assert not any(one[FOLDED] is Speed.FASTER for one in found)
 
 
-@pytest.mark.parametrize("processes", [6, 12])
+@pytest.mark.parametrize("processes", [thorough(6), 12])
 def test_with_one_witness_it_is_found_as_often(processes):
     noise, rng = NOISES["normal"], np.random.default_rng(processes)
     drawn = [list(logs_of(noise, rng, processes)) for _ in range(REPEATS)]
@@ -348,13 +353,13 @@ def test_with_one_witness_it_is_found_as_often(processes):
     assert 0.7 <= np.mean(found) <= 0.9
 
 
-@pytest.mark.slow
-def test_stopping_when_it_looks_precise_keeps_the_error_rates():
+@pytest.mark.parametrize("runs", [50, thorough(150)])
+def test_stopping_when_it_looks_precise_keeps_the_error_rates(runs):
     """The interval is looked at after every process; that must not spoil what it claims."""
     rng = np.random.default_rng(2)
     covered, alarms = [], []
     for spread in (0.005, 0.009, 0.013):
-        for _ in range(150):
+        for _ in range(runs):
             base, again, arm = (rng.normal(0, spread, 20) for _ in range(3))
             against, null, copy = arm - base, again - base, arm - again
             for count in range(FEWEST_PROCESSES, 21):

@@ -60,7 +60,7 @@ def _calls_per_step(nodes: int) -> float:
 
 
 def test_pictures_of_maps_that_pass_one_wide_node_take_no_square_of_its_inputs():
-    assert _calls_per_step(4000) <= 1.3 * _calls_per_step(500)
+    assert _calls_per_step(1600) <= 1.3 * _calls_per_step(200)
 
 
 def test_the_first_picture_is_there_however_wide_its_nodes_are(

@@ -1,8 +1,10 @@
-"""What one rank of a distributed test does.
+"""What the ranks of a distributed test do.
 
-    python -m tests.train.ranks CASE,… RANK WORLD FILE
+    python -m tests.train.ranks CASE,… WORLD FILE
 
-All ranks meet in FILE. Each case compares our modules with torch's under the same wrapper.
+All ranks meet in FILE, and write what they say beside it. They are forks of one process, for
+to load torch takes longer than the cases. Each case compares our modules with torch's under
+the same wrapper.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -274,8 +277,8 @@ def synchronised(rank: int, world: int) -> None:
 def synchronised_kernels(rank: int, world: int) -> None:
     """As `synchronised`, by the kernels where a rank has values, and rebuilt by them."""
     fine = {"rtol": 1e-4, "atol": 1e-4}
-    for sizes in ([4, 1, 0], [2, 2, 2]):
-        for activation in (None, "relu", "silu"):
+    for sizes, activations in (([4, 1, 0], ("relu", "silu")), ([2, 2, 2], (None,))):
+        for activation in activations:  # each is slow in the interpreter
             torch.manual_seed(1)
             module = train.SyncBatchNorm(4, activation=activation)
             for turn in range(2):
@@ -356,25 +359,42 @@ def recalibrated(rank: int, _world: int) -> None:
     assert done.layers[""].values == everything.numel() // 4
 
 
-def main() -> None:
+def be_a_rank(names: list[str], rank: int, world: int, file: str) -> None:
     """Meet the other ranks, run the cases, and leave without waiting for anybody."""
-    names, rank, world, file = (
-        sys.argv[1].split(","),
-        int(sys.argv[2]),
-        int(sys.argv[3]),
-        sys.argv[4],
-    )
-    torch.set_num_threads(1)
+    code = 1
+    try:
+        for stream, name in ((1, "out"), (2, "err")):
+            said = os.open(f"{file}.{rank}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(said, stream)
+        distributed.init_process_group(
+            "gloo", init_method=f"file://{file}", rank=rank, world_size=world,
+            timeout=timedelta(seconds=60),
+        )  # fmt: skip
+        for name in names:
+            CASES[name](rank, world)
+            sys.stdout.write(f"{name} alike\n")
+        code = 0
+    except BaseException:  # noqa: BLE001  a fork must not go on with what its parent began
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # taking a process group down can wait for a thread that waits for it
+
+
+def main() -> None:
+    """Start the ranks and wait for all of them."""
+    names, world, file = sys.argv[1].split(","), int(sys.argv[2]), sys.argv[3]
+    torch.set_num_threads(1)  # and so no thread was started that a fork would lack
     warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers has a new name
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{file}", rank=rank, world_size=world,
-        timeout=timedelta(seconds=60),
-    )  # fmt: skip
-    for name in names:
-        CASES[name](rank, world)
-        sys.stdout.write(f"{name} alike\n")
-    sys.stdout.flush()
-    os._exit(0)  # taking a process group down can wait for a thread that waits for this one
+    ranks = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            be_a_rank(names, rank, world, file)
+        ranks.append(child)
+    ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in ranks]
+    sys.exit(any(ended))
 
 
 if __name__ == "__main__":

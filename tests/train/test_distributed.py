@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+if not hasattr(os, "fork"):
+    pytest.skip("ranks are forks", allow_module_level=True)
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
@@ -21,29 +25,31 @@ LONGEST_S = 240
 
 def run_ranks(cases, world, folder, **environment):
     """Run cases on ranks that meet in a file; none of them outlives the test."""
-    ranks = [
-        subprocess.Popen(
-            [
-                sys.executable, "-m", "tests.train.ranks", ",".join(cases), str(rank),
-                str(world), str(folder / "meeting"),
-            ],
-            env={**os.environ, **environment},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]  # fmt: skip
+    meeting = folder / "meeting"
+    ranks = subprocess.Popen(
+        [
+            sys.executable, "-m", "tests.train.ranks", ",".join(cases), str(world),
+            str(meeting),
+        ],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )  # fmt: skip
     try:
-        said = [rank.communicate(timeout=LONGEST_S) for rank in ranks]
+        _, error = ranks.communicate(timeout=LONGEST_S)
     finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(ranks.pid, signal.SIGKILL)
+        ranks.wait()
+    out, said = (
+        [folder.joinpath(f"meeting.{rank}.{kind}").read_text() for rank in range(world)]
+        for kind in ("out", "err")
+    )
     expected = "".join(f"{case} alike\n" for case in cases)
-    for out, error in said:
-        assert out == expected, error[-3000:]
+    assert out == [expected] * world, (error, *(text[-3000:] for text in said))
+    assert ranks.returncode == 0, error
 
 
 def test_under_data_parallel_and_sharding_training_is_torchs(tmp_path):

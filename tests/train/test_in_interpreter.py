@@ -23,31 +23,31 @@ OUTSIDE = os.environ.get("TRITON_INTERPRET") != "1"
 
 
 @pytest.mark.skipif(not OUTSIDE, reason="already inside")
-@pytest.mark.parametrize("name", SUITE)
-def test_suite_passes_in_the_interpreter(name):
-    run_in_interpreter(name, "not gpu and not slow and not thorough")
+def test_suite_passes_in_the_interpreter():
+    """All files in one process: each start of one loads torch, triton and its compiler."""
+    run_in_interpreter(SUITE, "not gpu and not slow and not thorough")
 
 
 @pytest.mark.thorough
 @pytest.mark.skipif(not OUTSIDE, reason="already inside")
 @pytest.mark.parametrize("name", MINUTES)
 def test_what_takes_minutes_passes_in_the_interpreter(name):
-    run_in_interpreter(name, "not gpu and not slow and not thorough")
+    run_in_interpreter([name], "not gpu and not slow and not thorough")
 
 
 @pytest.mark.thorough
 @pytest.mark.skipif(not OUTSIDE, reason="already inside")
 def test_every_mutant_is_seen_in_the_interpreter():
-    run_in_interpreter("test_kernel_mutants.py", "thorough")
+    run_in_interpreter(["test_kernel_mutants.py"], "thorough")
 
 
-def run_in_interpreter(name, marks):
+def run_in_interpreter(names, marks):
     pytest.importorskip("torch")
     pytest.importorskip("triton", reason="triton is not installed: no kernels to interpret")
     done = subprocess.run(
         [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-            "-m", marks, str(HERE / name),
+            "-rfEp", "-m", marks, *(str(HERE / name) for name in names),
         ],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         cwd=HERE.parent.parent,
@@ -56,5 +56,7 @@ def run_in_interpreter(name, marks):
         check=False,
         timeout=900,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
+    said = done.stdout.partition("= PASSES =")[0][-6000:]
+    assert done.returncode == 0, said + done.stderr[-2000:]
+    for name in names:
+        assert f"PASSED tests/train/{name}::" in done.stdout, f"no test of {name} ran"
