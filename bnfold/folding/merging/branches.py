@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 from bnfold.affine import Affine
 from bnfold.folding.compose import Remainder, write_as
-from bnfold.folding.merging import convolutions, products
-from bnfold.folding.merging.convolutions import Convolution, read_convolution
-from bnfold.folding.merging.products import Product, Summand, read_product
-from bnfold.folding.merging.sums import Removal, Sum, Term, removal
+from bnfold.folding.merging import convolutions, products, rows
+from bnfold.folding.merging.convolutions import Convolution
+from bnfold.folding.merging.products import Product, Summand
+from bnfold.folding.merging.sums import Reader, Removal, Sum, Term, removal
 from bnfold.folding.ranges import check_ranges
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
@@ -46,13 +46,30 @@ class Merge:
     remainder: Remainder | None = None
 
 
-def plan_sum(found: Sum, terms: Sequence[Term], facts: Facts) -> Merge | Refusal:
-    """Return the first merge that a sum allows, or why there is none."""
+def plan_sum(found: Sum, reader: Reader, facts: Facts) -> Merge | Refusal:
+    """Return the first merge that a sum allows, or why there is none.
+
+    Terms of one operator come first; then those of several in a row join what stands beside
+    them: the row as one operator may be dearer, and the sum of both is not.
+    """
+    terms = reader.terms(found)
+    plan = _plan(found, terms, (), facts)
+    if isinstance(plan, Refusal):
+        deeper = [longer for term in terms for longer in reader.longer(term)]
+        plan = _plan(found, terms, deeper, facts) if deeper else plan
+    return plan
+
+
+def _plan(
+    found: Sum, terms: Sequence[Term], deeper: Sequence[Term], facts: Facts
+) -> Merge | Refusal:
     by_source: dict[ir.Value, list[Term]] = {}
-    for term in terms:
+    for term in (*terms, *deeper):
         by_source.setdefault(term.source, []).append(term)
     refusal = Refusal(Code.NO_GAIN, name_of(found.root), "its terms have no value in common")
     for alike in by_source.values():
+        if deeper and not any(term.front for term in alike):
+            continue  # what these allow is known
         for plan in (_convolutions, _products, _maps) if len(alike) > 1 else ():
             outcome = plan(found, alike, facts)
             if isinstance(outcome, Merge):
@@ -94,7 +111,7 @@ def _convolutions(found: Sum, terms: Sequence[Term], facts: Facts) -> Merge | Re
     read = dict(_read_convolutions(terms, facts))
     order = sorted(read, key=lambda term: -read[term].work)
     refusal = Refusal(Code.NO_GAIN, name_of(found.root), "no term is a convolution")
-    for kept in [term for term in order if not term.chain][:_TRIED]:
+    for kept in [term for term in order if not (term.chain or term.front)][:_TRIED]:
         outcome = _into_convolution(found, kept, read, terms, facts)
         if isinstance(outcome, Merge):
             return outcome
@@ -108,7 +125,7 @@ def _read_convolutions(
     for term in terms:
         if term.operator is None or term.operator.op_type != "Conv":
             continue
-        conv = read_convolution(term.operator, facts)
+        conv = rows.read_convolutions(term.row, facts)
         if isinstance(conv, Refusal) or term.affine.axis not in (None, 1):
             continue
         yield term, conv.mapped(term.affine)
@@ -199,11 +216,12 @@ def _products(found: Sum, terms: Sequence[Term], facts: Facts) -> Merge | Refusa
     read: dict[Term, Product] = {}
     for term in terms:
         if term.operator is not None and term.operator.op_type in ("MatMul", "Gemm"):
-            product = read_product(term.operator, facts)
+            product = rows.read_products(term.row, facts)
             if isinstance(product, Product):
                 read[term] = product
     refusal = Refusal(Code.NO_GAIN, name_of(found.root), "no term is a product")
-    for kept in sorted(read, key=_taking_shifts)[:_TRIED]:
+    direct = [term for term in read if not term.front]
+    for kept in sorted(direct, key=_taking_shifts)[:_TRIED]:
         for shifts in (True, False):
             outcome = _into_product(found, kept, read, terms, facts, shifts=shifts)
             if isinstance(outcome, Merge):

@@ -190,10 +190,8 @@ def _sum(parts: Sequence[Part], form: Form) -> Wide:
     return whole
 
 
-def sequence_edits(
-    node: ir.Node, own: Convolution, first: Convolution, second: Convolution
-) -> list[Edit]:
-    """Return the edits after which the Conv ``node`` is ``second`` behind ``first``."""
+def in_a_row(first: Convolution, second: Convolution, work: int) -> Convolution:
+    """Return ``second`` behind ``first`` as one convolution; the row takes ``work``."""
     form = first.form.then(second.form)
     settings = {
         "form": form.as_data(),
@@ -202,10 +200,20 @@ def sequence_edits(
     }
     origin = Made("convolution behind convolution", settings, (first.weight, second.weight))
     weight = Expression.derived(partial(_behind, first, second), form.shape, origin)
-    bias = None if second.bias is None else second.bias.evaluate()
+    bias = second.bias
     if first.bias is not None:
-        bias = second.bias_or_zero() + _image(first.bias.evaluate(), second)
-    return conv_edits(node, own, form, weight, bias)
+        image = _image(first.bias.evaluate(), second)
+        bias = Expression.of(second.bias_or_zero() + image)
+    return Convolution(form, weight, bias, second.dtype, work)
+
+
+def sequence_edits(
+    node: ir.Node, own: Convolution, first: Convolution, second: Convolution
+) -> list[Edit]:
+    """Return the edits after which the Conv ``node`` is ``second`` behind ``first``."""
+    whole = in_a_row(first, second, own.work)
+    bias = None if whole.bias is None else whole.bias.evaluate()
+    return conv_edits(node, own, whole.form, whole.weight, bias)
 
 
 def _behind(first: Convolution, second: Convolution) -> Wide:

@@ -44,7 +44,7 @@ def _merge_sums(facts: Facts, editor: Editor, selection: Selection) -> list[Step
             continue  # with the sum, all that is written for it would leave
         if selection.refuse_site(found.root) is not None:
             continue
-        plan = plan_sum(found, reader.terms(found), facts)
+        plan = plan_sum(found, reader, facts)
         if not isinstance(plan, Refusal):
             steps.append(carry_out_sum(plan, editor))
     return steps

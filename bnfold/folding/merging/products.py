@@ -200,23 +200,28 @@ def _sum(own: Product, parts: Sequence[Summand]) -> Wide:
     return np.swapaxes(whole, -1, -2) if own.transposed else whole
 
 
-def sequence_edits(node: ir.Node, own: Product, first: Product, second: Product) -> list[Edit]:
-    """Return the edits after which ``node`` is ``second`` behind ``first``: x · A · B."""
+def in_a_row(first: Product, second: Product, *, transposed: bool = False) -> Product:
+    """Return ``second`` behind ``first`` as one product, x · (A · B), stored as asked."""
     rows, columns = first.shape[0], second.shape[1]
-    shape = (columns, rows) if own.transposed else (rows, columns)
     settings = {
         "first": first.as_data(),
         "second": second.as_data(),
-        "transposed": own.transposed,
+        "transposed": transposed,
     }
     origin = Made("product behind product", settings, (first.weight, second.weight))
-    compute = partial(_behind, first, second, own.transposed)
-    weight = Expression.derived(compute, shape, origin)
+    shape = (columns, rows) if transposed else (rows, columns)
+    weight = Expression.derived(partial(_behind, first, second, transposed), shape, origin)
     added = second.addend
     if first.addend is not None:
         image = first.addend @ second.wide()
         added = image if added is None else added + image
-    return product_edits(node, own, weight, added)
+    return Product(_RIGHT, weight, transposed, 1.0, added, second.dtype)
+
+
+def sequence_edits(node: ir.Node, own: Product, first: Product, second: Product) -> list[Edit]:
+    """Return the edits after which ``node`` is ``second`` behind ``first``: x · A · B."""
+    whole = in_a_row(first, second, transposed=own.transposed)
+    return product_edits(node, own, whole.weight, whole.addend)
 
 
 def _behind(first: Product, second: Product, transposed: bool) -> Wide:  # noqa: FBT001  a fact, no switch

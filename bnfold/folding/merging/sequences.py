@@ -5,27 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final
 
 import onnx_ir as ir
 
-from bnfold.folding.merging import convolutions, products
+from bnfold.folding.merging import convolutions, products, rows
 from bnfold.folding.merging.convolutions import Convolution, read_convolution
-from bnfold.folding.merging.products import Product, read_product
+from bnfold.folding.merging.products import read_product
 from bnfold.folding.merging.sums import Reader
-from bnfold.folding.merging.taps import Window, composed_elements
 from bnfold.folding.ranges import check_ranges
 from bnfold.folding.selection import Selection
-from bnfold.limits import FREE_ELEMENTS
 from bnfold.model.facts import Facts
 from bnfold.model.uses import uses_of
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Edit, name_of
 
-_MOST_HELD: Final = 4 * FREE_ELEMENTS
-_TIMES_HELD: Final = 16
-"""What weights may have on their way to be one, and in times of what they have."""
 _PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
 
 
@@ -100,54 +94,21 @@ def _convolutions(first: ir.Node, second: ir.Node, facts: Facts) -> list[Edit] |
         return one
     if isinstance(two, Refusal):
         return two
-    if one.dtype != two.dtype or one.form.outputs != two.form.inputs:
-        return Refusal(Code.WRONG_SHAPE, name_of(second), "types or channels differ")
     sizes = convolutions.input_sizes(first, len(one.form.windows), facts)
-    fault = _check_border(second, one, two) or _check_work(second, one, two, sizes)
+    fault = rows.check_convolutions(second, one, two) or _check_work(second, one, two, sizes)
     return fault or convolutions.sequence_edits(second, two, one, two)
-
-
-def _check_border(node: ir.Node, one: Convolution, two: Convolution) -> Refusal | None:
-    """Refuse zeros between the two that the first would not give for zeros in front of it."""
-    padded = [any(window.pads) for window in two.form.windows]
-    if not any(padded):
-        return None
-    if one.bias is not None and one.bias.evaluate().any():
-        why = "zeros are padded behind the bias of the first, which would be padded too"
-        return Refusal(Code.SHIFT_MEETS_PADDING, name_of(node), why)
-    pairs = zip(one.form.windows, padded, strict=True)
-    if any(pad and (window.taps > 1 or any(window.pads)) for window, pad in pairs):
-        why = "zeros are padded where the first would already see the border of the data"
-        return Refusal(Code.SHIFT_MEETS_PADDING, name_of(node), why)
-    return None
 
 
 def _check_work(
     node: ir.Node, one: Convolution, two: Convolution, sizes: Sequence[int | None]
 ) -> Refusal | None:
     """Refuse more multiply-adds than before, or more elements of weight."""
-    ratio = Fraction(1)
-    for a, b, size in zip(one.form.windows, two.form.windows, sizes, strict=True):
-        ratio *= _places_between(a, b, size)
     whole = one.form.then(two.form).work
-    before = min(ratio, Fraction(1)) * one.work + two.work
-    held = composed_elements(one.form, two.form)
-    if held > max(_MOST_HELD, _TIMES_HELD * (one.work + two.work)):
-        why = f"on the way to one convolution, weights would have {held} elements"
-        return Refusal(Code.TOO_LARGE, name_of(node), why)
+    before = rows.work_in_a_row(one, two, sizes)
     if whole <= before:
         return None
     why = f"one convolution would take {whole} multiply-adds, in a row it is {float(before):g}"
     return Refusal(Code.NO_GAIN, name_of(node), why)
-
-
-def _places_between(one: Window, two: Window, size: int | None) -> Fraction:
-    """Return how many places the first computes for each of the second, or a lower bound."""
-    if size is not None:
-        between = one.outputs(size)
-        behind = two.outputs(between)
-        return Fraction(between, behind) if behind > 0 else Fraction(1)
-    return Fraction(1) if two.extent < 0 else Fraction(0)
 
 
 # -------------------------------------------------------------------------- products
@@ -159,22 +120,12 @@ def _products(first: ir.Node, second: ir.Node, facts: Facts) -> list[Edit] | Ref
         return one
     if isinstance(two, Refusal):
         return two
-    if not _in_a_row(one, two):
-        why = "they are no products with two constant matrices of one type"
-        return Refusal(Code.WRONG_SHAPE, name_of(second), why)
+    fault = rows.check_products(second, one, two)
+    if fault is not None:
+        return fault
     whole = one.shape[0] * two.shape[1]
     before = math.prod(one.shape) + math.prod(two.shape)
     if whole > before:
         why = f"one product would take {whole} multiply-adds, in a row it is {before}"
         return Refusal(Code.NO_GAIN, name_of(second), why)
     return products.sequence_edits(second, two, one, two)
-
-
-def _in_a_row(one: Product, two: Product) -> bool:
-    return (
-        one.index == two.index == 1
-        and len(one.shape) == len(two.shape) == 2
-        and one.shape[1] == two.shape[0]
-        and one.dtype == two.dtype
-        and not (one.turned or two.turned)
-    )

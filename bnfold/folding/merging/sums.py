@@ -23,6 +23,8 @@ from bnfold.rules.base import Source
 _SUMS: Final = frozenset({"Add", "Sub", "Sum"})
 _MOST_TERMS: Final = 64
 _LONGEST_CHAIN: Final = 16
+_LONGEST_ROW: Final = 3
+"""So many operators are looked through in front of the one that enters the sum."""
 _LINEAR: Final = frozenset({"Conv", "MatMul", "Gemm"})
 
 
@@ -63,6 +65,7 @@ class Term:
         operator: The Conv, MatMul or Gemm that reads it; None where there is none.
         chain: The nodes that apply the map, in graph order.
         affine: The map.
+        front: Operators in a row between the source and the operator, read by nobody else.
     """
 
     place: Place
@@ -70,11 +73,17 @@ class Term:
     operator: ir.Node | None = None
     chain: tuple[ir.Node, ...] = ()
     affine: Affine = field(default_factory=Affine.uniform)
+    front: tuple[ir.Node, ...] = ()
 
     @property
     def nodes(self) -> tuple[ir.Node, ...]:
         """All nodes that nobody needs once the term is gone."""
-        return self.chain if self.operator is None else (self.operator, *self.chain)
+        return (*self.front, *(() if self.operator is None else (self.operator,)), *self.chain)
+
+    @property
+    def row(self) -> tuple[ir.Node, ...]:
+        """The operators that make the term of its source, in graph order."""
+        return self.front if self.operator is None else (*self.front, self.operator)
 
     def chain_as_site(self) -> Chain:
         """Return the nodes of the map as a chain; there must be some."""
@@ -176,6 +185,22 @@ class Reader:
         if data is not None:
             return Term(place, data, operator, tuple(chain), affine)
         return Term(place, value, None, tuple(chain), affine)
+
+    def longer(self, term: Term) -> Iterator[Term]:
+        """Yield a term as made of what stands further in front: ``(x · A) · B`` of ``x``.
+
+        Such a row may be dearer as one operator and still cost nothing in a sum, where another
+        operator holds it.
+        """
+        while term.operator is not None and len(term.front) < _LONGEST_ROW:
+            first = term.row[0]
+            below = self._operator_at(term.source, term.place.node.graph)
+            like = below is not None and (below.op_type == "Conv") == (first.op_type == "Conv")
+            data = below.inputs[data_index(below, self._facts)] if below and like else None
+            if below is None or data is None:
+                return
+            term = replace(term, source=data, front=(below, *term.front))
+            yield term
 
     def _map_at(
         self, value: ir.Value, graph: ir.Graph | None
