@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from bnfold.folding.carry_out import keep_remainder, write_edits
+from bnfold.folding.merging.addends import SIGNS, Addend, plan_addend
 from bnfold.folding.merging.branches import Merge, plan_sum
 from bnfold.folding.merging.elementwise import ELEMENTWISE, Pair, plan_pair
 from bnfold.folding.merging.sequences import Row, plan_sequence
@@ -64,7 +65,10 @@ def _merge_rows(facts: Facts, editor: Editor, selection: Selection) -> list[Step
 
 
 def _merge_constants(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
-    """Make one constant of two in a row; a longer row goes on with what came of these."""
+    """Make one constant of two in a row, and write one into the product in front of it.
+
+    A longer row goes on with what came of these.
+    """
     steps: list[Step] = []
     if facts.opset() < NUMPY_BROADCAST_SINCE:
         return steps
@@ -74,6 +78,11 @@ def _merge_constants(facts: Facts, editor: Editor, selection: Selection) -> list
             pair = plan_pair(node, reader, facts, selection)
             if not isinstance(pair, Refusal):
                 steps.append(carry_out_pair(pair, facts, editor))
+                continue
+        if node.op_type in SIGNS and node.graph is not None:
+            addend = plan_addend(node, reader, facts, selection)
+            if not isinstance(addend, Refusal):
+                steps.append(carry_out_addend(addend, facts, editor))
     return steps
 
 
@@ -149,6 +158,23 @@ def carry_out_pair(pair: Pair, facts: Facts, editor: Editor) -> Step:
         rule=rule,
         site=names,
         move="constant behind constant",
+        routes=((*names, taker),),
+        absorbed_by=(taker,),
+        tensors=tensors,
+        cloned_bytes=growth,
+    )
+
+
+def carry_out_addend(plan: Addend, facts: Facts, editor: Editor) -> Step:
+    """Write the constant behind a product into the product."""
+    names, taker, rule = (name_of(plan.node),), name_of(plan.product), plan.node.op_type
+    editor.bypass([plan.node], plan.product.outputs[0], renamed=True)
+    tensors, growth = write_edits(plan.edits, editor)
+    facts.forget(plan.product)
+    return Step(
+        rule=rule,
+        site=names,
+        move="into the addend",
         routes=((*names, taker),),
         absorbed_by=(taker,),
         tensors=tensors,
