@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
 from bnfold.affine import Affine
-from bnfold.model.attributes import string_attr
 from bnfold.model.facts import Facts
 from bnfold.records import Code, Refusal
 from bnfold.rules.base import Maps, Rule, Taken, name_of, together, wrong_axis
+from bnfold.rules.equation import read_equation
 from bnfold.rules.passing import along_one_axis, channels_of, onward
 from bnfold.rules.weights import Weight, only_map, read_weight
+
+_PAIR: Final = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,11 +36,15 @@ class _Terms:
 
 
 class Einsum(Rule):
-    """``Y[…] = Σ X[…] · W[…]`` over the letters that Y has not (Einsum-12)."""
+    """``Y[…] = Σ X[…] · W[…]`` over the letters that Y has not (Einsum-12); or a Transpose."""
 
     def take_after(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``s · y``: the weight times s, or x where the weight has no such axis."""
-        affine, terms = maps[0], _terms(node, facts)
+        affine, perm = maps[0], _permutation(node, facts)
+        if perm is not None:
+            on = affine if affine.axis is None else affine.on_axis(perm[affine.axis])
+            return Taken(onward={0: on})
+        terms = _terms(node, facts)
         if isinstance(terms, Refusal):
             return terms
         if affine.has_shift:
@@ -57,6 +64,9 @@ class Einsum(Rule):
 
     def take_before(self, node: ir.Node, maps: Maps, facts: Facts) -> Taken | Refusal:
         """``(s · x + t) · W``: the weight times s, or y; the image of t goes on behind it."""
+        perm = _permutation(node, facts)
+        if perm is not None:
+            return Taken(onward={0: maps[0].permute(perm)})
         terms = _terms(node, facts)
         if isinstance(terms, Refusal):
             return terms
@@ -83,23 +93,31 @@ class Einsum(Rule):
         return onward({0: whole.then(shift)})
 
 
+def _permutation(node: ir.Node, facts: Facts) -> tuple[int, ...] | None:
+    """Return which axis of its only operand each axis of the result is, if it has one."""
+    equation = read_equation(node, facts)
+    if isinstance(equation, Refusal) or not equation.is_permutation:
+        return None
+    return tuple(equation.operands[0].index(letter) for letter in equation.result)
+
+
 def _terms(node: ir.Node, facts: Facts) -> _Terms | Refusal:
     """Read the equation: two operands, one of them constant, a letter for every axis."""
-    equation = string_attr(node, "equation", "").replace(" ", "")
-    left, arrow, result = equation.partition("->")
-    operands = left.split(",")
-    letters = "".join(operands)
-    if len(operands) != 2 or "." in equation or any(len(set(o)) < len(o) for o in operands):
-        why = f"only two operands with one letter for each axis are handled, not {equation!r}"
+    equation = read_equation(node, facts)
+    if isinstance(equation, Refusal):
+        return equation
+    operands, result = equation.operands, equation.result
+    if len(operands) != _PAIR:
+        what = "sums over axes" if len(operands) == 1 else f"has {len(operands)} operands"
+        why = f"it {what}; handled are two operands, or one whose axes change places"
         return Refusal(Code.UNKNOWN_OPERATOR, name_of(node), why)
-    if not arrow:
-        result = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
     weights = [read_weight(node, index, facts) for index in (1, 0)]
     found = next((w for w in weights if isinstance(w, Weight)), weights[0])
     if isinstance(found, Refusal):
         return found
     if len(operands[found.index]) != len(found.shape):
-        why = f"its weight has {len(found.shape)} axes, {equation!r} names others"
+        named = len(operands[found.index])
+        why = f"its weight has {len(found.shape)} axes, its equation names {named}"
         return Refusal(Code.WRONG_SHAPE, name_of(node), why)
     return _Terms(found, operands[1 - found.index], operands[found.index], result)
 

@@ -73,14 +73,23 @@ def test_an_implicit_result():
     assert_carried(below(carry, [2, 3], Map(1, np.array([1.0, 2.0, -3.0]), None)), 1)
 
 
-@pytest.mark.parametrize("equation", ["...c,cd->...d", "ncc,cd->nd"])
-def test_ellipses_and_repeated_letters_are_refused(equation):
+@pytest.mark.parametrize("equation", ["ncc,cd->nd", "nct,c...->nt"])
+def test_repeated_letters_and_a_summed_ellipsis_are_refused(equation):
     shape = [2, 3, 3]
 
     def carry(net: Net, x: str) -> str:
         return net.node("Einsum", [x, net.const(net.weight(3, 5))], equation=equation)
 
     assert_stays(below(carry, shape, MIXED), Code.UNKNOWN_OPERATOR)
+
+
+def test_an_ellipsis_is_the_axes_without_a_letter():
+    def carry(net: Net, x: str) -> str:
+        return net.node("Einsum", [x, net.const(net.weight(3, 5))], equation="...c,cd->...d")
+
+    front = Map(2, np.array([1.0, 2.0, -3.0]), None)
+    assert_carried(below(carry, [2, 4, 3], front), 1)
+    assert_carried(above(carry, [2, 4, 3], Map(2, np.arange(1.0, 6.0), None)), 1)
 
 
 def test_shifts_that_vary_along_two_axes_stay():
