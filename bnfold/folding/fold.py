@@ -230,7 +230,10 @@ class _Folder:
         telling = [entry for entry in refusals if entry.code is not Code.NO_GAIN]
         # That nothing stands in front of a map says less than what stops it behind.
         telling.sort(key=lambda entry: entry.code is Code.GRAPH_INPUT)
-        self._refused[chain.nodes[0]] = (chain, tuple(telling or refusals))
+        said: dict[tuple[str, ...], Refusal] = {}
+        for one in telling or refusals:
+            said.setdefault((one.code, one.node, one.why), one)
+        self._refused[chain.nodes[0]] = (chain, tuple(said.values()))
         return []
 
     def _carry_out(self, plan: Plan) -> list[Step] | Refusal:

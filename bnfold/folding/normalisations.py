@@ -49,8 +49,9 @@ def _batch(node: ir.Node, facts: Facts) -> Normalisation:
             node,
             facts,
             axes,
-            "All of it: with constant statistics it is one scale and one shift per channel.",
-            "Nothing by itself; a map that stays is listed with the node that stops it.",
+            "All of it: with constant statistics it is one scale and one shift per channel. If"
+            " it stays all the same, what stops it is listed with the maps.",
+            "",
             constant=True,
         )
     return _norm(

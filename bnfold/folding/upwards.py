@@ -216,9 +216,11 @@ class _Climb:
         for use in self._facts.each_read(value):
             brought = demands.get(use)
             if brought is not None and not brought.equals(first):
-                return _shared(value, use[0])
+                return _differ(value, use[0], demands)
             if brought is not None:
                 continue
+            if any(node is use[0] for node, _ in demands):
+                return _differ(value, use[0], demands)
             if not self._is_undone(use, first):
                 return _shared(value, use[0])
         return first
@@ -271,6 +273,14 @@ class _Climb:
             return None
         taken = rule.take_before(node, {index: affine.inverse()}, self._facts)
         return None if isinstance(taken, Refusal) or taken.goes_on else taken
+
+
+def _differ(value: ir.Value, reader: ir.Node, demands: Demands) -> Refusal:
+    """Say that a value would have to carry two maps, of one reader or of several."""
+    why = f"{value.name!r} is also read by {name_of(reader)}, which needs another map of it"
+    if all(node is reader for node, _ in demands):
+        why = f"{name_of(reader)} reads {value.name!r} several times, each with another map"
+    return Refusal(Code.MAPS_DIFFER, name_of(reader), why)
 
 
 def _shared(value: ir.Value, reader: ir.Node) -> Refusal:

@@ -7,6 +7,7 @@ from pathlib import Path
 from bnfold.records import ExportReport, Port
 from bnfold.report.export_tables import verification_said
 from bnfold.report.to_text import fold_lines
+from bnfold.report.words import folds_said
 from bnfold.safe_text import Shown, shown_lines
 
 
@@ -21,8 +22,7 @@ def export_to_text(report: ExportReport, source: str, written: Path) -> Shown:
     if report.fold is None:
         lines.append("  not folded")
     else:
-        count = len(report.fold.steps)
-        lines.append(f"  {count} folds, {len(report.fold.stays)} maps stay")
+        lines.append(f"  {folds_said(report.fold)}")
         lines += [f"  {line}" for line in fold_lines(report.fold, report.check)]
     lines.append(f"  against torch: {verification_said(report.verification)}")
     found = report.verification

@@ -8,13 +8,17 @@ from typing import Final
 from rich.table import Table
 
 from bnfold.records import FoldReport, InputSizes, Normalisation, Stay, Step
-from bnfold.report.console import console_on_stdout, styled
+from bnfold.report.console import SafeConsole, console_on_stdout, styled
 from bnfold.report.sizes_text import sizes_said
-from bnfold.report.words import first_lines, listed
+from bnfold.report.words import counted, first_lines, listed
 from bnfold.safe_text import Shown, shown_lines
 
 _MOST_ROWS: Final = 500
 """Of maps that go, and of maps that stay: nobody reads 10⁵ rows, and they take minutes."""
+
+_NOTHING: Final = (
+    "nothing to fold: no affine map to be moved, no operators that are cheaper as one"
+)
 
 
 def print_sites(report: FoldReport, model: str, sizes: Sequence[InputSizes] = ()) -> None:
@@ -27,7 +31,21 @@ def print_sites(report: FoldReport, model: str, sizes: Sequence[InputSizes] = ()
     """
     console = console_on_stdout()
     console.print(styled(model, "bold"), soft_wrap=True)
-    console.print(f"{len(report.steps)} maps would go, {len(report.stays)} would stay")
+    if report.steps or report.stays:
+        goes = counted(len(report.steps), "map")
+        console.print(f"{goes} would go, {len(report.stays)} would stay")
+        _print_maps(console, report)
+    else:
+        console.print(_NOTHING)
+    if report.normalisations:
+        console.print(_normalisations(report.normalisations[:_MOST_ROWS]))
+    for line in sizes_said(sizes):
+        console.print(line, soft_wrap=True)
+    for warning in report.warnings:
+        console.print(styled(f"warning: {warning}", "yellow"))
+
+
+def _print_maps(console: SafeConsole, report: FoldReport) -> None:
     table = Table()
     table.add_column("map", overflow="fold")
     table.add_column("answer", no_wrap=True)
@@ -42,12 +60,6 @@ def print_sites(report: FoldReport, model: str, sizes: Sequence[InputSizes] = ()
     if any(more):
         said = f"{more[0]} more that go, {more[1]} that stay"
         console.print(f"not shown: {said}; --json lists all")
-    if report.normalisations:
-        console.print(_normalisations(report.normalisations[:_MOST_ROWS]))
-    for line in sizes_said(sizes):
-        console.print(line, soft_wrap=True)
-    for warning in report.warnings:
-        console.print(styled(f"warning: {warning}", "yellow"))
 
 
 def _normalisations(found: tuple[Normalisation, ...]) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bnfold.records import FoldReport, Verdict, VerifyReport
+from bnfold.report.words import counted, folds_said
 from bnfold.safe_text import Shown, shown_lines
 
 
@@ -19,7 +20,7 @@ def fold_to_text(
 
     That a fold could not be checked is said first, with what would help.
     """
-    counts = f"{len(report.steps)} folds, {len(report.stays)} maps stay"
+    counts = folds_said(report)
     lines = [f"{model}: {counts}"]
     if check is not None and check.verdict is Verdict.NOT_JUDGED:
         lines = [f"{model}: NOT CHECKED: {check.why}; {option_for(check.why)}", f"  {counts}"]
@@ -93,11 +94,12 @@ def _evidence(check: VerifyReport) -> Iterator[str]:
     proof = check.proof
     if proof is not None and proof.passed:
         shown = f", {proof.shown} of {proof.channels} channels shown" if proof.channels else ""
-        yield f"proved segment by segment in float64 ({proof.windows} segments{shown})"
+        segments = counted(proof.windows, "segment")
+        yield f"proved segment by segment in float64 ({segments}{shown})"
     if check.outputs:
         ratio = max(output.ratio for output in check.outputs)
         limit = max(output.limit for output in check.outputs)
         yield (
-            f"run on {len(check.cases)} inputs: the largest difference is {ratio:.2g} times"
-            f" the original's own rounding noise (limit {limit:.3g})"
+            f"run on {counted(len(check.cases), 'input')}: the largest difference is"
+            f" {ratio:.2g} times the original's own rounding noise (limit {limit:.3g})"
         )

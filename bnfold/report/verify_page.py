@@ -79,7 +79,7 @@ def _tiles(report: VerifyReport) -> list[Tile]:
         )
     if report.proof is not None:
         same = words.counted(report.proof.same_nodes, "node")
-        note = f"{same} the same, {report.proof.windows} segments evaluated"
+        note = f"{same} the same, {words.counted(report.proof.windows, 'segment')} evaluated"
         tiles.append(Tile("segment by segment", str(report.proof.verdict), note))
     return tiles
 

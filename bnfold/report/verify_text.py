@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnfold.records import OutputCheck, OutputMetrics, ProofReport, Verdict, VerifyReport
+from bnfold.report.words import counted
 from bnfold.safe_text import Shown, shown_lines
 
 _WORDS = {
@@ -27,7 +28,8 @@ def verify_to_text(report: VerifyReport, original: str, folded: str) -> Shown:
 def _lines(report: VerifyReport) -> Iterator[str]:
     if report.settings:
         before, after = report.settings
-        yield f"over {len(report.cases)} sets of inputs; original: {before}; folded: {after}"
+        sets = counted(len(report.cases), "set")
+        yield f"over {sets} of inputs; original: {before}; folded: {after}"
     metrics = {one.name: one for one in report.metrics}
     for check in report.outputs:
         yield from _output(check, metrics.get(check.name))
@@ -37,14 +39,14 @@ def _lines(report: VerifyReport) -> Iterator[str]:
     if report.search is not None:
         found = report.search
         yield (
-            f"search: {found.tried} inputs tried; worst {found.worst:.3g} times the noise"
-            f" (began at {found.start:.3g}; rounding alone reaches {found.control:.3g})"
+            f"search: {counted(found.tried, 'input')} tried; worst {found.worst:.3g} times the"
+            f" noise (began at {found.start:.3g}; rounding alone reaches {found.control:.3g})"
         )
     if report.comparisons:
         what = "accuracy alone, the function is proved" if report.only_accuracy else "equality"
         yield (
-            f"the run judged {what}: {report.comparisons} comparisons, limits made for"
-            f" {report.false_alarms:g} false alarms"
+            f"the run judged {what}: {counted(report.comparisons, 'comparison')}, limits made"
+            f" for {report.false_alarms:g} false alarms"
         )
     if report.proof is not None:
         yield from _proof(report.proof)
@@ -96,8 +98,10 @@ def _labels(report: VerifyReport) -> Iterator[str]:
 def _proof(proof: ProofReport) -> Iterator[str]:
     how = "with certificate" if proof.certified else "without certificate"
     yield (
-        f"segment by segment ({how}): {proof.verdict}; {proof.same_nodes} nodes the same,"
-        f" {proof.windows} segments evaluated, {proof.elements} numbers compared"
+        f"segment by segment ({how}): {proof.verdict};"
+        f" {counted(proof.same_nodes, 'node')} the same,"
+        f" {counted(proof.windows, 'segment')} evaluated,"
+        f" {counted(proof.elements, 'number')} compared"
     )
     if proof.channels:
         yield (
@@ -106,9 +110,11 @@ def _proof(proof: ProofReport) -> Iterator[str]:
         )
     yield from (f"  not seen: {one}" for one in proof.unshown)
     if proof.certified:
-        yield f"  {proof.tensors} tensors derived anew, each within half an ulp of its type"
+        tensors = counted(proof.tensors, "tensor")
+        yield f"  {tensors} derived anew, each within half an ulp of its type"
     if proof.impulses:
-        yield f"  {proof.impulses} of the segments are affine and were probed by every impulse"
+        affine = counted(proof.impulses, "affine segment")
+        yield f"  {affine} probed by every impulse"
     if proof.untold:
         yield (
             "  not derived, judged within rounding only (the certificate does not say what"

@@ -12,6 +12,7 @@ from bnfold.records import (
     Case,
     Comparison,
     Ending,
+    FoldReport,
     OutputCheck,
     Speed,
     Verdict,
@@ -117,6 +118,12 @@ def seconds(count: float) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """Write a count with its noun."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def folds_said(report: FoldReport) -> str:
+    """Say how many folds were made, and how many maps stay."""
+    stays = "map stays" if len(report.stays) == 1 else "maps stay"
+    return f"{counted(len(report.steps), 'fold')}, {len(report.stays)} {stays}"
 
 
 def listed(names: Iterable[str], between: str = ", ") -> str:

@@ -47,7 +47,7 @@ class MatMul(Rule):
             return _unless(weight, matrix_product_after(node, affine, facts))
         first = _reshape_first(node, weight, facts) if affine.has_shift else ()
         if affine.has_shift and not (first or _is_gemm(node, weight, facts)):
-            why = "a MatMul of stacked matrices has no addend that could take the shift"
+            why = _why_no_addend(node, weight, facts)
             remedy = "the scale alone can be folded"
             return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why, remedy)
         if affine.axis is None:
@@ -114,6 +114,22 @@ def _is_gemm(node: ir.Node, weight: Weight, facts: Facts) -> bool:
     if data is None or facts.opset() < _GEMM_BROADCASTS_SINCE:
         return False
     return facts.rank(data) == len(weight.shape) == _MATRIX
+
+
+def _why_no_addend(node: ir.Node, weight: Weight, facts: Facts) -> str:
+    """Say why the product cannot become a Gemm: which factor is no matrix."""
+    data = node.inputs[1 - weight.index]
+    ranks = ("weight", len(weight.shape)), ("data", None if data is None else facts.rank(data))
+    for name, rank in ranks:
+        if rank is None:
+            return f"only a Gemm has an addend for it, and the rank of its {name} is unknown"
+        if rank != _MATRIX:
+            axes = "1 axis" if rank == 1 else f"{rank} axes"
+            return (
+                "a MatMul has no addend that could take the shift, and a Gemm, which has one,"
+                f" multiplies two matrices: its {name} has {axes}"
+            )
+    return "before opset 7 a Gemm, whose addend could take the shift, does not broadcast it"
 
 
 def _reshape_first(node: ir.Node, weight: Weight, facts: Facts) -> tuple[Edit, ...]:

@@ -6,6 +6,7 @@ Broadcasting follows the numpy rules of opset 7; the earlier ``axis`` attribute 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,8 @@ from bnfold.rules.passing import along_one_axis
 from bnfold.rules.vast import refuse_vast_addend
 
 NUMPY_BROADCAST_SINCE: Final = 7
+_OF_CONSTANT: Final = frozenset({Code.SEVERAL_AXES, Code.CHANGES_SHAPE, Code.WRONG_SHAPE})
+"""Why a constant is no map; in all other cases there may be none."""
 _Wide = NDArray[np.float64]
 
 
@@ -62,7 +65,8 @@ class _Scales(_Binary):
         """``s · c · x + t = (s · c) · (x + t / (s · c))``."""
         affine, own = maps[0], self.source(node, facts)
         if isinstance(own, Refusal):
-            return _refuse_old(node, facts) or product_after(node, affine, facts)
+            refused = _refuse_old(node, facts) or _refuse_shift(node, own, (affine,))
+            return refused or product_after(node, affine, facts)
         if not affine.has_shift:
             return _join(self, node, affine, facts)
         whole = _product(node, own.affine, affine)
@@ -78,7 +82,8 @@ class _Scales(_Binary):
         """``c · (s · x + t) = (s · c) · x + c · t``."""
         own = self.source(node, facts)
         if isinstance(own, Refusal):
-            return _refuse_old(node, facts) or product_before(node, maps, facts)
+            refused = _refuse_old(node, facts) or _refuse_shift(node, own, maps.values())
+            return refused or product_before(node, maps, facts)
         if own.index not in maps:
             return _reaches_constant(node)
         affine = maps[own.index]
@@ -177,6 +182,9 @@ def channel_vector(
     wide = constant.wide()
     if wide.size and (wide == wide.flat[0]).all():
         return wide.reshape(-1)[:1], None
+    if not wide.size:
+        why = f"its constant of shape {list(constant.shape)} has no elements"
+        return Refusal(Code.WRONG_SHAPE, name_of(node), why)
     found = along_one_axis([wide])
     if found is None or dims is None:
         why = f"its constant of shape {list(constant.shape)} varies along several axes"
@@ -197,7 +205,10 @@ def _changes_shape(
         remedy = "run onnx.shape_inference on the model first, or export it with shapes"
         return Refusal(Code.UNKNOWN_SHAPE, name_of(node), why, remedy)
     if len(shape) > len(dims):
-        why = f"a constant of {len(shape)} dimensions gives a value of {len(dims)} new ones"
+        count = "1 axis" if len(dims) == 1 else f"{len(dims)} axes"
+        why = (
+            f"its constant has {len(shape)} axes, the value {count}: the result gets new ones"
+        )
         return Refusal(Code.CHANGES_SHAPE, name_of(node), why)
     for axis, size in enumerate(shape, start=len(dims) - len(shape)):
         known = facts.dim(value, axis)
@@ -253,6 +264,14 @@ def _refuse_old(node: ir.Node, facts: Facts) -> Refusal | None:
     why = f"{node.op_type} broadcasts by an axis attribute before opset 7"
     remedy = "convert the model: onnx.version_converter.convert_version(model, 13)"
     return Refusal(Code.UNKNOWN_OPERATOR, name_of(node), why, remedy)
+
+
+def _refuse_shift(node: ir.Node, own: Refusal, maps: Iterable[Affine]) -> Refusal | None:
+    """Refuse a shift at a constant that is no map, and say what is the matter with it."""
+    if own.code not in _OF_CONSTANT or not any(affine.has_shift for affine in maps):
+        return None
+    why = f"a shift cannot pass its constant: {own.why}"
+    return Refusal(Code.NEEDS_SCALE_ONLY, name_of(node), why)
 
 
 def _product(node: ir.Node, first: Affine, second: Affine) -> Affine | Refusal:
