@@ -114,7 +114,7 @@ def test_verdict_reason_and_outputs_never_contradict_each_other() -> None:
 def test_a_short_budget_is_kept_and_what_it_left_out_is_said() -> None:
     pair = fans({"y": conv_bn("y", "float32", honest, 1)}, "float32")
     start = time.monotonic()
-    report = check_fold(*pair, max_time=0.5)
+    report = check_fold(*pair, max_time=0.02)
     assert time.monotonic() - start < 20
     assert report.verdict is not Verdict.FAILED
     assert any("no time for" in warning for warning in report.warnings) or report.why

@@ -24,6 +24,7 @@ from tests.battery import (
     ranges,
 )
 from tests.battery.graphs import Net
+from tests.reference64 import run64
 
 
 def fold(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -114,7 +115,7 @@ def test_gemm_beta_by_hand():
     folded = fold(net.model())
     assert ops(folded) == {"Gemm": 1}
     for model in (net.model(), folded):
-        got = judge.run64(model, {"x": np.array([[1.0, 1.0]])})
+        got = run64(model, {"x": np.array([[1.0, 1.0]])})
         np.testing.assert_allclose(next(iter(got.values())), [[230.5, 3000.25]], rtol=1e-6)
 
 
