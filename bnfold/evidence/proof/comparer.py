@@ -364,13 +364,33 @@ class Comparer:
         """Return whether a map may have gone into weights next to these nodes.
 
         A node of the original is gone then, or reads a constant that is, or what is read is
-        mapped. An attribute alone, such as another epsilon, moves no map anywhere.
+        mapped by such an edit. An attribute alone, such as another epsilon, moves no map
+        anywhere, and neither does the map that it leaves behind it.
         """
-        related = (self.relations.get(name) for name in pair.folded.inputs)
-        if self.lacks(pair.original) or any(one is not None for one in related):
+        if self.lacks(pair.original) or any(map(self._is_moved, pair.folded.inputs)):
             return True
         edited = self._edited(pair)
         return any(not self._has_twin(node) for node in edited)
+
+    def _is_moved(self, name: str) -> bool:
+        """Return whether a value is a map of its counterpart because a map was moved."""
+        waiting, seen = [name], {name}
+        while waiting:
+            here = waiting.pop()
+            if self.relations.get(here) is None:
+                continue
+            value = self.folded.values.get(here)
+            node = None if value is None else value.producer()
+            if node is None or not (self.is_same(node) or self._has_twin(node)):
+                return True
+            for read in self.folded.reads(node):
+                if self.folded.is_constant(read):
+                    if not self.is_same_constant(read):
+                        return True
+                elif (read.name or "") not in seen:
+                    seen.add(read.name or "")
+                    waiting.append(read.name or "")
+        return False
 
     def _reads_another(self, node: ir.Node) -> bool:
         """Return whether a node reads what is not the same in both: it may absorb that."""
