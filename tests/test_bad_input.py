@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -17,9 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import bnfold
-from bnfold.cli.main import main
 from tests.battery import direct, judge, oddities
 from tests.battery.graphs import Net
+from tests.cli.calling import Done, run
 
 LABELS = ("where:", "why:", "next:")
 
@@ -41,32 +37,9 @@ def put(stored: onnx.TensorProto, array: np.ndarray) -> None:
     stored.CopyFrom(numpy_helper.from_array(array.astype(np.float32), stored.name))
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a command printed and how it ended."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-def run(*arguments: str | Path) -> Done:
-    """The command line inside this process."""
-    out, err = io.StringIO(), io.StringIO()
-    argv = ["bnfold", *(str(a) for a in arguments)]
-    with (
-        patch.object(sys, "argv", argv),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main()
-    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
-
-
 def assert_clear_error(done: Done, *words: str) -> None:
     text = done.stderr
-    assert done.exit_code == 3, (done.exit_code, text)
+    assert done.returncode == 3, (done.returncode, text)
     assert "Traceback" not in text
     assert "does not know how to handle" not in text, (
         f"a fault of ours, not a clear error: {text}"
@@ -141,7 +114,7 @@ def test_truncated_file(tmp_path, keep):
 
 def test_missing_file(tmp_path):
     result = run("fold", tmp_path / "absent.onnx", "-o", tmp_path / "out.onnx")
-    assert result.exit_code in {2, 3}
+    assert result.returncode in {2, 3}
     assert "absent.onnx" in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
@@ -150,7 +123,7 @@ def test_missing_file(tmp_path):
 def test_a_directory_instead_of_a_file(tmp_path):
     (tmp_path / "bad.onnx").mkdir()
     result = run("fold", tmp_path / "bad.onnx", "-o", tmp_path / "out.onnx")
-    assert result.exit_code in {2, 3}
+    assert result.returncode in {2, 3}
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out.onnx").exists()
 
@@ -263,7 +236,7 @@ def test_external_data_that_is_there_folds(tmp_path):
     path = with_external_data(tmp_path)
     out = tmp_path / "out.onnx"
     result = run("fold", path, "-o", out, "--no-verify")
-    assert result.exit_code == 0, result.stderr
+    assert result.returncode == 0, result.stderr
     folded = onnx.load(out)
     assert judge.wrong_outputs(good(), folded) == []
     assert judge.affine_count(folded) == 0
@@ -272,7 +245,7 @@ def test_external_data_that_is_there_folds(tmp_path):
 def test_external_data_of_the_original_is_not_touched(tmp_path):
     path = with_external_data(tmp_path)
     before = (tmp_path / "bad.data").read_bytes(), path.read_bytes()
-    assert run("fold", path, "-o", tmp_path / "out.onnx", "--no-verify").exit_code == 0
+    assert run("fold", path, "-o", tmp_path / "out.onnx", "--no-verify").returncode == 0
     assert ((tmp_path / "bad.data").read_bytes(), path.read_bytes()) == before
 
 
@@ -280,7 +253,7 @@ def test_external_output_can_live_in_another_folder(tmp_path):
     path = with_external_data(tmp_path)
     (tmp_path / "there").mkdir()
     out = tmp_path / "there" / "out.onnx"
-    assert run("fold", path, "-o", out, "--no-verify").exit_code == 0
+    assert run("fold", path, "-o", out, "--no-verify").returncode == 0
     for name in ("bad.onnx", "bad.data"):
         (tmp_path / name).unlink()
     assert judge.wrong_outputs(good(), onnx.load(out)) == []
@@ -341,7 +314,7 @@ def test_variance_without_sense_is_an_error_if_strict(tmp_path, value):
 def test_variance_without_sense_stays_with_a_warning_and_the_rest_folds(tmp_path, value):
     model = with_variance(value)
     done = run("fold", written(tmp_path, model), "-o", tmp_path / "out.onnx", "--no-verify")
-    assert done.exit_code == 0
+    assert done.returncode == 0
     (warning,) = [line for line in done.stderr.splitlines() if "warning" in line]
     assert bn_of(model).name in warning
     assert "input_var" in warning
@@ -402,7 +375,7 @@ def test_unsorted_graph_is_sorted_with_a_warning_and_folds(tmp_path):
     path, out = tmp_path / "unsorted.onnx", tmp_path / "out.onnx"
     path.write_bytes(model.SerializeToString())
     result = run("fold", path, "-o", out, "--no-verify")
-    assert result.exit_code == 0, result.stderr
+    assert result.returncode == 0, result.stderr
     assert "sorted" in result.stderr
     folded = onnx.load(out)
     onnx.checker.check_model(folded, full_check=True)
@@ -418,7 +391,7 @@ def test_a_sorted_graph_gives_no_warning(tmp_path):
 def test_unknown_operators_stop_nothing(tmp_path):
     path, out = tmp_path / "foreign.onnx", tmp_path / "out.onnx"
     path.write_bytes(oddities.foreign_op("after").SerializeToString())
-    assert run("fold", path, "-o", out, "--no-verify").exit_code == 0
+    assert run("fold", path, "-o", out, "--no-verify").returncode == 0
     assert judge.affine_count(onnx.load(out)) == 0
 
 
@@ -443,7 +416,7 @@ def test_output_is_a_folder(tmp_path):
     path = written(tmp_path, good())
     (tmp_path / "folder").mkdir()
     result = run("fold", path, "-o", tmp_path / "folder", "--no-verify")
-    assert result.exit_code in {2, 3}
+    assert result.returncode in {2, 3}
     assert "folder" in result.stderr
     assert "Traceback" not in result.stderr
     assert list((tmp_path / "folder").iterdir()) == []
@@ -466,9 +439,9 @@ def test_output_device_is_full(tmp_path):
     link = tmp_path / "out.onnx"
     link.symlink_to(full)
     result = run("fold", path, "-o", link, "--no-verify")
-    assert result.exit_code in {0, 3}
+    assert result.returncode in {0, 3}
     assert "Traceback" not in result.stderr
-    if result.exit_code == 0:
+    if result.returncode == 0:
         assert judge.wrong_outputs(good(), onnx.load(link)) == []
     assert full.is_char_device()
 
@@ -478,7 +451,7 @@ def test_the_input_is_never_overwritten(tmp_path):
     before = path.read_bytes()
     for out in (path, tmp_path / "." / "bad.onnx"):
         result = run("fold", path, "-o", out, "--no-verify")
-        assert result.exit_code in {2, 3}
+        assert result.returncode in {2, 3}
     (tmp_path / "link.onnx").symlink_to(path)
     run("fold", path, "-o", tmp_path / "link.onnx", "--no-verify")
     assert path.read_bytes() == before
@@ -489,7 +462,7 @@ def test_an_old_output_survives_a_failed_fold(tmp_path):
     out.write_bytes(b"yesterday's result")
     path = tmp_path / "bad.onnx"
     path.write_bytes(b"nonsense")
-    assert run("fold", path, "-o", out, "--no-verify").exit_code == 3
+    assert run("fold", path, "-o", out, "--no-verify").returncode == 3
     assert out.read_bytes() == b"yesterday's result"
 
 

@@ -15,7 +15,8 @@ from bnfold.model.io import load
 from bnfold.model.tensors import stored_tensors
 from tests.attacks.outside import PLACES, SCALE, every_tensor, external, initializer
 from tests.battery import judge
-from tests.test_bad_input import assert_clear_error, run
+from tests.cli.calling import run
+from tests.test_bad_input import assert_clear_error
 
 EVERYWHERE = pytest.mark.parametrize("place", PLACES)
 
@@ -160,7 +161,7 @@ def hub(root: Path, model: onnx.ModelProto) -> Path:
 def test_links_of_a_hub_are_followed(place, tmp_path):
     path = hub(tmp_path, PLACES[place](external("k", "model.onnx.data")))
     done = run("fold", path, "-o", tmp_path / "out.onnx", "--no-verify")
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     back = load(tmp_path / "out.onnx")
     assert back.graph
 
@@ -168,9 +169,9 @@ def test_links_of_a_hub_are_followed(place, tmp_path):
 def test_a_hub_is_folded_and_verified(tmp_path):
     path = hub(tmp_path, initializer(external("k", "model.onnx.data")))
     out = tmp_path / "out.onnx"
-    assert run("fold", path, "-o", out).exit_code == 0
-    assert run("verify", path, out).exit_code == 0
-    assert run("inspect", path).exit_code == 0
+    assert run("fold", path, "-o", out).returncode == 0
+    assert run("verify", path, out).returncode == 0
+    assert run("inspect", path).returncode == 0
 
 
 def test_another_link_in_a_hub_is_refused(tmp_path):
@@ -226,7 +227,7 @@ def test_an_initializer_without_data_is_no_tensor_of_zeros(kind, tmp_path):
     )
     assert_clear_error(run("inspect", save(tmp_path, initializer(empty))), "no data")
     empty.dims[:] = [0, 1, 1]
-    assert run("inspect", save(tmp_path, initializer(empty))).exit_code == 0
+    assert run("inspect", save(tmp_path, initializer(empty))).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from tests.attacks.watching import faults_of
+from tests.cli.calling import run
 from tests.small import conv_bn
-from tests.test_bad_input import run
 
 FIT = (1, 3, 8, 8)
 
@@ -46,7 +46,7 @@ def verify(model: Path, inputs: Path | str):
 
 
 def refused(done, *words: str) -> None:
-    assert done.exit_code == 3, done.stderr
+    assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert "does not know" not in done.stderr
     for word in words:
@@ -101,7 +101,7 @@ def test_an_array_that_says_it_is_larger_than_its_file(model, tmp_path):
 
 def test_zeros_that_fit_are_read(model, tmp_path):
     np.savez_compressed(tmp_path / "x.npz", x=np.zeros((40, 3, 8, 8), np.float32))
-    assert verify(model, tmp_path / "x.npz").exit_code in (0, 1)
+    assert verify(model, tmp_path / "x.npz").returncode in (0, 1)
 
 
 BAD_PROTOS = {
@@ -178,7 +178,7 @@ def test_code_that_ends_the_program_does_not_end_it_well(word, model):
 
 @pytest.mark.usefixtures("code")
 def test_code_that_interrupts_is_an_interruption(model):
-    assert verify(model, "made_inputs:interrupts").exit_code not in (0, 1, 2, 3, 4)
+    assert verify(model, "made_inputs:interrupts").returncode not in (0, 1, 2, 3, 4)
 
 
 @pytest.mark.usefixtures("code")

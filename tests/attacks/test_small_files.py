@@ -8,7 +8,8 @@ import pytest
 
 from tests.attacks import bombs, mazes, stretches
 from tests.attacks.watching import Seen, Watcher, faults_of
-from tests.test_bad_input import assert_clear_error, run
+from tests.cli.calling import run
+from tests.test_bad_input import assert_clear_error
 
 CONSTANTS = bombs.constants()
 ATTACKS = {**CONSTANTS, **mazes.ALL(), **stretches.ALL()}
@@ -78,7 +79,7 @@ def test_what_makes_no_sense_is_refused_at_once(name, tmp_path):
 
 def test_a_constant_that_is_too_large_is_a_reason_of_its_site(tmp_path):
     done = run("inspect", written("expand/direct", tmp_path), "--json")
-    assert done.exit_code == 0
+    assert done.returncode == 0
     assert '"too-large"' in done.stdout
     assert "--max-elements" in done.stdout
 
@@ -86,7 +87,7 @@ def test_a_constant_that_is_too_large_is_a_reason_of_its_site(tmp_path):
 def test_more_is_allowed_where_it_is_asked_for(tmp_path):
     path = written("doubling_15", tmp_path)
     assert_clear_error(run("inspect", path, "--max-nodes", "20000"), "--max-nodes")
-    assert run("inspect", path, "--max-nodes", "40000").exit_code == 0
+    assert run("inspect", path, "--max-nodes", "40000").returncode == 0
 
 
 def test_a_loop_without_end_does_not_hold_the_check(tmp_path, watcher):
@@ -99,7 +100,7 @@ def test_a_loop_without_end_does_not_hold_the_check(tmp_path, watcher):
 
 def test_memory_that_is_not_allowed_is_said(tmp_path):
     done = run("inspect", written("flatten", tmp_path), "--max-memory", "nonsense")
-    assert done.exit_code == 2
+    assert done.returncode == 2
     assert "512MB" in done.stderr
 
 
