@@ -353,6 +353,8 @@ _SLOPED: Final = ("HardSigmoid", "LeakyRelu")
 
 
 def _move(tensor: onnx.TensorProto, rng: np.random.Generator, *, alike: bool) -> None:
+    if tensor.data_type not in HALF_ULP:
+        return  # integers are what they are
     wide = numpy_helper.to_array(tensor).astype(np.float64)
     unit = HALF_ULP[tensor.data_type]
     floor = unit * SMALLEST[tensor.data_type]

@@ -110,7 +110,13 @@ def norm_stays(facts: Facts, selection: Selection) -> list[Stay]:
 
 
 def _normalizations(facts: Facts) -> list[ir.Node]:
-    return [node for node in facts.nodes() if isinstance(rule_of(node, facts), Normalization)]
+    """Return those of data: one of a constant is a constant, and goes when that is written."""
+    return [
+        node
+        for node in facts.nodes()
+        if isinstance(rule_of(node, facts), Normalization)
+        and 0 not in facts.constant_inputs(node)
+    ]
 
 
 def _plan(node: ir.Node, facts: Facts, selection: Selection) -> _Move | tuple[Refusal, ...]:

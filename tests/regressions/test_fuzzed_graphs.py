@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import onnx
 import onnx.parser
@@ -446,3 +448,23 @@ def test_what_is_wrong_with_a_model_is_said_where_it_has_a_slice():
     model.graph.node[0].input[3] = "b"
     model.graph.initializer[1].int64_data[0] = 7
     assert "axis value: 7" in fault_of(model)
+
+
+def test_a_normalisation_of_a_constant_has_no_tail_that_moves():
+    """Its result is a constant too: with what was written for it, the node itself went."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("InstanceNormalization", ["e", "s", "s"], ["n"], "norm"),
+        helper.make_node("Mul", ["n", "e"], ["z"], "tail"),
+    ]
+    held = {"e": np.zeros((8, 4, 0, 8)), "s": np.array([1.07, 0.18, 0.11, 1.29])}
+    kinds = {"x": [2, 3], "y": [2, 3], "z": [8, 4, 0, 8]}
+    infos = {k: helper.make_tensor_value_info(k, 1, shape) for k, shape in kinds.items()}
+    tensors = [numpy_helper.from_array(v.astype(np.float32), k) for k, v in held.items()]
+    graph = helper.make_graph(nodes, "g", [infos["x"]], [infos["y"], infos["z"]], tensors)
+    opsets = [helper.make_opsetid("", 22)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=11)
+    onnx.checker.check_model(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as users have it: a mean of nothing is a warning
+        assert "Relu" in operators(folded(model, norms=True))
