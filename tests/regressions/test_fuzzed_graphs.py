@@ -13,6 +13,8 @@ from onnx.reference import ReferenceEvaluator
 
 import bnfold
 from bnfold.errors import ModelError
+from bnfold.model.io import opened
+from bnfold.model.shapes import ShapeTable
 from bnfold.model.validity import fault_of
 from tests.laws.promise import operators
 
@@ -435,6 +437,9 @@ def test_a_slice_along_a_size_declared_negative_does_not_end_the_process(axis):
     model = declared(FLIPPED.replace("AXIS", str(axis)))
     onnx.checker.check_model(model)
     assert sorted(operators(folded(model))) == ["Conv", "Slice"]
+    read = opened(model)
+    flipped = next(node for node in read.graph if node.op_type == "Slice").outputs[0]
+    assert ShapeTable(read).dims(flipped)[1:] == (3, 8, 8)
 
 
 def test_what_is_wrong_with_a_model_is_said_where_it_has_a_slice():
