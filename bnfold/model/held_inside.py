@@ -11,12 +11,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.model.held_outside import DataFile, HeldOutside, MappedOutside
+from bnfold.model.held_outside import DataFile, HeldOutside, MappedOutside, elements_at
 
 _WHOLE_BYTES: Final = 8
 """Bits of an element from which on any part can be read alone; smaller ones are unpacked."""
@@ -114,12 +113,7 @@ class ReadInside(HeldInside):
 
     def part(self, start: int, stop: int) -> NDArray[Any]:
         """Return the elements ``start`` to ``stop`` in C order, as an array of one axis."""
-        kind = np.dtype(self.dtype.numpy())
-        if start >= stop:
-            return np.empty(0, kind)
-        offset = self._offset + start * kind.itemsize
-        data = self._file.copied(offset, (stop - start) * kind.itemsize)
-        return data.view(kind.newbyteorder("<"))
+        return elements_at(self._file.copied, self.dtype, self._offset, start, stop)
 
 
 InFile = HeldOutside | HeldInside

@@ -258,12 +258,26 @@ class MappedOutside(HeldOutside):
 
     def part(self, start: int, stop: int) -> NDArray[Any]:
         """Return the elements ``start`` to ``stop`` in C order, as an array of one axis."""
-        kind = np.dtype(self.dtype.numpy())
-        if start >= stop:
-            return np.empty(0, kind)
-        offset = (self.offset or 0) + start * kind.itemsize
-        data = self._file.part(offset, (stop - start) * kind.itemsize)
-        return np.frombuffer(data, kind.newbyteorder("<"), stop - start)
+        return elements_at(self._file.part, self.dtype, self.offset or 0, start, stop)
+
+
+def elements_at(
+    read: Callable[[int, int], Any], dtype: ir.DataType, offset: int, start: int, stop: int
+) -> NDArray[Any]:
+    """Return elements of whole bytes that lie in a file one after the other.
+
+    Args:
+        read: Gives the bytes from an offset on, so many.
+        dtype: Of the elements.
+        offset: Where the first of all lies.
+        start: The first that is asked for.
+        stop: The one behind the last.
+    """
+    kind = np.dtype(dtype.numpy())
+    if start >= stop:
+        return np.empty(0, kind)
+    data = read(offset + start * kind.itemsize, (stop - start) * kind.itemsize)
+    return np.frombuffer(data, kind.newbyteorder("<"), stop - start)
 
 
 def held_outside(like: ir.ExternalTensor, file: DataFile) -> HeldOutside:
