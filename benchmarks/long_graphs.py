@@ -171,6 +171,22 @@ def _constant_chain(draft: _Draft) -> None:
     draft.outputs.append(draft.then("Mul", "x", value))
 
 
+def _constant_diamonds(draft: _Draft) -> None:
+    """Constants that are each computed from the one before in two ways."""
+    value = draft.numbers(_CHANNELS, 1, 1)
+    while len(draft.nodes) + 1 < draft.size:
+        value = draft.then("Max", value, draft.then("Neg", value))
+    draft.outputs.append(draft.then("Mul", "x", value))
+
+
+def _handed_on(draft: _Draft) -> None:
+    """A map in front of very many operators that let it pass, each with its own constant."""
+    value = draft.then("Mul", "x", draft.numbers(_CHANNELS, 1, 1))
+    while len(draft.nodes) + 1 < draft.size:
+        value = draft.then("PRelu", value, draft.numbers(_CHANNELS, 1, 1))
+    draft.outputs.append(draft.conv(value))
+
+
 def _fan(*links: Callable[[_Draft, str], str]) -> Callable[[_Draft], list[str]]:
     def write(draft: _Draft) -> list[str]:
         ends = []
@@ -433,6 +449,8 @@ KINDS: Final[dict[str, Callable[[_Draft], None]]] = {
     "tree of add": _pairs,
     "shared constant": _shared_constants,
     "constant chain": _constant_chain,
+    "constant diamonds": _constant_diamonds,
+    "map handed on": _handed_on,
     "many outputs": _many_outputs,
     "fan of outputs": _fan_outputs,
     "many initializers": _many_initializers,

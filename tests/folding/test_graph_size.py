@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import cProfile
-import pstats
-
 import pytest
 
 import bnfold
 from benchmarks.long_graphs import KINDS, PROMISED, long_graph
 from bnfold.model import uses
 from tests.battery import judge
+from tests.counting import calls
 
 _MOST_GROWTH = 1.3
 _QUICK = (
@@ -32,11 +30,7 @@ _QUICK = (
 def calls_per_node(kind: str, nodes: int) -> float:
     """How many functions are called, of C too, to fold a graph of so many nodes."""
     model = long_graph(kind, nodes)
-    profile = cProfile.Profile()
-    profile.enable()
-    bnfold.fold(model, verify=False)
-    profile.disable()
-    return pstats.Stats(profile).total_calls / nodes  # type: ignore[attr-defined]  # its stub leaves it out
+    return calls(lambda: bnfold.fold(model, verify=False)) / nodes
 
 
 def growth(kind: str, nodes: int) -> float:
