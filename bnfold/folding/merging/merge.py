@@ -29,7 +29,7 @@ def merge_linear(facts: Facts, editor: Editor, selection: Selection) -> list[Ste
     """
     return [
         *_merge_rows(facts, editor, selection),
-        *_merge_constants(facts, editor, selection),
+        *merge_constants(facts, editor, selection),
         *_merge_sums(facts, editor, selection),
     ]
 
@@ -64,7 +64,7 @@ def _merge_rows(facts: Facts, editor: Editor, selection: Selection) -> list[Step
     return steps
 
 
-def _merge_constants(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
+def merge_constants(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
     """Make one constant of two in a row, and write one into the product in front of it.
 
     A longer row goes on with what came of these.
