@@ -493,7 +493,9 @@ _KEEPING: Final = (
     "ArgMin", "ScatterElements", "ScatterND", "Scatter", "SequenceConstruct", "SequenceInsert",
     "SequenceAt", "SequenceErase", "SequenceEmpty", "SequenceLength", "SplitToSequence",
     "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement", "Compress",
-    "ReverseSequence", "Constant",
+    "ReverseSequence", "Constant", "Relu", "LeakyRelu", "ThresholdedRelu", "Elu", "Selu",
+    "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus", "Softsign", "Exp", "Log",
+    "Sqrt", "Abs", "Neg", "Reciprocal", "Sign", "Floor", "Ceil", "Round", "Not", "IsNaN",
 )  # fmt: skip
 
 _HEADS: Final = ("q_num_heads", "kv_num_heads")

@@ -15,6 +15,8 @@ import onnx_ir as ir
 from bnfold.evidence.proof.draws import Dims, Style, draw, styles_for
 from bnfold.evidence.proof.extents import Extents, Sizes, extents_of
 from bnfold.evidence.proof.links import EXACT, Array, Gap, Link, fits, gap
+from bnfold.evidence.proof.moved_maps import MovedMaps
+from bnfold.evidence.proof.same_constants import SameConstants
 from bnfold.evidence.proof.sides import CannotEvaluateError, Segment, Side, TooLateError
 from bnfold.evidence.proof.storage import NUDGES, Trial, weigh
 from bnfold.evidence.proof.stored_noise import StoredNoise
@@ -105,7 +107,8 @@ class Comparer:
     is_open: bool = False
     twins: Mapping[str, ir.Node] = field(init=False)
     folded_nodes: Mapping[str, ir.Node] = field(init=False)
-    _computed: dict[ir.Value, bool] = field(default_factory=dict)
+    _constants: SameConstants = field(init=False)
+    _moved: MovedMaps = field(init=False)
 
     def __post_init__(self) -> None:
         """Note the nodes of both models by name."""
@@ -113,6 +116,9 @@ class Comparer:
             {node.name: node for node in side.position if node.name}
             for side in (self.original, self.folded)
         )
+        sides = self.original, self.folded
+        self._constants = SameConstants(*sides, self.is_same, self.same_tensors)
+        self._moved = MovedMaps(self.folded, self.relations, self._has_another)
 
     def trials(
         self,
@@ -338,26 +344,7 @@ class Comparer:
 
     def is_same_constant(self, value: ir.Value) -> bool:
         """Return whether a constant of the folded model is one of the original's too."""
-        producer = value.producer()
-        if producer is None:
-            return self.folded.key_of(value) in self.same_tensors or self._is_computed(value)
-        reads = self.folded.reads(producer)
-        return self.is_same(producer) and all(map(self.is_same_constant, reads))
-
-    def _is_computed(self, value: ir.Value) -> bool:
-        """Return whether an initializer is what the original computes by its name: every bit.
-
-        A fold of constants stores it; what it is used for is no other than before.
-        """
-        if value not in self._computed:
-            other = self.original.values.get(value.name or "")
-            self._computed[value] = (
-                other is not None
-                and other.producer() is not None
-                and self.original.is_constant(other)
-                and _are_equal(self.original.constant(other), self.folded.constant(value))
-            )
-        return self._computed[value]
+        return self._constants.is_same(value)
 
     def keeping(self, pair: Pair) -> tuple[Pair, float] | None:
         """Return a pair in which tensors that did not change may have been rounded to that.
@@ -381,30 +368,17 @@ class Comparer:
         mapped by such an edit. An attribute alone, such as another epsilon, moves no map
         anywhere, and neither does the map that it leaves behind it.
         """
-        if self.lacks(pair.original) or any(map(self._is_moved, pair.folded.inputs)):
+        if self.lacks(pair.original) or any(map(self._moved.is_moved, pair.folded.inputs)):
             return True
         edited = self._edited(pair)
         return any(not self._has_twin(node) for node in edited)
 
-    def _is_moved(self, name: str) -> bool:
-        """Return whether a value is a map of its counterpart because a map was moved."""
-        waiting, seen = [name], {name}
-        while waiting:
-            here = waiting.pop()
-            if self.relations.get(here) is None:
-                continue
-            value = self.folded.values.get(here)
-            node = None if value is None else value.producer()
-            if node is None or not (self.is_same(node) or self._has_twin(node)):
-                return True
-            for read in self.folded.reads(node):
-                if self.folded.is_constant(read):
-                    if not self.is_same_constant(read):
-                        return True
-                elif (read.name or "") not in seen:
-                    seen.add(read.name or "")
-                    waiting.append(read.name or "")
-        return False
+    def _has_another(self, node: ir.Node) -> bool:
+        """Return whether a node, or a constant that it reads, is not that of the original."""
+        if not (self.is_same(node) or self._has_twin(node)):
+            return True
+        held = filter(self.folded.is_constant, self.folded.reads(node))
+        return not all(map(self.is_same_constant, held))
 
     def _reads_another(self, node: ir.Node) -> bool:
         """Return whether a node reads what is not the same in both: it may absorb that."""
@@ -467,12 +441,14 @@ class Comparer:
         self, segment: Segment, drawn: Mapping[str, Array], place: int
     ) -> dict[str, Array]:
         """Return the inputs with their maps known no better than tensors are stored."""
-        rng = np.random.default_rng((self.seed, place, len(segment.nodes)))
+        rng: np.random.Generator | None = None
         feeds: dict[str, Array] = {}
         for name in segment.inputs:
             relation = self.relations.get(name)
             feeds[name] = self._mapped(name, drawn[name])
             if relation is not None and relation.hazy:
+                if rng is None:  # to seed one takes as long as a small node
+                    rng = np.random.default_rng((self.seed, place, len(segment.nodes)))
                 feeds[name] = relation.shaken(self.noise.coarsest, rng)(drawn[name])
         return feeds
 
@@ -520,10 +496,6 @@ def _sizes(array: Array, axis: int | None) -> Array:
     others = tuple(place for place in range(array.ndim) if axis is None or place != axis)
     found = np.abs(usual).max(axis=others, initial=0.0)
     return np.asarray(found).reshape(-1)
-
-
-def _are_equal(one: Array, other: Array) -> bool:
-    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def _is_void(array: Array) -> bool:

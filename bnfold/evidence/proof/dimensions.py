@@ -181,4 +181,5 @@ def _results(
     side: Side, node: ir.Node, feeds: Mapping[str, Array], held: Mapping[ir.Value, Array]
 ) -> dict[ir.Value, Array]:
     segments = [Segment(value, (node,), ()) for value in node.outputs if value.name]
-    return {one.result: side.evaluate(one, feeds, known=held) for one in segments}
+    read = {value: held[value] for value in side.reads(node) if value in held}
+    return {one.result: side.evaluate(one, feeds, known=read) for one in segments}

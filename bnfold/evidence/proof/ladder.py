@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -114,16 +114,15 @@ class Ladder:
         self-test leaves something unseen, longer axes are tried too.
         """
         found: Link | Lost | None = Lost(folded.name or "", None, (), (), TOO_FAR)
-        looked: list[Mapping[str, tuple[int, ...]]] = []
+        looked: list[tuple[Pair | None, Sizes]] = []
         for sizes, known in _LADDER:
             if (whole and not known) or _is_needless(found, sizes, known=known):
                 continue
             near = self.solid & stops if known else stops
             pair = self._pair(original, folded, near, limit)
-            shapes = {} if pair is None else self._lengths(pair, sizes)
-            if differs(found) and shapes in looked:
+            if differs(found) and self._is_one_of(looked, pair, sizes):
                 continue  # another draw at these sizes does not unsay a difference
-            looked.append(shapes)
+            looked.append((pair, sizes))
             # An exact map may hang on the size, as a shift that is summed up does; or one draw
             # shows it and another hides it, as a Relu that is shut does: so it is drawn anew.
             is_map = isinstance(found, Link) and not found.hazy
@@ -195,9 +194,16 @@ class Ladder:
             return SAME
         return doubt or Lost(folded.name or "", found, *ways(pair, self.comparer.relations))
 
-    def _lengths(self, pair: Pair, sizes: Sizes) -> Mapping[str, tuple[int, ...]]:
+    def _is_one_of(
+        self, looked: Iterable[tuple[Pair | None, Sizes]], pair: Pair | None, sizes: Sizes
+    ) -> bool:
+        """Return whether axes of these lengths were compared before."""
+        lengths = self._lengths(pair, sizes)
+        return any(self._lengths(*one) == lengths for one in looked)
+
+    def _lengths(self, pair: Pair | None, sizes: Sizes) -> Mapping[str, tuple[int, ...]]:
         """Return how long the axes are on which a difference may hang: any but the batch."""
-        shapes = self.comparer.shapes(pair, sizes)
+        shapes = {} if pair is None else self.comparer.shapes(pair, sizes)
         return {name: shape[1:] if len(shape) > 1 else shape for name, shape in shapes.items()}
 
     def _attempt(

@@ -23,6 +23,9 @@ _VAST: Final = 1e8
 
 _FEWEST: Final = 3
 
+_NO_SHIFT: Final = 2.0**-48
+"""A fitted shift below this part of the largest number of its slice is rounding of the fit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
@@ -205,6 +208,8 @@ def _fit_along(original: Wide, folded: Wide, axis: int | None) -> Link | None:
     if not np.isfinite(scale).all() or (scale == 0.0).any():
         return None
     shift = y_mean - scale * x_mean
+    # Rounding that is left there would be another map on every draw.
+    shift = np.where(np.abs(shift) <= _NO_SHIFT, 0.0, shift)
     with np.errstate(over="ignore", under="ignore"):
         scale, shift = scale * (y_unit / x_unit), shift * y_unit
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()) or (scale == 0.0).any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +27,7 @@ class NudgedSide(Side):
     def __init__(
         self,
         side: Side,
-        names: Iterable[str],
+        is_moved: Callable[[str], bool],
         is_rounded: Callable[[ir.Node], bool],
         rng: np.random.Generator,
         exact: Callable[[str], Array | None] = lambda _: None,
@@ -36,17 +36,17 @@ class NudgedSide(Side):
 
         Args:
             side: The model.
-            names: Keys of the initializers.
+            is_moved: Says of the key of an initializer whether it is nudged.
             is_rounded: Says of a node whether its attributes are moved.
             rng: Where the moves come from.
             exact: Gives, for the key of an initializer, which of its elements are no rounded
                 ones; None for none of them.
         """
-        super().__init__(side.model, side.wide, constant_inputs=side.constant_inputs)
+        super().__init__(side.model, side.wide, survey=side.survey)
         self._source = side
         self._is_rounded = is_rounded
         self._copies: dict[ir.Node, ir.Node] = {}
-        self._names = frozenset(names)
+        self._is_moved = is_moved
         self._rng = rng
         self._exact = exact
         self._drawn: dict[str, Array] = {}
@@ -100,7 +100,7 @@ class NudgedSide(Side):
         tensor = None if value is None else value.const_value
         if value is None or tensor is None or results[0] is None:
             return results
-        if self.key_of(value) not in self._names or not self._is_moved_behind(value):
+        if not self._is_moved(self.key_of(value)) or not self._is_moved_behind(value):
             return results
         spread = self._source.spread(node, given, tensor)
         moves = self._rng.standard_normal(results[0].shape)
@@ -109,7 +109,7 @@ class NudgedSide(Side):
     def stored(self, value: ir.Value) -> Array | None:
         """Return an initializer, moved if it is one of those."""
         key, tensor = self.key_of(value), value.const_value
-        if key not in self._names or tensor is None or value.producer() is not None:
+        if not self._is_moved(key) or tensor is None or value.producer() is not None:
             return super().stored(value)
         if self._is_moved_behind(value):
             return super().stored(value)

@@ -90,6 +90,7 @@ class SegmentJudge:
     coverage: dict[Key, Coverage] = field(default_factory=dict)
     mapped: dict[str, dict[Key, Coverage]] = field(default_factory=dict)
     dark: set[str] = field(default_factory=set)
+    _behind_maps: dict[Key, list[Coverage]] = field(default_factory=dict)
 
     def verdict(self, pair: Pair, sizes: Sizes) -> Link | Gap | None:
         """Compare one pair of segments, and test the comparison if it finds no difference."""
@@ -220,6 +221,8 @@ class SegmentJudge:
             known = held.setdefault(one.target.key, one)
             if known is not one:
                 known.join(one)
+            elif link is not None:
+                self._behind_maps.setdefault(one.target.key, []).append(one)
         unseen = link is None and any(not held[one.key].shown.any() for one in targets)
         (self.dark.add if unseen else self.dark.discard)(name)
 
@@ -337,8 +340,10 @@ class SegmentJudge:
         """
         if key in self.coverage:
             return self.coverage[key]
-        found = [held[key] for held in self.mapped.values() if key in held]
-        return next((one for one in found if not one.is_whole), found[0] if found else None)
+        found = self._behind_maps.get(key)
+        if found is None:
+            return None
+        return next((one for one in found if not one.is_whole), found[0])
 
     @property
     def is_late(self) -> bool:

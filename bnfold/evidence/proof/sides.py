@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from bnfold.evidence.clock import OutOfTimeError
 from bnfold.evidence.proof.by_rows import LARGE, Rows, is_product, multiplied, rows_of_tensor
-from bnfold.evidence.proof.contents import stored_values
 from bnfold.evidence.proof.rounding import roundoff_of
+from bnfold.evidence.proof.survey import Survey
 from bnfold.evidence.proof.weighted import Weighted
 from bnfold.evidence.reference.arrays import read_tensor, widen
 from bnfold.model.attributes import float_attr
-from bnfold.model.graphs import graphs_of, subgraphs_of
-from bnfold.model.shapes import ShapeTable
 
 Array = NDArray[Any]
 
@@ -72,6 +70,14 @@ class Side:
         model: The model; only its main graph is looked into.
         wide: Initializers to be taken in float64 instead of as they are stored.
         constant_inputs: Whether initializers that are also graph inputs are constants.
+        survey: What was found in the graph of that model before.
+
+    Attributes:
+        values: Values of the main graph, by name.
+        position: Where the nodes of the main graph stand.
+        reads: Returns every value that a node depends on, see `Survey.reads`.
+        captured: Returns the outer values that the subgraphs of a node read.
+        is_constant: Returns whether a value is the same at every run.
     """
 
     def __init__(
@@ -80,26 +86,21 @@ class Side:
         wide: Mapping[str, Array] | None = None,
         *,
         constant_inputs: bool = False,
+        survey: Survey | None = None,
     ) -> None:
         self.model = model
         self.wide = wide or {}
+        self.survey = survey or Survey(model, constant_inputs=constant_inputs)
+        self.values, self.position = self.survey.values, self.survey.position
+        self.reads, self.captured = self.survey.reads, self.survey.captured
+        self.is_constant = self.survey.is_constant
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
-        self.values: dict[str, ir.Value] = {}
-        self.position: dict[ir.Node, int] = {}
-        self._constant: set[ir.Value] = set()
         self._kept: dict[ir.Value, Array] = {}
-        self._keys = {value: key for key, value in stored_values(model).items()}
-        self._by_key: dict[str, ir.Value] = {}
         self._evaluator = Weighted(self)
         self._last_spread: tuple[ir.Node, Array, Array] | None = None
         self._recent: dict[ir.Value, Array] = {}
         self._exchanged: dict[ir.Value, Array] = {}
         self._stand_ins: dict[ir.Node, ir.Node] = {}
-        self._types: ShapeTable | None = None
-        self._reads: dict[ir.Node, list[ir.Value]] = {}
-        self._captured: dict[ir.Node, list[ir.Value]] = {}
-        self.constant_inputs = constant_inputs
-        self._survey()
 
     @property
     def size(self) -> int:
@@ -107,79 +108,19 @@ class Side:
         held = (value.const_value for value in self.model.graph.initializers.values())
         return sum(one.size for one in held if one is not None)
 
-    def _survey(self) -> None:
-        graph = self.model.graph
-        overridable = not self.constant_inputs and self.model.ir_version >= _OVERRIDABLE_SINCE
-        for value in (*graph.inputs, *graph.initializers.values()):
-            self.values[value.name or ""] = value
-            free = value.is_graph_input() and overridable
-            if value.const_value is not None and not free:
-                self._constant.add(value)
-        for place, node in enumerate(graph):
-            self.position[node] = place
-            for value in node.outputs:
-                self.values[value.name or ""] = value
-            if self._computes_constant(node):
-                self._constant.update(node.outputs)
-
-    def _computes_constant(self, node: ir.Node) -> bool:
-        if node.op_type in _RANDOM or node.domain not in _STANDARD:
-            return False
-        return all(self.is_constant(value) for value in self.reads(node))
-
-    def is_constant(self, value: ir.Value) -> bool:
-        """Return whether a value is the same at every run."""
-        return value in self._constant or (
-            value.const_value is not None and not value.is_graph_input()
-        )
-
-    def captured(self, node: ir.Node) -> Sequence[ir.Value]:
-        """Return the outer values that the subgraphs of a node read."""
-        if node not in self._captured:
-            self._captured[node] = list(_captured_by(node))
-        return self._captured[node]
-
-    def reads(self, node: ir.Node) -> list[ir.Value]:
-        """Return every value that a node depends on, once each.
-
-        Of the second input of CastLike (CastLike-15) that is its type: what no node of the
-        other model changes, and what makes a number of ``CastLike(0, x)``.
-        """
-        if node not in self._reads:  # asked for again and again: no graph changes here
-            inputs = node.inputs[:1] if self._type_read(node) else node.inputs
-            direct = [value for value in inputs if value is not None]
-            self._reads[node] = list(dict.fromkeys((*direct, *self.captured(node))))
-        return self._reads[node]
-
-    def _type_read(self, node: ir.Node) -> ir.DataType | None:
-        """Return the type that is all a node reads of its second input; None for no such node.
-
-        Inference is asked only for a CastLike whose model does not tell the type.
-        """
-        if node.op_type != "CastLike" or node.domain not in _STANDARD or len(node.inputs) < 2:
-            return None
-        like = node.inputs[1]
-        if like is None:
-            return None
-        if like.dtype is None and like.producer() is not None and self._types is None:
-            self._types = ShapeTable(self.model)
-        known = like.dtype if self._types is None else self._types.dtype(like)
-        return None if known is ir.DataType.STRING else known
-
     def constant(self, value: ir.Value) -> Array:
         """Return a constant, floats in float64.
 
         Raises:
             CannotEvaluateError: If it cannot be computed.
         """
-        if value in self._exchanged:
-            return self._exchanged[value]
-        if value in self._kept:
-            return self._kept[value]
-        if value in self._recent:
-            return self._recent[value]
+        held = self._held(value)
+        if held is not None:
+            return held
         found = self.stored(value)
         if found is None:
+            for one in self._to_be_computed_for(value):
+                self.constant(one)
             segment = self.segment(value, frozenset(), len(self.position))
             if segment is None or segment.inputs:
                 message = f"{value.name!r} is no constant"
@@ -190,6 +131,32 @@ class Side:
         else:
             self._keep_for_a_while(value, found)
         return found
+
+    def _held(self, value: ir.Value) -> Array | None:
+        """Return a constant that need not be computed again; None if there is none."""
+        for known in (self._exchanged, self._kept, self._recent):
+            if value in known:
+                return known[value]
+        return None
+
+    def _to_be_computed_for(self, value: ir.Value) -> list[ir.Value]:
+        """Return the unknown constants that a constant hangs on, in graph order.
+
+        So that each is computed from known ones: asked for from the end, a chain of hundreds
+        would be as many calls deep.
+        """
+        places: dict[ir.Value, int] = {}
+        waiting = [value]
+        while waiting:
+            producer = waiting.pop().producer()
+            for read in () if producer is None else self.reads(producer):
+                node = read.producer()
+                if read in places or node is None or node not in self.position:
+                    continue
+                if self.is_constant(read) and self._held(read) is None:
+                    places[read] = self.position[node]
+                    waiting.append(read)
+        return sorted(places, key=places.__getitem__)
 
     def _keep_for_a_while(self, value: ir.Value, found: Array) -> None:
         """Keep the large constants that were asked for last: one segment asks often."""
@@ -266,27 +233,12 @@ class Side:
 
     def key_of(self, value: ir.Value) -> str:
         """Return the key of an initializer; empty if it is none."""
-        return self._keys.get(value, "")
+        return self.survey.keys.get(value, "")
 
     def tensor_of(self, key: str) -> ir.TensorProtocol | None:
         """Return the initializer of a key, as it is stored."""
-        if not self._by_key:
-            self._by_key = {key: value for value, key in self._keys.items()}
-        value = self._by_key.get(key)
+        value = self.survey.by_key.get(key)
         return None if value is None else value.const_value
-
-    def hangs_on(self, value: ir.Value | None, names: frozenset[str]) -> bool:
-        """Return whether a constant is, or is computed from, one of these initializers."""
-        pending = [value]
-        while pending:
-            current = pending.pop()
-            if current is None or not self.is_constant(current):
-                continue
-            producer = current.producer()
-            if producer is None and self.key_of(current) in names:
-                return True
-            pending.extend(() if producer is None else producer.inputs)
-        return False
 
     def segment(
         self, value: ir.Value, stops: frozenset[str] | set[str], limit: int
@@ -417,7 +369,7 @@ class Side:
         self, node: ir.Node, scope: Mapping[ir.Value, Array], feeds: Mapping[str, Array]
     ) -> list[Array | None]:
         """Return the inputs of a node; an empty array where its type is all that is read."""
-        like = self._type_read(node)
+        like = self.survey.type_read(node)
         if like is not None:
             empty = widen(np.zeros(0, like.numpy()))
             return [self._given(node.inputs[0], scope, feeds), empty]
@@ -451,13 +403,3 @@ class Side:
         except Exception as error:
             message = f"{node.op_type} {node.name!r}: {type(error).__name__}: {error}"
             raise CannotEvaluateError(message) from error
-
-
-def _captured_by(node: ir.Node) -> Iterator[ir.Value]:
-    for subgraph in subgraphs_of(node):
-        inside = set(graphs_of(subgraph))
-        for graph in inside:
-            for inner in graph:
-                for value in inner.inputs:
-                    if value is not None and value.graph not in inside:
-                        yield value

@@ -90,7 +90,7 @@ class StoredNoise:
                 for value in graph.initializers.values()
             )
             read = (*self.folded.reads(node), *inner)
-            found = any(self.folded.hangs_on(value, self.rounded) for value in read)
+            found = any(self.folded.survey.hangs_on(value, self.rounded) for value in read)
             self._noisy_nodes[node] = found
         return found
 
@@ -124,10 +124,14 @@ class StoredNoise:
 
     def sides(self, count: int, kept: frozenset[str]) -> Sequence[NudgedSide]:
         """Return so many models in which all of this is moved by up to half an ulp."""
-        sides, names = self._nudged.setdefault(kept, []), self.rounded | kept
+        sides = self._nudged.setdefault(kept, [])
+
+        def is_moved(key: str) -> bool:
+            return key in self.rounded or key in kept
+
         while len(sides) < count:
             rng = np.random.default_rng((self.seed, len(sides)))
-            side = NudgedSide(self.folded, names, self.is_rounded, rng, self._left_alone)
+            side = NudgedSide(self.folded, is_moved, self.is_rounded, rng, self._left_alone)
             sides.append(side)
         return sides[:count]
 
