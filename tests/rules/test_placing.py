@@ -12,6 +12,7 @@ import bnfold
 from bnfold.records import Code
 from tests.battery import judge
 from tests.battery.graphs import Net
+from tests.proving import assert_proved, with_larger_weights
 from tests.rules.around import (
     MIXED,
     POSITIVE,
@@ -322,6 +323,20 @@ def test_a_batch_normalization_behind_goes_and_the_fold_is_proved(kind):
     assert judge.wrong_outputs(model, folded) == []
     assert result.check is not None
     assert result.check.passed, result.check.why
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_largest_of_few_values_are_proved(batch, channels):
+    """Of two numbers in each slice no map can be told: right folds were called wrong."""
+    net = Net(f"few{batch}{channels}", 17)
+    x = net.node("Tanh", [net.input([batch, channels, 8])])
+    x = net.node("Mul", [x, net.const(net.rng.uniform(0.5, 2.0, 8))])
+    y = net.node("Add", [_top_k(1)(net, x), net.const(net.shift(8))])
+    net.output(net.node("MatMul", [y, net.const(net.weight(8, 5))]))
+    result = bnfold.fold(net.model(), verify=False, certificate=True)
+    assert [node.op_type for node in result.to_proto().graph.node][1:3] == ["TopK", "Add"]
+    assert_proved(net.model(), result, with_larger_weights(result.to_proto()))
 
 
 def test_every_one_of_them_is_drawn_by_the_campaign():
