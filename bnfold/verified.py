@@ -27,6 +27,7 @@ from bnfold.folding.inference import read_as_inference
 from bnfold.folding.selection import Selection
 from bnfold.model.io import Openable, opened
 from bnfold.model.validity import models_blamed
+from bnfold.own_fold import own_fold
 from bnfold.records import INFERENCE, Charge, ProofReport, Verdict, VerifyReport
 from bnfold.refolded import with_names
 from bnfold.runtime import Level, available, provider_named
@@ -63,6 +64,7 @@ def verify(
     search_s: float = 0.0,
     max_time: float = 60.0,
     run: bool | None = None,
+    refold: bool = True,
     impulses: bool = False,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
@@ -95,6 +97,9 @@ def verify(
             the graphs that is not done is inconclusive.
         run: Whether the models are run. None runs them unless a certificate decides, and
             nothing else asks for it (inputs, shapes, labels, a search, a provider, a level).
+        refold: Whether the original is folded anew where no certificate tells all: of a
+            candidate that is this fold, every tensor is derived exactly then. Nothing of the
+            fold is believed. Without, the comparison knows nothing of how folds are made.
         impulses: Whether the proof probes affine segments by every impulse too.
         seed: Of inputs, noise and search.
         progress: Told in words what is being done.
@@ -129,7 +134,9 @@ def verify(
         before, after = (opened(one, "verify") for one in pair)
         written = _read(certificate)
         asked = run or (run is None and _asks_for_a_run(wishes))
-        question = _Question(before, after, written, wishes, run, asked, impulses, begun)
+        question = _Question(
+            before, after, written, wishes, run, asked, begun, impulses=impulses, refold=refold
+        )
         return question.answer(progress or _silent)
 
 
@@ -144,8 +151,9 @@ class _Question:
         wishes: What the user wants.
         run: Whether the models are run, as the user says.
         asked: Whether something was asked for that only a run can answer.
-        impulses: Whether the proof probes affine segments by every impulse too.
         begun: When it began, by the monotonic clock.
+        impulses: Whether the proof probes affine segments by every impulse too.
+        refold: Whether the original is folded anew where no certificate tells all.
     """
 
     before: ir.Model
@@ -154,8 +162,9 @@ class _Question:
     wishes: Wishes
     run: bool | None
     asked: bool
-    impulses: bool
     begun: float
+    impulses: bool
+    refold: bool
 
     def answer(self, tell: Callable[[str], None]) -> VerifyReport:
         """Compare the graphs, then run both where that is needed."""
@@ -169,7 +178,7 @@ class _Question:
         is_large = not self.asked and is_too_large_to_run(before, left_s)
         alone = self.run is False or (written is not None and not self.asked) or is_large
         share = 1.0 if alone else _PROOF_SHARE
-        proof = _prove(before, after, written, wishes, share, impulses=self.impulses)
+        proof = self._proof(share)
         decided = written is not None and proof.verdict is not Verdict.NOT_JUDGED
         if self.run is False:
             return _localised(by_proof(proof, _NOT_RUN), before, after, wishes)
@@ -186,6 +195,30 @@ class _Question:
             lambda: judge_end_to_end(before, after, wishes, tell, proved=proof.passed)
         )
         return _localised(one_verdict(proof, report), before, after, wishes)
+
+    def _proof(self, share: float) -> ProofReport:
+        """Compare the graphs: exactly, where it is known what tensors were made of.
+
+        Args:
+            share: Of the time that there is for all of it.
+        """
+        seconds = share * self.wishes.max_time_s
+        if self.written is None:
+            own = own_fold(self.before, self.after) if self.refold else None
+            if own is None:
+                return self._compared(share)
+            exact = own.proof(self.wishes.seed, seconds, self.wishes.shapes)
+            return exact or own.held_against(self._compared(share))
+        proof = self._compared(share)
+        if not (self.refold and proof.passed and proof.untold):
+            return proof
+        own = own_fold(self.before, self.after)
+        return proof if own is None else own.held_against(proof)
+
+    def _compared(self, share: float) -> ProofReport:
+        return _prove(
+            self.before, self.after, self.written, self.wishes, share, impulses=self.impulses
+        )
 
 
 def _read(source: str | Path | Document | None) -> Certificate | None:

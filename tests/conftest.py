@@ -32,13 +32,18 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-_LONG = ("test_in_interpreter.py", "test_ahead_of_time.py", "test_distributed.py")
-"""Tests of minutes: whoever begins with them is not left alone with them at the end."""
+_LONG = (
+    "test_in_interpreter.py", "test_run_all.py", "test_distributed.py",
+    "test_ahead_of_time.py", "test_readme.py", "test_large.py", "test_graph_size.py",
+    "test_campaign.py", "test_kills.py",
+)  # fmt: skip
+"""Where tests take seconds, longest first: begun last, one keeps a worker alone at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what takes longest first; all else keeps its order."""
-    items.sort(key=lambda item: item.path.name not in _LONG)
+    place = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(_LONG)))
 
 
 def pytest_collection_finish() -> None:

@@ -13,13 +13,16 @@ from bnfold.records import Verdict
 def assert_proved(
     model: onnx.ModelProto, result: bnfold.FoldResult, wrong: onnx.ModelProto | None = None
 ) -> None:
-    """Both proofs pass the fold, and neither a wrong one; nothing is run."""
-    for certificate in (result.certificate, None):
-        report = bnfold.verify(model, result.to_proto(), certificate=certificate, run=False)
+    """Every proof passes the fold, and none a wrong one; nothing is run.
+
+    With its certificate, with the fold made anew, and as of a fold made by others.
+    """
+    for certificate, refold in ((result.certificate, True), (None, True), (None, False)):
+        asked = {"certificate": certificate, "refold": refold, "run": False}
+        report = bnfold.verify(model, result.to_proto(), **asked)
         assert report.verdict is Verdict.PASSED, report.why
         if wrong is not None:
-            off = bnfold.verify(model, wrong, certificate=certificate, run=False)
-            assert off.verdict is Verdict.FAILED
+            assert bnfold.verify(model, wrong, **asked).verdict is Verdict.FAILED
 
 
 def with_larger_weights(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -24,6 +24,7 @@ from benchmarks.campaign.layers import (
     some_map,
 )
 from benchmarks.campaign.moves import move
+from benchmarks.campaign.placing import placed
 from benchmarks.campaign.quantised import quantised
 from benchmarks.campaign.sketch import NEWEST, Case, Place, Sketch
 
@@ -268,6 +269,18 @@ def pre_activation(sketch: Sketch) -> Place:
     return linear(sketch, place)
 
 
+def without_weights(sketch: Sketch) -> Place:
+    """Operators that hold nothing a map could go into: it has to pass them, or to stay."""
+    shapes = ((2, 6), (2, 5, 8), (2, 4, 4), (2, 4, 6, 5), (2, 3, 4, 5, 4))
+    place = start(sketch, shapes)
+    place = some_map(sketch, linear(sketch, place))
+    for _ in range(sketch.pick(1, 1, 2)):
+        place = placed(sketch, place)
+    end = affine if sketch.chance(0.5) else some_map
+    place = end(sketch, place)
+    return linear(sketch, place) if sketch.chance(0.6) else place
+
+
 FAMILIES: Final[dict[str, Family]] = {
     "chain": chain,
     "bodies": body,
@@ -278,4 +291,5 @@ FAMILIES: Final[dict[str, Family]] = {
     "open features": open_features,
     "pre-activation": pre_activation,
     "quantised": quantised,
+    "without weights": without_weights,
 }

@@ -48,11 +48,17 @@ def verified(
     certificate: str | Path | None = None,
     *,
     run: bool = False,
+    refold: bool = True,
 ) -> Said:
-    """Ask ``bnfold.verify``: with a certificate or without, with a run or without."""
+    """Ask ``bnfold.verify``: with a certificate or without, with a run or without.
+
+    Without a certificate and without ``refold``, it is asked as of a fold made by others.
+    """
     start = time.perf_counter()
     try:
-        report = bnfold.verify(original, folded, certificate=certificate, run=run)
+        report = bnfold.verify(
+            original, folded, certificate=certificate, run=run, refold=refold
+        )
     except BnfoldError as error:
         return Said(REFUSED, _line(error), "", time.perf_counter() - start)
     except Exception as error:  # noqa: BLE001 — a traceback is what is looked for

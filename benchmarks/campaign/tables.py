@@ -21,6 +21,7 @@ JUDGES: Final = {
     "certificate": "`verify(certificate=…, run=False)`, certificate of the right fold",
     "rewritten": "the same, certificate rewritten for the spoiled file",
     "alone": "`verify(run=False)`, no certificate",
+    "no refold": "the same with `refold=False`: as of a fold that another tool made",
     "files": "the same, models and certificate read from files",
     "run": "`verify(run=True)`, no certificate",
     "check": "the default check of `fold`",

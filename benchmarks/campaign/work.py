@@ -193,6 +193,7 @@ def _judge_right(work: _Work, done_fold: judges.Folded) -> None:
             model, work.folded, done_fold.certificate
         ).as_data()
     said["alone"] = judges.verified(model, work.folded).as_data()
+    said["no refold"] = judges.verified(model, work.folded, refold=False).as_data()
     if work.task.runs:
         if done_fold.certificate is not None:
             said["files"] = judges.from_files(
@@ -269,6 +270,7 @@ def _convicted(
     if certificate is not None:
         said["certificate"] = judges.verified(model, mutant.model, certificate)
     said["alone"] = judges.verified(model, mutant.model)
+    said["no refold"] = judges.verified(model, mutant.model, refold=False)
     said["rewritten"] = _against(model, mutant.model, accused)
     if work.task.runs and not work.line["mutants"]:  # a run takes seconds: of the first only
         said["run"] = judges.verified(model, mutant.model, run=True)

@@ -79,6 +79,13 @@ _FAILED = 1
     "  [default: run, unless a certificate decides]",
 )
 @click.option(
+    "--refold/--no-refold",
+    default=True,
+    show_default=True,
+    help="Fold ORIGINAL anew where no certificate tells how FOLDED was made: if that is this"
+    " fold, every tensor is derived exactly.",
+)
+@click.option(
     "--impulses",
     is_flag=True,
     help="Probe affine segments by an impulse on every channel and place too.",

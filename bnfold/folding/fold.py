@@ -18,7 +18,7 @@ from bnfold.folding.dead_code import drop_all_dead_code, drop_dead_code
 from bnfold.folding.functions import inline_functions
 from bnfold.folding.idioms import find_idioms
 from bnfold.folding.inference import WARNING, read_as_inference
-from bnfold.folding.merging import merge_linear
+from bnfold.folding.merging import merge_constants, merge_linear
 from bnfold.folding.norm_tails import fold_norm_tails, norm_stays
 from bnfold.folding.normalisations import describe_normalisations
 from bnfold.folding.order_gelus import order_gelus
@@ -157,6 +157,8 @@ class _Folder:
     warnings: list[str] = field(default_factory=list)
     _refused: dict[ir.Node, tuple[Chain, tuple[Refusal, ...]]] = field(default_factory=dict)
     _shorter: list[tuple[Chain, Remainder]] = field(default_factory=list)
+    _postponed: list[Chain] = field(default_factory=list)
+    _may_adjust: bool = False
     _grouped: set[ir.Value] = field(default_factory=set)
 
     def run(self) -> list[Step]:
@@ -170,13 +172,34 @@ class _Folder:
         changed: list[Step] | None = None
         while changed is None or changed:
             steps.extend(changed or ())
-            while done := self._one_pass():
-                steps.extend(done)
+            steps.extend(self._moves())
             changed = merge_linear(self.facts, self.editor, self.selection)
             if not changed:
                 changed = [shorten_in_place(*pair, self.editor) for pair in self._shorter]
                 self._shorter.clear()
         return steps
+
+    def _moves(self) -> list[Step]:
+        """Move maps until none moves; those that other readers must be adjusted for come last.
+
+        Of the scales behind one value only one goes up, and the others take its inverse: had
+        one gone that can be one constant with what is behind it, one more would stay, and
+        which of them is met first would decide. So constants in a row are one before.
+        """
+        steps: list[Step] = []
+        while True:
+            self._may_adjust = False
+            while done := self._one_pass():
+                steps.extend(done)
+            if not self._postponed:
+                return steps
+            done = merge_constants(self.facts, self.editor, self.selection)
+            if not done:
+                self._may_adjust = True
+                done = self._one_pass()
+            if not done:
+                return steps
+            steps.extend(done)
 
     def stays(self) -> list[Stay]:
         """Return what stayed, as the last pass saw it."""
@@ -196,6 +219,7 @@ class _Folder:
     def _one_pass(self) -> list[Step]:
         self._refused.clear()
         self._shorter.clear()
+        self._postponed.clear()
         self._grouped.clear()
         self.facts.apart.clear()
         steps: list[Step] = []
@@ -216,6 +240,9 @@ class _Folder:
         for group in self._groups(chain):
             outcome = draw_plan(group, self.facts, self.selection)
             if isinstance(outcome, Plan):
+                if outcome.cost.adjusted and not self._may_adjust:
+                    self._postponed.append(chain)
+                    return []
                 done = self._carry_out(outcome)
                 if not isinstance(done, Refusal):
                     return done

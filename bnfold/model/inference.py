@@ -1,7 +1,7 @@
 """onnx's own shape inference, kept from ending this process.
 
 It is C++ built with assertions: what it takes for granted ends in an abort, which no caller
-can catch. Where a graph holds what is known to do that, it is asked in a child process.
+can catch. Where a graph may hold what is known to do that, it is asked in a child process.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Final
 
 import onnx
 from onnx import onnx_cpp2py_export
+
+from bnfold.model import met_sizes
 
 _PATIENCE_S: Final = 60.0
 _REFUSED, _NO_MEMORY = 2, 3
@@ -43,8 +45,6 @@ except Exception as error:
 sys.stdout.buffer.write(found)
 """
 """Of onnx it loads the extension alone, which takes a tenth of the time of the package."""
-_HIDDEN: Final = "bnfold.hidden"
-"""A domain that onnx has no operators of: inference goes past its nodes."""
 _FAULTS = (onnx.shape_inference.InferenceError, RuntimeError, ValueError, TypeError)
 
 
@@ -56,6 +56,8 @@ def inferred(
     proto: onnx.ModelProto, *, data_prop: bool, strict: bool = False, most_bytes: int = 0
 ) -> onnx.GraphProto:
     """Infer types and shapes; a node on which onnx would end the process has none.
+
+    That process is this one only where no node can end it.
 
     ``std::clamp(start, 0, size - 1)`` in Slice aborts on a negative step along a negative size
     (github.com/onnx/onnx/issues/8481, onnx 1.21 to 1.23). Exporters write -1 for an open size,
@@ -73,21 +75,36 @@ def inferred(
         MemoryError: Where memory does not suffice.
     """
     _open_negative_sizes(proto)
-    risky = list(_risky(proto))
+    slices = list(_slices(proto))
+    risky = slices and not met_sizes.all_positive(
+        proto, slices, lambda shown: _leniently(shown, data_prop=data_prop)
+    )
     if risky:
         found = _asked(proto, (strict, strict, data_prop), most_bytes)
         if found is not None:
             return found
-        for node in risky:
-            node.domain = _HIDDEN
+        met_sizes.hide(proto, slices)
+    return _here(proto, data_prop=data_prop, check_type=strict, strict=strict and not risky)
+
+
+def _here(
+    proto: onnx.ModelProto, *, data_prop: bool, check_type: bool, strict: bool
+) -> onnx.GraphProto:
     try:
         return onnx.shape_inference.infer_shapes(
-            proto, check_type=strict, strict_mode=strict and not risky, data_prop=data_prop
+            proto, check_type=check_type, strict_mode=strict, data_prop=data_prop
         ).graph
     except MemoryError:
         raise
     except _FAULTS as error:
         raise RefusedError(str(error)) from error
+
+
+def _leniently(proto: onnx.ModelProto, *, data_prop: bool) -> onnx.GraphProto | None:
+    try:
+        return _here(proto, data_prop=data_prop, check_type=False, strict=False)
+    except RefusedError:
+        return None
 
 
 def _asked(
@@ -120,7 +137,7 @@ def _asked(
     return onnx.ModelProto.FromString(done.stdout).graph if done.returncode == 0 else None
 
 
-def _risky(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+def _slices(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     return (node for node in _nodes(proto) if node.op_type == "Slice" and not node.domain)
 
 

@@ -27,6 +27,7 @@ Kernel = Callable[[ir.Node, Inputs, int], list[Array]]
 _ALONG_AN_AXIS_SINCE: Final = 13
 """Softmax and its like flatten what is behind their axis before."""
 _TRAINING_MODE_SINCE: Final = 14
+_IS_TEST_UNTIL: Final = 6
 _PER_CHANNEL_SINCE: Final = 21
 _SPATIAL_UNTIL: Final = 8
 _EPSILON: Final = float(np.float32(1e-5))
@@ -117,6 +118,9 @@ def _batch_norm(node: ir.Node, x: Inputs, opset: int) -> list[Array]:
 def _by_batch(node: ir.Node, opset: int) -> bool:
     if opset >= _TRAINING_MODE_SINCE:
         return bool(int_attr(node, "training_mode", 0))
+    if opset <= _IS_TEST_UNTIL and not int_attr(node, "is_test", 0):
+        message = f"{node.op_type} of operator set {opset} trains without is_test"
+        raise UndecidedError(message + ", and no runtime computes it")
     if any(value.name for value in node.outputs[1:]):
         # whether the outputs of training count, or that somebody reads them, is read both ways
         message = f"{node.op_type} of operator set {opset} with outputs of training"
@@ -171,7 +175,7 @@ def _lrn(node: ir.Node, x: Inputs, _opset: int) -> list[Array]:
 def _dropout(node: ir.Node, x: Inputs, opset: int) -> list[Array]:
     """Hand on what is read, unless it may drop something."""
     trains = len(x) > 2 and x[2] is not None and bool(np.any(x[2]))
-    if trains or (opset <= 6 and not int_attr(node, "is_test", 0)):
+    if trains or (opset <= _IS_TEST_UNTIL and not int_attr(node, "is_test", 0)):
         message = "Dropout in training is random"
         raise UndecidedError(message)
     return [x[0], np.ones(x[0].shape, bool)][: len(node.outputs)]

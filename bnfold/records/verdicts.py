@@ -125,6 +125,8 @@ class ProofReport:
         windows: How many changed segments were evaluated on both sides.
         impulses: How many of them are affine, and were probed by every impulse.
         certified: Whether a certificate said what to expect.
+        refolded: Whether the fold that bnfold makes of the original itself did, because the
+            folded model is that fold.
         untold: Changed tensors that the certificate does not tell the making of; these are
             judged within the rounding of their type only.
         assumptions: What the user allowed, without which the proof does not hold.
@@ -143,6 +145,7 @@ class ProofReport:
     windows: int = 0
     impulses: int = 0
     certified: bool = False
+    refolded: bool = False
     untold: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     why: str = ""

@@ -122,9 +122,9 @@ def search_table(report: VerifyReport) -> Table:
 
 def proof_table(proof: ProofReport) -> Table:
     """What was compared segment by segment."""
-    rows = [
+    rows: list[tuple[str, str | Cell]] = [
         ("answer", Cell(str(proof.verdict), words.VERDICT_TONE[proof.verdict])),
-        ("certificate", "there was one" if proof.certified else "without one"),
+        ("certificate", _source(proof)),
         ("nodes that are the same, byte for byte", str(proof.same_nodes)),
         ("segments evaluated on both sides in float64", str(proof.windows)),
         ("numbers compared in them", str(proof.elements)),
@@ -139,6 +139,13 @@ def proof_table(proof: ProofReport) -> Table:
     ]
     kept = [(what, said) for what, said in rows if said not in ("0", "none")]
     return Table("Segment by segment", ("what", "is"), tuple(kept))
+
+
+def _source(proof: ProofReport) -> str:
+    """What told of which numbers the folded model was made."""
+    if proof.refolded:
+        return "without one: it is the fold that bnfold makes of the original"
+    return "there was one" if proof.certified else "without one"
 
 
 def findings_table(proof: ProofReport) -> Table:

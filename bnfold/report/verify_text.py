@@ -95,10 +95,15 @@ def _labels(report: VerifyReport) -> Iterator[str]:
         )
 
 
+def _source(proof: ProofReport) -> str:
+    if proof.refolded:
+        return "folded anew: it is the fold that bnfold makes"
+    return "with certificate" if proof.certified else "without certificate"
+
+
 def _proof(proof: ProofReport) -> Iterator[str]:
-    how = "with certificate" if proof.certified else "without certificate"
     yield (
-        f"segment by segment ({how}): {proof.verdict};"
+        f"segment by segment ({_source(proof)}): {proof.verdict};"
         f" {counted(proof.same_nodes, 'node')} the same,"
         f" {counted(proof.windows, 'segment')} evaluated,"
         f" {counted(proof.elements, 'number')} compared"
@@ -109,7 +114,7 @@ def _proof(proof: ProofReport) -> Iterator[str]:
             f" matter ({proof.share:.4g} of all): changed on purpose, they were noticed"
         )
     yield from (f"  not seen: {one}" for one in proof.unshown)
-    if proof.certified:
+    if proof.certified or proof.refolded:
         tensors = counted(proof.tensors, "tensor")
         yield f"  {tensors} derived anew, each within half an ulp of its type"
     if proof.impulses:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from bnfold.rules.abs import Abs
 from bnfold.rules.activations import HardSigmoid, Softmax
 from bnfold.rules.base import Rule
 from bnfold.rules.batch_norm import BatchNormalization
@@ -14,11 +15,13 @@ from bnfold.rules.concat import Concat, Split
 from bnfold.rules.control import If, Loop, Scan
 from bnfold.rules.conv import Conv
 from bnfold.rules.conv_transpose import ConvTranspose
+from bnfold.rules.cum_sum import CumSum
 from bnfold.rules.depth_to_space import DepthToSpace, SpaceToDepth
 from bnfold.rules.dequantize import DequantizeLinear
 from bnfold.rules.einsum import Einsum
 from bnfold.rules.expand import Expand, Tile
 from bnfold.rules.gather import Gather, Slice
+from bnfold.rules.gather_elements import GatherElements, GatherND, ReverseSequence
 from bnfold.rules.gemm import Gemm
 from bnfold.rules.group_norm import GroupNormalization, InstanceNormalization
 from bnfold.rules.identity import Dropout, Identity
@@ -34,9 +37,13 @@ from bnfold.rules.relu import Relu
 from bnfold.rules.reshape import Reshape
 from bnfold.rules.resize import Resize
 from bnfold.rules.sum_mean import Sum
+from bnfold.rules.thresholded_relu import ThresholdedRelu
+from bnfold.rules.top_k import TopK
 from bnfold.rules.transpose import Transpose
+from bnfold.rules.trilu import Trilu
 
 RULES: Final[dict[str, Rule]] = {
+    "Abs": Abs(1, 6, 13),
     "Add": Add(1, 6, 7, 13, 14),
     "AveragePool": AveragePool(1, 7, 10, 11, 19, 22),
     "BatchNormalization": BatchNormalization(1, 6, 7, 9, 14, 15),
@@ -46,6 +53,7 @@ RULES: Final[dict[str, Rule]] = {
     "Conv": Conv(1, 11, 22),
     "ConvInteger": Quantizing(10),
     "ConvTranspose": ConvTranspose(1, 11, 22),
+    "CumSum": CumSum(11, 14),
     "DepthToSpace": DepthToSpace(1, 11, 13, 28),
     "DequantizeLinear": DequantizeLinear(10, 13, 19, 21, 23, 24, 25, 28),
     "Div": Div(1, 6, 7, 13, 14),
@@ -56,6 +64,8 @@ RULES: Final[dict[str, Rule]] = {
     "Flatten": Reshape(1, 9, 11, 13, 21, 23, 24, 25),
     "GRU": Recurrent(1, 3, 7, 14, 22),
     "Gather": Gather(1, 11, 13),
+    "GatherElements": GatherElements(11, 13),
+    "GatherND": GatherND(11, 12, 13),
     "Gemm": Gemm(1, 6, 7, 9, 11, 13),
     "GlobalAveragePool": AveragePool(1, 22),
     "GlobalMaxPool": MaxPool(1, 22),
@@ -91,6 +101,7 @@ RULES: Final[dict[str, Rule]] = {
     "Relu": Relu(1, 6, 13, 14),
     "Reshape": Reshape(1, 5, 13, 14, 19, 21, 23, 24, 25),
     "Resize": Resize(10, 11, 13, 18, 19),
+    "ReverseSequence": ReverseSequence(10, 28),
     "Scan": Scan(9, 11, 16, 19, 21, 23, 24, 25),
     "Slice": Slice(1, 10, 11, 13),
     "Softmax": Softmax(1, 11, 13),
@@ -99,8 +110,11 @@ RULES: Final[dict[str, Rule]] = {
     "Squeeze": Reshape(1, 11, 13, 21, 23, 24, 25),
     "Sub": Sub(1, 6, 7, 13, 14),
     "Sum": Sum(1, 6, 8, 13),
+    "ThresholdedRelu": ThresholdedRelu(10, 22),
     "Tile": Tile(6, 13),
+    "TopK": TopK(1, 10, 11, 24),
     "Transpose": Transpose(1, 13, 21, 23, 24, 25),
+    "Trilu": Trilu(14),
     "Unsqueeze": Reshape(1, 11, 13, 21, 23, 24, 25),
     "Upsample": Resize(7, 9, 10),
     "Where": Where(9, 16),

@@ -6,13 +6,13 @@ operator that absorbs a map, every kind of fault and every forgery.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 
 from benchmarks.campaign.counts import Counts
 from benchmarks.campaign.work import Task, done
-from tests.campaign.seeds import FEW, FORGED, SEEDS, SUITE
+from tests.campaign.seeds import FEW, FORGED, SEEDS, SLOW_SUITE, SUITE
 
 LEAST_FOLDED = 0.8
 """Share of models that fold: which those are is for other tests."""
@@ -22,11 +22,15 @@ MOST_OPEN = 0.1
 """Share of right folds of which a judge may say that it cannot tell."""
 
 
-def tasks_of(source: str, seeds: Iterable[int] = ()) -> list[Task]:
-    if source == "suite":
-        pairs = [(f"suite:{name}", n) for name, count in SUITE.items() for n in range(count)]
-    else:
-        pairs = [(source, seed) for seed in seeds]
+def tasks_of(source: str, seeds: Iterable[int]) -> list[Task]:
+    return tasks_for((source, seed) for seed in seeds)
+
+
+def tasks_of_suite(cases: Mapping[str, Iterable[int]]) -> list[Task]:
+    return tasks_for((f"suite:{name}", n) for name, which in cases.items() for n in which)
+
+
+def tasks_for(pairs: Iterable[tuple[str, int]]) -> list[Task]:
     return [Task(*pair, mutants=1, forgeries=2 if pair in FORGED else 0) for pair in pairs]
 
 
@@ -48,9 +52,16 @@ def problems(counts: Counts) -> dict[str, list[str]]:
     return {what: told for what, told in found.items() if told}
 
 
-@pytest.mark.parametrize("source", [*FEW, "suite"])
+@pytest.mark.parametrize("source", FEW)
 def test_no_right_fold_is_refused_and_no_wrong_one_passes(source):
-    check(tasks_of(source, FEW.get(source, ())))
+    check(tasks_of(source, FEW[source]))
+
+
+@pytest.mark.parametrize(
+    "cases", [SUITE, pytest.param(SLOW_SUITE, marks=pytest.mark.thorough)], ids=["few", "slow"]
+)
+def test_of_the_suite_of_onnx_none_is_judged_wrongly(cases):
+    check(tasks_of_suite(cases))
 
 
 @pytest.mark.thorough

@@ -44,6 +44,12 @@ _MODES: Final[Mapping[str, Sequence[str]]] = {
     "TfIdfVectorizer": ("TF", "IDF", "TFIDF"),
     "TensorScatter": ("linear", "circular"),
 }
+_FLAGS: Final = (
+    *("fmod", "exclusive", "reverse", "largest", "sorted", "upper", "select_last_index"),
+    *("ceil_mode", "count_include_pad", "storage_order", "align_corners", "antialias"),
+    *("exclude_outside", "linear_before_reset", "input_forget", "is_test", "allowzero"),
+)
+"""Yes or no, though an integer: some read 2 as yes, others as no, and no model means it."""
 _NUMBERS: Final = (1.0, 0.5, 0.0, 2.0, 0.1, -0.5, 1e-5, -1.0, 3.0)
 _ACTIVATIONS: Final = ("Tanh", "Sigmoid", "Relu", "HardSigmoid", "Softsign")
 
@@ -128,6 +134,12 @@ _BY_NAME: Final[Mapping[str, _Maker]] = {
     "activations": lambda draws, shape: [draws.pick(_ACTIVATIONS)] * 2,  # noqa: ARG005  as above
     "num_outputs": lambda draws, shape: draws.pick((2, 3, 1)),  # noqa: ARG005  as above
     "k": lambda draws, shape: draws.pick((1, 2)),  # noqa: ARG005  as above
+    "time_axis": lambda draws, shape: draws.pick((0, 1)),  # noqa: ARG005  as above
+    "batch_axis": lambda draws, shape: draws.pick((1, 0)),  # noqa: ARG005  as above
+    **dict.fromkeys(
+        _FLAGS,
+        lambda draws, shape: draws.pick((1, 0)),  # noqa: ARG005  as above
+    ),
 }
 
 

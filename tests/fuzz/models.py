@@ -33,6 +33,8 @@ _CARRYING: Final = (
     *("Where", "Identity", "Dropout", "Neg", "GlobalAveragePool", "LayerNormalization"),
     *("InstanceNormalization", "Sum", "Mean", "QuantizeLinear", "DequantizeLinear", "LSTM"),
     *("DepthToSpace", "SpaceToDepth", "Einsum", "GroupNormalization", "Add", "Mul", "Sub"),
+    *("Abs", "CumSum", "GatherElements", "GatherND", "ReverseSequence", "ThresholdedRelu"),
+    *("TopK", "Trilu"),
 )
 _BODIES: Final[tuple[Callable[[Scope, Any], None], ...]] = (branch, function, loop, scan)
 _MOST: Final = 8

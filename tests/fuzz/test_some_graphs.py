@@ -7,12 +7,14 @@ from collections import Counter
 import onnx
 import pytest
 from hypothesis import given, settings
+from onnx import TensorProto
 
 import bnfold
 from tests.fuzz.__main__ import count
+from tests.fuzz.attributes import attributes_of
 from tests.fuzz.draws import by_number, replayed
 from tests.fuzz.models import Drawn, drawn_model, models
-from tests.fuzz.nodes import operators
+from tests.fuzz.nodes import operators, schema_of
 from tests.fuzz.shrink import shrunk
 from tests.fuzz.trial import kind_of, tried
 from tests.laws.by_runtime import Runtime
@@ -93,3 +95,16 @@ def test_a_fold_that_is_wrong_is_told_and_made_small(monkeypatch):
 def test_kinds_of_faults_have_no_names_and_numbers():
     assert kind_of("3.2 bounds of rounding off") == kind_of("17 bounds of rounding off")
     assert kind_of("Traceback\n  File x\nValueError: no 3") == "ValueError: no"
+
+
+def test_what_is_yes_or_no_is_drawn_as_one_or_zero():
+    """Mod of fmod=2 is one number to those who ask whether it is 1, another to all others.
+
+    The truth that folds are compared with, which reads a node by one or the other, then
+    disagreed with itself: seed 31, graph 99.
+    """
+    for number in range(200):
+        draws = by_number(number, 0)
+        for name, flag in (("Mod", "fmod"), ("CumSum", "reverse"), ("MaxPool", "ceil_mode")):
+            found = attributes_of(draws, schema_of(name, 22), (2, 3, 4), TensorProto.FLOAT)
+            assert {one.i for one in found if one.name == flag} <= {0, 1}

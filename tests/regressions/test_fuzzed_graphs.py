@@ -473,3 +473,41 @@ def test_a_normalisation_of_a_constant_has_no_tail_that_moves():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as users have it: a mean of nothing is a warning
         assert "Relu" in operators(folded(model, norms=True))
+
+
+@pytest.mark.parametrize(
+    "dead",
+    [
+        "p = MatMul (x, w) d = Add (p, c)",
+        "p = MatMul (x, w) d = MatMul (p, v)",
+        "p = Mul (x, k) d = Mul (p, m)",
+        "p = MatMul (x, w) q = Add (p, c) d = Relu (q)",
+    ],
+)
+def test_nothing_is_merged_into_what_nothing_reads(dead):
+    """The Add went into the product in front, which nothing read then and which left (51/336)."""
+    model = parsed(f"""
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float[2, 2] x) => (float[?, ?] y)
+        <float[2, 2] w = {{1, 2, 3, 5}}, float[2, 2] c = {{1, 2, 3, 4}},
+         float[2, 2] k = {{1, 2, 3, 4}}, float[2, 2] m = {{3, 1, 3, 2}},
+         float[2, 2] v = {{3, 1, 3, 2}}>
+        {{ {dead} y = Relu (x) }}
+    """)
+    assert operators(folded(model))["Relu"] >= 1
+
+
+@pytest.mark.parametrize("is_test", [0, 1])
+def test_a_batch_norm_of_a_constant_that_trains_is_not_computed_by_stored_statistics(is_test):
+    """Before operator set 7 it trains unless is_test says otherwise (51/716)."""
+    model = parsed(f"""
+        <ir_version: 8, opset_import: ["": 6]>
+        g (float[3, 2] x) => (float[?, ?] y)
+        <float[3, 2] c = {{1, 2, 3, 5, 8, 13}}, float[2] s = {{1, 2}}, float[2] v = {{3, 4}}>
+        {{
+            n = BatchNormalization <is_test = {is_test}> (c, s, s, v, v)
+            a = Sigmoid (n)
+            y = Sum (a, x)
+        }}
+    """)
+    assert ("BatchNormalization" in operators(folded(model))) == (not is_test)

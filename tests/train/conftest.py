@@ -6,11 +6,16 @@ does just that in a process of its own, because triton must know before kernels 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import pytest
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if INTERPRETED and importlib.util.find_spec("triton"):
+    from tests.train.interpreting import patch_once_a_launch
+
+    patch_once_a_launch()
 ON_GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 
 

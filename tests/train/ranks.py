@@ -1,15 +1,16 @@
 """What the ranks of a distributed test do.
 
-    python -m tests.train.ranks CASE,… WORLD FILE
+    python -m tests.train.ranks FILE CASE,…:WORLD …
 
-All ranks meet in FILE, and write what they say beside it. They are forks of one process, for
-to load torch takes longer than the cases. Each case compares our modules with torch's under
-the same wrapper.
+All ranks of a world meet in FILE.WORLD, and write what they say beside it. They are forks of
+one process, for to load torch takes longer than the cases. Each case compares our modules with
+torch's under the same wrapper.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import sys
 import traceback
@@ -28,6 +29,10 @@ from bnfold import train
 from bnfold.train.kernels.reference import Activation
 
 KERNELS = os.environ.get("TRITON_INTERPRET") == "1"
+if KERNELS:
+    from tests.train.interpreting import patch_once_a_launch
+
+    patch_once_a_launch()
 CASES: dict[str, Callable[[int, int], None]] = {}
 
 
@@ -382,11 +387,8 @@ def be_a_rank(names: list[str], rank: int, world: int, file: str) -> None:
         os._exit(code)  # taking a process group down can wait for a thread that waits for it
 
 
-def main() -> None:
-    """Start the ranks and wait for all of them."""
-    names, world, file = sys.argv[1].split(","), int(sys.argv[2]), sys.argv[3]
-    torch.set_num_threads(1)  # and so no thread was started that a fork would lack
-    warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers has a new name
+def run(names: list[str], world: int, file: str) -> bool:
+    """Start the ranks of a world and wait for all of them; return whether one failed."""
     ranks = []
     for rank in range(world):
         child = os.fork()
@@ -394,7 +396,20 @@ def main() -> None:
             be_a_rank(names, rank, world, file)
         ranks.append(child)
     ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in ranks]
-    sys.exit(any(ended))
+    return any(ended)
+
+
+def main() -> None:
+    """Run one world after the other."""
+    torch.set_num_threads(1)  # and so no thread was started that a fork would lack
+    warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers has a new name
+    importlib.import_module("torch._dynamo")  # each rank would load it
+    file, *worlds = sys.argv[1:]
+    failed = []
+    for words in worlds:
+        names, world = words.split(":")
+        failed.append(run(names.split(","), int(world), f"{file}.{world}"))
+    sys.exit(any(failed))
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ ROOT = Path(__file__).parents[2]
 LONGEST_S = 240
 
 
-def run_ranks(cases, world, folder, **environment):
-    """Run cases on ranks that meet in a file; none of them outlives the test."""
+def run_ranks(worlds, folder, **environment):
+    """Run the cases of each number of ranks; none of them outlives the test."""
     meeting = folder / "meeting"
     ranks = subprocess.Popen(
         [
-            sys.executable, "-m", "tests.train.ranks", ",".join(cases), str(world),
-            str(meeting),
+            sys.executable, "-m", "tests.train.ranks", str(meeting),
+            *(f"{','.join(cases)}:{world}" for world, cases in worlds.items()),
         ],
         env={**os.environ, **environment},
         cwd=ROOT,
@@ -43,35 +43,35 @@ def run_ranks(cases, world, folder, **environment):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(ranks.pid, signal.SIGKILL)
         ranks.wait()
-    out, said = (
-        [folder.joinpath(f"meeting.{rank}.{kind}").read_text() for rank in range(world)]
-        for kind in ("out", "err")
-    )
-    expected = "".join(f"{case} alike\n" for case in cases)
-    assert out == [expected] * world, (error, *(text[-3000:] for text in said))
+    for world, cases in worlds.items():
+        out, said = (
+            [Path(f"{meeting}.{world}.{rank}.{kind}").read_text() for rank in range(world)]
+            for kind in ("out", "err")
+        )
+        expected = "".join(f"{case} alike\n" for case in cases)
+        assert out == [expected] * world, (error, *(text[-3000:] for text in said))
     assert ranks.returncode == 0, error
 
 
-def test_under_data_parallel_and_sharding_training_is_torchs(tmp_path):
-    run_ranks(["ddp", "ddp_accumulates", "fsdp", "fsdp_recomputes", "fsdp_mixed"], 2, tmp_path)
+SHARDED = ("ddp", "ddp_accumulates", "fsdp", "fsdp_recomputes", "fsdp_mixed")
+SYNCHRONISED = ("synchronised", "synchronised_halves", "sync_converted", "recalibrated")
 
 
-def test_statistics_are_of_all_ranks_uneven_and_empty_ones_too(tmp_path):
-    cases = ["synchronised", "synchronised_halves", "sync_converted", "recalibrated"]
-    run_ranks(cases, 3, tmp_path)
+def test_in_parallel_and_sharded_training_is_torchs_and_statistics_are_of_all_ranks(tmp_path):
+    """Uneven ranks and empty ones too. All in one test: torch is loaded once."""
+    run_ranks({2: SHARDED, 3: SYNCHRONISED}, tmp_path)
 
 
 def test_kernels_take_statistics_of_all_ranks(tmp_path):
     pytest.importorskip("triton", reason="triton is not installed: no kernels to interpret")
-    run_ranks(
-        ["synchronised_kernels", "synchronised_refuses"], 3, tmp_path, TRITON_INTERPRET="1"
-    )
+    cases = ("synchronised_kernels", "synchronised_refuses")
+    run_ranks({3: cases}, tmp_path, TRITON_INTERPRET="1")
 
 
 @pytest.mark.thorough
 def test_kernels_get_plain_tensors_of_sharded_weights(tmp_path):
     pytest.importorskip("triton", reason="triton is not installed: no kernels to interpret")
-    run_ranks(["fsdp_kernels"], 2, tmp_path, TRITON_INTERPRET="1")
+    run_ranks({2: ("fsdp_kernels",)}, tmp_path, TRITON_INTERPRET="1")
 
 
 def test_alone_a_synchronised_batch_norm_is_a_batch_norm():

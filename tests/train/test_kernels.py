@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 from hypothesis import HealthCheck, given, settings  # noqa: E402  # after the skip
 
 from bnfold.train import autograd, functional  # noqa: E402  # after the skip
-from bnfold.train.kernels import launch, reference  # noqa: E402  # after the skip
+from bnfold.train.kernels import launch, plans, reference, tiles  # noqa: E402  # after the skip
 from bnfold.train.kernels.reference import Running  # noqa: E402  # after the skip
 from tests.train.bounds import CORNERS, expect, storage_unit  # noqa: E402  # after the skip
 from tests.train.steps import Step, small_tiles, steps  # noqa: E402  # after the skip
@@ -26,8 +26,13 @@ few = settings(
     max_examples=25 if torch.cuda.is_available() else 6,  # the interpreter takes seconds each
     suppress_health_check=list(HealthCheck),
 )
+# By whether channels are last: the smallest of several tiles, splits and blocks of channels.
+FEW_VALUES = {True: (4, 35, 3, 3), False: (41, 3, 3, 3)}
+SHAPES = (
+    dict.fromkeys((True, False), (9, 70, 5, 5)) if torch.cuda.is_available() else FEW_VALUES
+)
 LARGE = Step(
-    shape=(9, 70, 5, 5) if torch.cuda.is_available() else (5, 70, 3, 3),
+    shape=SHAPES[True],
     dtype=torch.bfloat16,
     channels_last=True,
     activation="relu",
@@ -37,7 +42,7 @@ LARGE = Step(
     momentum=0.1,
     seed=3,
     tile_elements=128,
-    programs=8,
+    programs=16,
     alone=0,
 )
 MANY = [(torch.float32, False), (torch.bfloat16, True)]
@@ -95,7 +100,14 @@ def check(device, step):
 
 @pytest.mark.parametrize(("dtype", "channels_last"), MANY)
 def test_many_splits_and_many_tiles_are_the_formula(kernels, dtype, channels_last):
-    check(kernels, dataclasses.replace(LARGE, dtype=dtype, channels_last=channels_last))
+    step = dataclasses.replace(
+        LARGE, shape=SHAPES[channels_last], dtype=dtype, channels_last=channels_last
+    )
+    with small_tiles(step):
+        plan = plans.plan_of(step.make(kernels)[0])
+        assert min(plan.splits) > 1
+        assert tiles.tiles_of(plan.tile("statistics"), plan.layout) > min(plan.splits)
+    check(kernels, step)
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu", None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -28,6 +29,15 @@ _MORE: Final = 6
 """With weights of so many elements, so few nudges have to do, at first and in doubt."""
 _NUDGED: Final = 1 << 25
 """In doubt, more nudges are made of weights until so many elements were nudged."""
+
+_SAMPLE: Final = 64
+"""Of a value with fewer elements there are more draws: three numbers are all of one sign in
+one draw of four, and a Relu or a Min that is missing may show in none."""
+_MOST_DRAWS: Final = 8
+_BESIDE: Final = 1 << 14
+"""Beside a value of so many elements two draws have to do, one of either sign."""
+_NEXT: Final = 1 << 10
+"""How far the seeds of such draws are apart: those between are of other sizes and turns."""
 
 _ENOUGH: Final = 0.5
 _ONE_ROUNDING: Final = 1.01
@@ -167,8 +177,9 @@ class Comparer:
         nudges: int,
         turn: int,
     ) -> Iterable[Trial]:
-        for style in styles:
-            for trial in self._of_style(pair, shapes, style, nudges, turn):
+        draws = _draws_of(shapes.values())
+        for style, number in itertools.product(styles, range(draws)):
+            for trial in self._of_style(pair, shapes, style, nudges, turn, number):
                 yield trial._replace(is_small=style in (Style.NEAR, Style.TINY))
 
     def _of_style(
@@ -178,8 +189,11 @@ class Comparer:
         style: Style,
         nudges: int,
         turn: int,
+        number: int,
     ) -> Iterable[Trial]:
-        feeds = {name: self._drawn(name, shapes, style, turn) for name in pair.reads}
+        # Every second draw is the one before with the other sign: both are seen for sure.
+        drawn, sign = turn + _NEXT * (number // 2), (1.0, -1.0)[number % 2]
+        feeds = {name: self._drawn(name, shapes, style, drawn, sign) for name in pair.reads}
         whole = sweeps(pair.folded, self.folded, self.inputs, self.constant)
         try:
             yield from [self.trial(pair, {**feeds, **part}, nudges) for part in whole]
@@ -439,10 +453,16 @@ class Comparer:
         return feeds
 
     def _drawn(
-        self, name: str, shapes: Mapping[str, tuple[int, ...]], style: Style, turn: int
+        self,
+        name: str,
+        shapes: Mapping[str, tuple[int, ...]],
+        style: Style,
+        turn: int,
+        sign: float,
     ) -> Array:
         if name in shapes:
-            return draw(name, shapes[name], style, self.seed + turn)
+            drawn = draw(name, shapes[name], style, self.seed + turn)
+            return drawn if style is Style.POSITIVE else np.asarray(sign * drawn)
         if name in self.inputs:
             return np.asarray(self.inputs[name])
         message = f"nothing is known of the size of {name!r}"
@@ -456,6 +476,15 @@ class Comparer:
             message = f"{name!r} is mapped along an axis that was cut short"
             raise CannotEvaluateError(message)
         return relation(drawn)
+
+
+def _draws_of(shapes: Iterable[tuple[int, ...]]) -> int:
+    """Return how often numbers are drawn for values of these shapes."""
+    sizes = [size for size in map(math.prod, shapes) if size]
+    if not sizes:
+        return 1
+    draws = min(-(-_SAMPLE // min(sizes)), _MOST_DRAWS)
+    return min(draws, 2) if max(sizes) > _BESIDE else draws
 
 
 def _sizes(array: Array, axis: int | None) -> Array:

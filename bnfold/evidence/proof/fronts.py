@@ -119,8 +119,15 @@ def _takes_steps(node: ir.Node, side: Side) -> bool:
         return False
     if all(value is None or side.is_constant(value) for value in node.inputs):
         return False
+    if node.op_type == "TopK" and not _tells_places(node):
+        return False
     target = ir.DataType(int_attr(node, "to", int(ir.DataType.FLOAT)))
     return node.op_type != "Cast" or not target.is_floating_point()
+
+
+def _tells_places(node: ir.Node) -> bool:
+    """Return whether anybody reads where the largest stood; their values are continuous."""
+    return any(value.is_graph_output() or value.uses() for value in node.outputs[1:])
 
 
 def _written(node: ir.Node) -> str:

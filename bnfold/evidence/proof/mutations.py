@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bnfold.evidence.proof.by_rows import Rows
 from bnfold.evidence.proof.channels import channels_of
 from bnfold.evidence.proof.sides import Segment, Side
+from bnfold.evidence.proof.unpicked import unpicked
 from bnfold.model.attributes import float_attr, int_attr
 from bnfold.model.graphs import graphs_of, subgraphs_of
 
@@ -201,6 +202,13 @@ class Mutator:
         axis = _contracted(node, slot) % max(given.ndim, 1)
         others = tuple(one for one in range(given.ndim) if one != axis)
         return np.asarray(np.nan_to_num(np.abs(given)).max(axis=others, initial=0.0) > 0.0)
+
+    def unpicked(self) -> Mask:
+        """Return which channels nothing hangs on, whatever is put in."""
+        value = self.target.value
+        if value is None or self._channels is None:
+            return np.zeros(self.count, bool)
+        return unpicked(self.target.node, value, self.side, self._channels, self.count)
 
     def tap(self) -> Mutation | None:
         """Change a single element; None where a channel is one, or all are many or none."""

@@ -88,6 +88,28 @@ def _furthest_in(stored: NDArray[np.generic], wide: Wide) -> tuple[int, float] |
     return (int(suspects[place]), float(ratio[place])) if ratio[place] > 1.0 else None
 
 
+def half_ulps_apart(one: NDArray[np.generic], other: NDArray[np.generic]) -> Wide:
+    """Return by how many half ulps of ``one`` the elements of ``other`` are off from it.
+
+    What has less than two axes is an addend, a sum: where the summands cancel, arithmetic is
+    off by roundings of these, so the unit is that of the largest element.
+
+    Args:
+        one: Numbers of a floating type.
+        other: Numbers of the same type and shape.
+    """
+    mine, theirs = (array.astype(np.float64) for array in (one, other))
+    same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+    if one.dtype.name not in _FORMATS:
+        return np.where(same, 0.0, np.inf)
+    size = np.abs(mine)
+    if one.ndim < 2:
+        size = np.maximum(size, np.where(np.isfinite(size), size, 0.0).max(initial=0.0))
+    with np.errstate(invalid="ignore", over="ignore"):
+        off = np.abs(theirs - mine) / half_ulp(size, one.dtype)
+    return np.where(same, 0.0, np.where(np.isnan(off), np.inf, off))
+
+
 def nudged(stored: NDArray[np.generic], rng: np.random.Generator) -> Wide:
     """Return the elements in float64, each moved by up to half an ulp of its type.
 
@@ -107,7 +129,9 @@ def elements_left_alone(
 
     A factor of a channel changes all of a slice, or rounds all of it to what it was. Where all
     that changed by more than an ulp stands alone, in whatever slice, there is no such factor:
-    the others are no rounded numbers. None where that is not so.
+    the others are no rounded numbers. None where that is not so. In a slice of three elements
+    one that changed alone is a third of it: it stands alone there too, if one beside it is
+    the same and not zero, for that one has the factor of the slice as well.
 
     Args:
         before: The tensor of the original.
@@ -126,7 +150,9 @@ def elements_left_alone(
     for axis in range(before.ndim):
         others = tuple(place for place in range(before.ndim) if place != axis)
         crowded = same.mean(axis=others) < _MOSTLY
-        if (clearly.any(axis=others) & crowded).any():
+        alone = clearly.sum(axis=others) == 1
+        alone &= (same & (wide != 0.0)).any(axis=others)
+        if (clearly.any(axis=others) & crowded & ~alone).any():
             return None
     return same
 

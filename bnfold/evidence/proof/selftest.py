@@ -50,7 +50,8 @@ class Coverage:
 
     Attributes:
         target: The constant or attribute.
-        shown: For each channel, whether a change of it was noticed.
+        shown: For each channel, whether a change of it was noticed, or none can be: a Where
+            of a constant condition never picks it.
         read: Of a weight, for each channel it reads, whether that held anything; None for
             what is no weight.
         tap: Whether a change of one element was noticed; None where that was not asked.
@@ -181,8 +182,8 @@ class SelfTest:
             mutator = Mutator(self.comparer.folded, self.pair.folded, target, self.rng)
         except CannotEvaluateError:
             return Coverage(target, np.zeros(1, bool), elements=elements)
-        found = Coverage(target, np.zeros(mutator.count, bool), elements=elements)
-        for trial in self.trials:
+        found = Coverage(target, mutator.unpicked(), elements=elements)
+        for trial in () if found.shown.all() else self.trials:
             feeds = self.comparer.mapped(self.pair, trial.feeds)
             try:
                 shown, tap = self._channels(mutator, trial), self._tap(mutator, trial)

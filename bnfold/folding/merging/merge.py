@@ -29,7 +29,7 @@ def merge_linear(facts: Facts, editor: Editor, selection: Selection) -> list[Ste
     """
     return [
         *_merge_rows(facts, editor, selection),
-        *_merge_constants(facts, editor, selection),
+        *merge_constants(facts, editor, selection),
         *_merge_sums(facts, editor, selection),
     ]
 
@@ -40,9 +40,8 @@ def _merge_sums(facts: Facts, editor: Editor, selection: Selection) -> list[Step
         return steps
     reader = Reader(facts, selection)
     for found in reader.sums():
-        result = found.root.outputs[0]
-        if not (is_used(result) or result.is_graph_output()):
-            continue  # with the sum, all that is written for it would leave
+        if not _is_read(found.root):
+            continue
         if selection.refuse_site(found.root) is not None:
             continue
         plan = plan_sum(found, reader, facts)
@@ -56,7 +55,7 @@ def _merge_rows(facts: Facts, editor: Editor, selection: Selection) -> list[Step
     reader = Reader(facts, selection)
     kinds = _IN_A_ROW if facts.opset() >= NUMPY_BROADCAST_SINCE else _IN_A_ROW - _PRODUCTS
     for node in facts.nodes():
-        if node.op_type not in kinds or node.graph is None:
+        if node.op_type not in kinds or node.graph is None or not _is_read(node):
             continue
         row = plan_sequence(node, reader, facts, selection)
         if not isinstance(row, Refusal):
@@ -64,7 +63,7 @@ def _merge_rows(facts: Facts, editor: Editor, selection: Selection) -> list[Step
     return steps
 
 
-def _merge_constants(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
+def merge_constants(facts: Facts, editor: Editor, selection: Selection) -> list[Step]:
     """Make one constant of two in a row, and write one into the product in front of it.
 
     A longer row goes on with what came of these.
@@ -74,16 +73,28 @@ def _merge_constants(facts: Facts, editor: Editor, selection: Selection) -> list
         return steps
     reader = Reader(facts, selection)
     for node in facts.nodes():
-        if node.op_type in ELEMENTWISE and node.graph is not None:
+        if node.graph is None or not _is_read(node):
+            continue
+        if node.op_type in ELEMENTWISE:
             pair = plan_pair(node, reader, facts, selection)
             if not isinstance(pair, Refusal):
                 steps.append(carry_out_pair(pair, facts, editor))
                 continue
-        if node.op_type in SIGNS and node.graph is not None:
+        if node.op_type in SIGNS:
             addend = plan_addend(node, reader, facts, selection)
             if not isinstance(addend, Refusal):
                 steps.append(carry_out_addend(addend, facts, editor))
     return steps
+
+
+def _is_read(node: ir.Node) -> bool:
+    """Return whether anything reads what a node writes.
+
+    Dead code that is in nobody's way stays as it is; where the last node of it went into the
+    one before, that would be unread, and would leave with all that is to be written there.
+    """
+    value = node.outputs[0]
+    return is_used(value) or value.is_graph_output()
 
 
 def carry_out_sum(plan: Merge, editor: Editor) -> Step:
