@@ -124,3 +124,14 @@ def test_a_fold_that_rounding_makes_look_like_another_passes_if_bnfold_makes_it(
     assert fold.result is not None
     said = judges.verified(case.model, fold.result.to_proto())
     assert said.word == judges.PASSED, said.why
+
+
+def test_two_right_folds_of_one_graph_both_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `norms` and without, the graph is the same: a scale in front of a normalisation."""
+    monkeypatch.undo()
+    _, case = case_of(Task("chain", 71))
+    for options in ({}, {"norms": True}):
+        folded = judges.certified(case.model, options).result
+        assert folded is not None
+        said = judges.verified(case.model, folded.to_proto())
+        assert said.word == judges.PASSED, said.why

@@ -485,7 +485,7 @@ def test_a_normalisation_of_a_constant_has_no_tail_that_moves():
     ],
 )
 def test_nothing_is_merged_into_what_nothing_reads(dead):
-    """The Add went into the product in front, which nothing read then and which left (51/336)."""
+    """The Add went into the product in front, which nothing read and which left (51/336)."""
     model = parsed(f"""
         <ir_version: 8, opset_import: ["": 13]>
         g (float[2, 2] x) => (float[?, ?] y)
