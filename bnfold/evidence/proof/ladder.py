@@ -145,7 +145,7 @@ class Ladder:
         folded: ir.Value,
         stops: set[str],
         limit: int,
-        lost: Mapping[str, Lost],
+        differing: Collection[str],
     ) -> Lost | None:
         """Return how far apart two values are that seemed the same behind one that differs.
 
@@ -158,12 +158,14 @@ class Ladder:
             folded: The value of the other.
             stops: Names of values that are not computed.
             limit: How many nodes may compute them.
-            lost: Values that have no relation.
+            differing: Names of values that were found to differ.
         """
+        if not differing:  # in a right fold of a long graph: nothing is looked for
+            return SAME
         pair = self._untied(original, folded, stops, limit)
         nodes = () if pair is None else pair.folded.nodes
         names = (value.name or "" for node in nodes for value in node.outputs)
-        if not any(differs(lost.get(name)) for name in names):
+        if not any(name in differing for name in names):
             return SAME
         return self._elsewhere(folded, pair, None)
 

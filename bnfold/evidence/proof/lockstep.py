@@ -82,6 +82,7 @@ class Lockstep:
     _stops: set[str] = field(default_factory=set)
     _dark: set[str] = field(default_factory=set)
     _discrete: frozenset[str] = frozenset()
+    _differing: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Find relations by what the walk found so far."""
@@ -182,6 +183,8 @@ class Lockstep:
         outcome = self._found(other, value, self._stops, LONGEST, _DEEPER)
         if isinstance(outcome, Lost):
             self.lost[name] = outcome
+            if differs(outcome):
+                self._differing.add(name)
             if self.refuted is None and outcome.gap is not None and outcome.gap.is_clear:
                 self.refuted = self._refuted()
                 self.judge.is_brief = bool(self.refuted)
@@ -195,7 +198,7 @@ class Lockstep:
         found = self._ladder.from_further_back(original, folded, stops, limit, turns)
         if found is not SAME or not stops or self.judge.is_brief:
             return found
-        return self._ladder.confirmed(original, folded, stops, limit, self.lost)
+        return self._ladder.confirmed(original, folded, stops, limit, self._differing)
 
     def _refuted(self) -> dict[str, Lost]:
         """Return the outputs that clearly differ where whole models run on drawn inputs.

@@ -54,7 +54,8 @@ def test_calls_of_a_comparison_for_a_node_do_not_grow(kind: str):
 
 @pytest.mark.parametrize("kind", ["concat fan-out", "map handed on", "constant chain"])
 def test_calls_of_the_proof_of_a_fold_for_a_node_do_not_grow(kind: str):
-    assert growth(_certify(kind), 40) <= _MOST_GROWTH
+    # A narrow fan takes other ways than a wide one.
+    assert growth(_certify(kind), 80 if kind == "concat fan-out" else 40) <= _MOST_GROWTH
 
 
 @pytest.mark.thorough
