@@ -357,7 +357,7 @@ class Comparer:
         if pair.kept or not self.noise.kept or not self._is_edited(pair):
             return None
         nodes = pair.folded.nodes
-        edited = {*self._edited(pair), *filter(self._reads_another, nodes)}
+        edited = {*self.edited(pair), *filter(self._reads_another, nodes)}
         found = self.noise.kept_by(nodes, edited)
         return None if found is None else (pair._replace(kept=found[0]), found[1])
 
@@ -370,12 +370,12 @@ class Comparer:
         """
         if self.lacks(pair.original) or any(map(self._moved.is_moved, pair.folded.inputs)):
             return True
-        edited = self._edited(pair)
-        return any(not self._has_twin(node) for node in edited)
+        edited = self.edited(pair)
+        return any(not self.has_twin(node) for node in edited)
 
     def _has_another(self, node: ir.Node) -> bool:
         """Return whether a node, or a constant that it reads, is not that of the original."""
-        if not (self.is_same(node) or self._has_twin(node)):
+        if not (self.is_same(node) or self.has_twin(node)):
             return True
         held = filter(self.folded.is_constant, self.folded.reads(node))
         return not all(map(self.is_same_constant, held))
@@ -388,7 +388,7 @@ class Comparer:
             for value in self.folded.reads(node)
         )
 
-    def _has_twin(self, node: ir.Node) -> bool:
+    def has_twin(self, node: ir.Node) -> bool:
         """Return whether both models have a node that differs in attributes at the most."""
         both = self.twins.get(node.name or ""), self.folded_nodes.get(node.name or "")
         told = [
@@ -398,7 +398,7 @@ class Comparer:
         ]
         return len(told) == 2 and told[0] == told[1]
 
-    def _edited(self, pair: Pair) -> list[ir.Node]:
+    def edited(self, pair: Pair) -> list[ir.Node]:
         """Return the nodes of both segments that are not the same in both models."""
         same = {node.name for node in pair.folded.nodes if self.is_same(node)}
         nodes = (*pair.original.nodes, *pair.folded.nodes)
@@ -406,7 +406,7 @@ class Comparer:
 
     def has_other_bounds(self, pair: Pair) -> bool:
         """Return whether a node that is not the same is of a kind that large numbers show."""
-        return any(not is_alike_at_all_sizes(node) for node in self._edited(pair))
+        return any(not is_alike_at_all_sizes(node) for node in self.edited(pair))
 
     def is_noisy(self, pair: Pair) -> bool:
         """Return whether something folded is known no better than it is stored."""

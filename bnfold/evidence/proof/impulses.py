@@ -42,10 +42,11 @@ _AFFINE: Final = _ONE_FACTOR | {
 
 def is_affine(segment: Segment, side: Side) -> bool:
     """Return whether a segment is an affine function of its one input."""
-    return len(segment.inputs) == 1 and all(_keeps(node, side) for node in segment.nodes)
+    return len(segment.inputs) == 1 and all(keeps_affine(node, side) for node in segment.nodes)
 
 
-def _keeps(node: ir.Node, side: Side) -> bool:
+def keeps_affine(node: ir.Node, side: Side) -> bool:
+    """Return whether a node computes an affine function of what is no constant of a model."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in _AFFINE:
         return False
     if node.op_type not in _ONE_FACTOR:

@@ -21,6 +21,7 @@ from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChang
 from bnfold.evidence.proof.changes import changed_nodes, changed_tensors, kept_tensors
 from bnfold.evidence.proof.comparer import Comparer
 from bnfold.evidence.proof.contents import Contents, contents_of_both
+from bnfold.evidence.proof.defaults import other_defaults
 from bnfold.evidence.proof.lockstep import Lockstep
 from bnfold.evidence.proof.outcomes import SAME
 from bnfold.evidence.proof.recipes import RecipeError
@@ -100,6 +101,9 @@ def _proof(
         return ProofReport(Verdict.FAILED, (found,), certified=certificate is not None)
     assumptions = () if certificate is None else certificate.assumptions
     free = CONSTANT_INPUTS in assumptions
+    given = () if free else tuple(other_defaults(original, folded))
+    if given:
+        return ProofReport(Verdict.FAILED, given, certified=certificate is not None)
     sides = [Side(model, constant_inputs=free) for model in (original, folded)]
     contents = contents_of_both(original, folded)
     account = _account(certificate, sides, contents)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.evidence.proof.comparer import Comparer, Pair
+from bnfold.evidence.proof.corners import corners
 from bnfold.evidence.proof.draws import Style
 from bnfold.evidence.proof.extents import Sizes
 from bnfold.evidence.proof.fronts import fronts, is_steady
@@ -23,7 +24,7 @@ from bnfold.evidence.proof.outcomes import SAME, UNMOVED
 from bnfold.evidence.proof.reach import reads_any_elements, reads_elements
 from bnfold.evidence.proof.selftest import Coverage, SelfTest
 from bnfold.evidence.proof.sides import CannotEvaluateError
-from bnfold.evidence.proof.storage import MORE_NUDGES, Trial
+from bnfold.evidence.proof.storage import MORE_NUDGES, Trial, is_beyond_nudges
 
 Key = tuple[ir.Node, ir.Value | str]
 """What tells a constant that is new, see `Target.key`."""
@@ -101,14 +102,11 @@ class SegmentJudge:
             found = probe(self.comparer, pair, sizes)
             self.probed += found is not None
             verdict = found if found is not None and found.size > EXACT else SAME
-        if not isinstance(verdict, Gap):
-            verdict = self._in_front(pair, sizes) or verdict
-        if not isinstance(verdict, Gap):
-            verdict = self._at_other_lengths(pair, sizes, verdict) or verdict
-        if not isinstance(verdict, Gap):
-            verdict = self._behind_bounds(pair, sizes, verdict) or verdict
         if isinstance(verdict, Gap):
             return verdict
+        apart = self._seen_otherwise(pair, sizes, verdict)
+        if apart is not None:
+            return apart
         self.elements += sum(trial.original.size for trial in trials)
         took_s = time.monotonic() - begun
         self._test(pair, trials, verdict, took_s)
@@ -117,6 +115,13 @@ class SegmentJudge:
         if sizes is not Sizes.REAL or isinstance(verdict, Gap):
             return verdict
         return self._look_elsewhere(pair, verdict, took_s)
+
+    def _seen_otherwise(self, pair: Pair, sizes: Sizes, link: Link | None) -> Gap | None:
+        """Return how far results are apart where usual numbers of one length are alike."""
+        found = self._in_front(pair, sizes)
+        for look in (self._at_other_lengths, self._behind_bounds, self._in_corners):
+            found = look(pair, sizes, link) if found is None else found
+        return found
 
     def _weighed(
         self, pair: Pair, sizes: Sizes, styles: Sequence[Style] = ()
@@ -202,6 +207,17 @@ class SegmentJudge:
             return None
         trials, found = self._drawn_again(pair, sizes, link, Style.FAR)
         return found if found is not None and self._is_sure(found, pair, trials) else None
+
+    def _in_corners(self, pair: Pair, sizes: Sizes, link: Link | None) -> Gap | None:
+        """Return how far results are apart at ties and thresholds, and in other bodies."""
+        for corner in corners(self.comparer, pair, sizes):
+            trials = _mapped(corner.trials, link)
+            found = self.comparer.differs(trials)
+            if found is not None and (
+                self._is_sure(found, pair, trials) or is_beyond_nudges(trials)
+            ):
+                return found
+        return None
 
     def _test(self, pair: Pair, trials: list[Trial], link: Link | None, took_s: float) -> None:
         """Change what is new in the folded segment, and note what the comparison notices.

@@ -17,6 +17,7 @@ from bnfold.evidence.proof.rounding import roundoff_of
 from bnfold.evidence.proof.survey import Survey
 from bnfold.evidence.proof.weighted import Weighted
 from bnfold.evidence.reference.arrays import read_tensor, widen
+from bnfold.evidence.reference.control import begin_evaluation
 from bnfold.model.attributes import float_attr
 
 Array = NDArray[Any]
@@ -285,6 +286,7 @@ class Side:
         Raises:
             CannotEvaluateError: If an operator cannot be evaluated.
         """
+        begin_evaluation()
         with self._evaluator.anew():
             return self._evaluated(segment, feeds, known or {})
 

@@ -46,6 +46,7 @@ _PLACES: Final = 8
 """Batches of so few samples are weighed one by one, where a channel has so many places."""
 
 _LEAST: Final = 2.0**-48
+_BEYOND: Final = 1e-3
 
 
 class Trial(NamedTuple):
@@ -80,6 +81,25 @@ def weigh(trials: Sequence[Trial]) -> Gap:
             if found.size > worst.size:
                 worst = found
     return replace(worst, is_clear=is_clear)
+
+
+def is_beyond_nudges(trials: Sequence[Trial]) -> bool:
+    """Return whether some number is another that no nudge moves noticeably.
+
+    Steps turn a nudge into a jump, and few nudges may not meet it. But these are drawn on
+    purpose at numbers that no nudge reaches: many of them move nothing there.
+    """
+    return any(_beyond(trial).any() for trial in trials)
+
+
+def _beyond(trial: Trial) -> Array:
+    sides = (trial.original, *trial.nudged)
+    if any(one.shape != trial.folded.shape or one.dtype != np.float64 for one in sides):
+        return np.zeros(1, bool)
+    off = np.abs(trial.original - trial.folded)
+    moved = np.max([np.abs(one - trial.folded) for one in trial.nudged], axis=0, initial=0.0)
+    size = np.abs(trial.original).max(initial=0.0)
+    return np.asarray((off > _BEYOND * size) & (moved <= _BEYOND * off))
 
 
 def _samples(trial: Trial) -> Iterator[Trial]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -16,10 +20,96 @@ RunGraph: TypeAlias = Callable[[ir.Graph, Sequence[Any]], list[Any]]
 """Evaluates a subgraph with values for its inputs."""
 
 
+_TURNS: Final = 2
+"""A Loop that is made to run runs so often, for what one turn hands the next."""
+
+
+@dataclass(slots=True)
+class _Forced:
+    """Which branches are taken, whatever the data say.
+
+    Attributes:
+        pattern: 0 for each first branch, 1 for each second; others mix them.
+        met: How many If nodes were met in one evaluation: they are told apart by their order.
+        hangs: Whether a value hangs on data, as far as anybody asked.
+    """
+
+    pattern: int
+    met: int = 0
+    hangs: dict[ir.Value, bool] = field(default_factory=dict)
+
+    def takes(self) -> bool:
+        """Return what the next condition is."""
+        self.met += 1
+        if self.pattern < 2:
+            return self.pattern == 0
+        return bool(zlib.crc32(f"{self.pattern} {self.met}".encode()) >> 7 & 1)
+
+
+_forced: ContextVar[_Forced | None] = ContextVar("forced", default=None)
+
+
+@contextmanager
+def forced_branches(pattern: int) -> Iterator[None]:
+    """Take branches by a pattern wherever data decide, and run each Loop a few turns.
+
+    Data that are drawn may take one branch of an If only, and what the other one computes is
+    never seen. Conditions of constants and of sizes stay what they are.
+
+    Args:
+        pattern: 0 for the first branch everywhere, 1 for the second; others mix them.
+    """
+    token = _forced.set(_Forced(pattern))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def begin_evaluation() -> None:
+    """Count If nodes from the first on: both models meet them in one order."""
+    forced = _forced.get()
+    if forced is not None:
+        forced.met = 0
+
+
+def _is_decided_by_data(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
+    """Return whether a value hangs on numbers that a caller gives, not on sizes alone."""
+    waiting, seen = [value], set()
+    while waiting:
+        here = waiting.pop()
+        if here is None or here in seen or here.const_value is not None:
+            continue
+        seen.add(here)
+        if known.get(here):
+            return True
+        node = here.producer()
+        if node is None:
+            known[here] = True  # an input of a graph
+            return True
+        if node.op_type not in ("Shape", "Size", "Constant"):
+            waiting.extend(node.inputs)
+    return False
+
+
 def run_if(call: Call, run: RunGraph) -> list[Any]:
     """The branch that the condition names."""
-    branch = "then_branch" if np.all(call.x[0]) else "else_branch"
+    decided, forced = bool(np.all(call.x[0])), _forced.get()
+    if forced is not None and _is_decided_by_data(call.node.inputs[0], forced.hangs):
+        decided = forced.takes()
+    branch = "then_branch" if decided else "else_branch"
     return run(call.node.attributes[branch].as_graph(), [])
+
+
+def _least_turns(node: ir.Node, body: ir.Graph) -> int:
+    """Return how many turns a Loop is made to run whose end hangs on data."""
+    forced = _forced.get()
+    if forced is None or forced.pattern == 1:
+        return 0
+    begins = node.inputs[1] if len(node.inputs) > 1 else None
+    if begins is not None and not _is_decided_by_data(begins, forced.hangs):
+        return 0
+    return _TURNS if _is_decided_by_data(body.outputs[0], forced.hangs) else 1
 
 
 def run_loop(call: Call, run: RunGraph) -> list[Any]:
@@ -28,8 +118,10 @@ def run_loop(call: Call, run: RunGraph) -> list[Any]:
     limit, go, carried = call.maybe(0), call.maybe(1), list(call.x[2:])
     go = np.ones((), bool) if go is None else go
     scans: list[list[Any]] = [[] for _ in body.outputs[1 + len(carried) :]]
-    turn, held = 0, Held(call)
-    while (limit is None or turn < int(np.reshape(limit, ()))) and np.all(go):
+    turn, held, least = 0, Held(call), _least_turns(call.node, body)
+    while (limit is None or turn < int(np.reshape(limit, ()))) and (
+        np.all(go) or turn < least
+    ):
         out = run(body, [np.array(turn, np.int64), go, *carried])
         go, carried = out[0], out[1 : 1 + len(carried)]
         for rows, value in zip(scans, out[1 + len(carried) :], strict=True):
