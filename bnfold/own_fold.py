@@ -22,9 +22,11 @@ import onnx_ir as ir
 from bnfold.evidence.proof import certify, proved
 from bnfold.evidence.proof.channels import channel_of
 from bnfold.evidence.proof.contents import Contents, contents_of
+from bnfold.evidence.proof.defaults import other_defaults
 from bnfold.evidence.proof.rounding import half_ulps_apart
 from bnfold.folding.api import FoldResult, fold_unchecked
 from bnfold.folding.recipes import recipes_of
+from bnfold.inputs.signature import differences
 from bnfold.inputs.sizes import Shapes
 from bnfold.model.graphs import initializer_bytes
 from bnfold.records import Charge, Finding, ProofReport, Verdict
@@ -146,6 +148,8 @@ def own_fold(before: ir.Model, after: ir.Model) -> OwnFold | None:
     """
     if initializer_bytes(after) > _LARGEST_BYTES or len(before.graph) > _MOST_NODES:
         return None
+    if differences(before, after) or any(other_defaults(before, after)):
+        return None  # with other inputs or outputs, it is no fold of this
     found, folds = contents_of(after), []
     for norms in (False, True):
         try:

@@ -390,13 +390,20 @@ class Comparer:
 
     def has_twin(self, node: ir.Node) -> bool:
         """Return whether both models have a node that differs in attributes at the most."""
-        both = self.twins.get(node.name or ""), self.folded_nodes.get(node.name or "")
         told = [
             (one.op_type, [value and value.name for value in (*one.inputs, *one.outputs)])
-            for one in both
-            if one is not None
+            for one in self.both(node)
         ]
         return len(told) == 2 and told[0] == told[1]
+
+    def both(self, node: ir.Node) -> list[ir.Node]:
+        """Return the nodes of both models that have the name of one; or write what it does."""
+        known = [self.twins.get(node.name or ""), self.folded_nodes.get(node.name or "")]
+        if not node.name:
+            written = next((value.name for value in node.outputs if value.name), "")
+            values = (self.original.values.get(written), self.folded.values.get(written))
+            known = [None if value is None else value.producer() for value in values]
+        return [one for one in known if one is not None]
 
     def edited(self, pair: Pair) -> list[ir.Node]:
         """Return the nodes of both segments that are not the same in both models."""

@@ -13,7 +13,7 @@ runs, each is made to run.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -40,7 +40,7 @@ _APART: Final = 2.0**-18
 """Numbers that are nearer, relative to themselves, may be one number, rounded to float32."""
 
 _MOST_MARKS: Final = 256
-_DRAWS: Final = 4
+_DRAWS: Final = 3
 _USUAL: Final = 4
 """So many numbers drawn at random are among those that are drawn again and again."""
 
@@ -66,6 +66,18 @@ class Corner(NamedTuple):
 
     trials: list[Trial]
     what: str
+
+
+class _Marks(NamedTuple):
+    """Numbers at which something may happen.
+
+    Attributes:
+        between: Numbers between two constants.
+        at: The constants themselves; None where a right fold may have rounded them.
+    """
+
+    between: list[float]
+    at: list[float] | None
 
 
 def corners(comparer: Comparer, pair: Pair, sizes: Sizes) -> Iterator[Corner]:
@@ -103,14 +115,14 @@ def _evaluated(
         return
 
 
-def _at(
-    comparer: Comparer, pair: Pair, sizes: Sizes, marks: Sequence[float]
-) -> Iterator[Corner]:
+def _at(comparer: Comparer, pair: Pair, sizes: Sizes, marks: _Marks) -> Iterator[Corner]:
     shapes = comparer.shapes(pair, sizes)
     usual = comparer.trials(pair, sizes)[0].feeds
-    rng = np.random.default_rng((comparer.seed, len(marks), len(shapes)))
-    for _ in range(_DRAWS):
-        pool = np.array([0.0, *marks, *rng.standard_normal(_USUAL)])
+    rng = np.random.default_rng((comparer.seed, len(marks.between), len(shapes)))
+    # Apart: at a constant that nudges move they make noise, and not between two of them.
+    kinds = [one for one in marks if one is not None]
+    for numbers in kinds * _DRAWS:
+        pool = np.array([0.0, *numbers, *rng.standard_normal(_USUAL)])
         drawn = {name: rng.choice(pool, shape) for name, shape in shapes.items()}
         own = {name: x for name, x in drawn.items() if usual[name].dtype == np.float64}
         feeds = {**usual, **own}
@@ -130,7 +142,7 @@ def _finite(trial: Trial) -> Trial:
     return trial._replace(original=original, folded=folded, nudged=nudged)
 
 
-def _marks(comparer: Comparer, pair: Pair) -> list[float] | None:
+def _marks(comparer: Comparer, pair: Pair) -> _Marks | None:
     """Return the numbers at which something may happen; None where nothing is looked for."""
     edited = comparer.edited(pair)
     one, two = set(pair.original.nodes), comparer
@@ -147,15 +159,13 @@ def _marks(comparer: Comparer, pair: Pair) -> list[float] | None:
     )
     between = [(a + b) / 2 for a, b in pairwise(numbers) if b - a > _APART * max(-a, b)]
     if any(node.op_type in _GRID for segment in pair[:2] for node in segment.nodes):
-        return [] if anew else None
-    return [*between, *(numbers if anew else ())]
+        return _Marks([], None) if anew else None
+    return _Marks(between, numbers if anew else None)
 
 
 def _is_other_in_kind(comparer: Comparer, node: ir.Node) -> bool:
     """Return whether a node differs in more than numbers from that of the other model."""
-    name = node.name or ""
-    twins = (comparer.twins.get(name), comparer.folded_nodes.get(name))
-    if None in twins or not comparer.has_twin(node):
+    if not comparer.has_twin(node):
         return True
     held = [
         {
@@ -163,8 +173,7 @@ def _is_other_in_kind(comparer: Comparer, node: ir.Node) -> bool:
             for key, one in twin.attributes.items()
             if one.type not in _FLOATS
         }
-        for twin in twins
-        if twin is not None
+        for twin in comparer.both(node)
     ]
     return held[0] != held[1]
 

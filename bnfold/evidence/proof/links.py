@@ -37,11 +37,14 @@ class Gap:
         channel: The slice along axis 1 where it is; None if there is no such axis.
         is_clear: Whether it is so far above a noise that more trials of that noise would not
             change what it means.
+        is_special: Whether it was seen at numbers that are drawn on purpose, and that numbers
+            drawn for the inputs of a model hardly reach.
     """
 
     size: float
     channel: int | None = None
     is_clear: bool = False
+    is_special: bool = False
 
 
 @dataclass(frozen=True, slots=True)

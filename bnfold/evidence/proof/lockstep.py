@@ -52,6 +52,11 @@ _HAZE: Final = (
     " where the whole models run"
 )
 
+_SPECIAL: Final = (
+    "it differs for equal numbers, zeros, or numbers between two thresholds on the way, and"
+    " numbers drawn for the inputs do not show whether any reach it"
+)
+
 _SMALL_NODES: Final = 800
 _SMALL_ELEMENTS: Final = 1 << 22
 """Nodes of both models, and constants of each, up to which whole models are compared as soon
@@ -249,13 +254,21 @@ class Lockstep:
             if is_firm or (not stops and is_unmoved(outcome)):
                 return outcome
             if outcome is SAME and self.is_shown(value):
-                return self._ladder.unsaid(other, value, everything, first)
+                return self._unsaid(other, value, everything, first)
             doubted = doubted or differs(outcome) or isinstance(outcome, Link)
             link = outcome if link is None and isinstance(outcome, Link) else link
             if isinstance(outcome, Lost) and not differs(first):
                 first = outcome
         is_haze = first is None and outcome is SAME and self._is_haze(link)
         return Lost(output, None, (), (), _HAZE) if is_haze else first or link
+
+    def _unsaid(
+        self, original: ir.Value, folded: ir.Value, limit: int, first: Lost | None
+    ) -> Lost | None:
+        """Return what is left of a difference that no drawn input of the model shows."""
+        if first is not None and first.gap is not None and first.gap.is_special:
+            return Lost(folded.name or "", None, (), (), _SPECIAL)
+        return self._ladder.unsaid(original, folded, limit, first)
 
     def _is_haze(self, link: Link | None) -> bool:
         """Return whether a map is no more than what maps found beside rounding are off by."""

@@ -216,7 +216,7 @@ class SegmentJudge:
             if found is not None and (
                 self._is_sure(found, pair, trials) or is_beyond_nudges(trials)
             ):
-                return found
+                return replace(found, is_special=True)
         return None
 
     def _test(self, pair: Pair, trials: list[Trial], link: Link | None, took_s: float) -> None:
