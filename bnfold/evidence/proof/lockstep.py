@@ -24,6 +24,8 @@ import onnx_ir as ir
 from bnfold.evidence.proof.comparer import Comparer
 from bnfold.evidence.proof.dimensions import dimensions, discrete_values
 from bnfold.evidence.proof.draws import BATCH
+from bnfold.evidence.proof.failing import CannotEvaluateError, TooLateError, looking_at
+from bnfold.evidence.proof.given import drawable, given
 from bnfold.evidence.proof.ladder import LONGEST, Ladder
 from bnfold.evidence.proof.links import EXACT, Array, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_at
@@ -32,7 +34,7 @@ from bnfold.evidence.proof.outcomes import SAME, Lost, differs, is_unmoved
 from bnfold.evidence.proof.rounding import furthest
 from bnfold.evidence.proof.segments import ROUNDINGS, SegmentJudge, is_whole
 from bnfold.evidence.proof.sides import Side
-from bnfold.inputs.drawing import Binding, Case, draw_inputs, is_too_much
+from bnfold.inputs.drawing import Binding, Case, is_too_much
 from bnfold.inputs.drawing import Style as InputStyle
 from bnfold.inputs.hints import with_hints
 from bnfold.inputs.signature import Role, inputs_of
@@ -116,7 +118,8 @@ class Lockstep:
                     self._relate(value.name or "", SAME, dark=dark)
             else:
                 for value in node.outputs:
-                    self._try(value)
+                    with looking_at(value):
+                        self._try(value)
 
     def _prepare(self) -> None:
         model = self.original.model
@@ -128,16 +131,20 @@ class Lockstep:
         )
         for size in _OPEN_SIZES:
             larger = Case(Binding(batch=BATCH, size=size), InputStyle.NORMAL)
-            if size > _OPEN_SIZES[0] and is_too_much(slots, larger.binding):
+            if size > _OPEN_SIZES[0] and is_too_much(drawable(slots), larger.binding):
                 break
             case = larger
-            self.comparer.inputs = draw_inputs(slots, case, self.comparer.seed)
-            found = dimensions(self.original, self.comparer.inputs, self.judge.deadline)
+            self.comparer.inputs = given(slots, case, self.comparer.seed)
+            arrays = dict(self.comparer.inputs)
+            found = dimensions(self.original, arrays, self.judge.deadline)
             self.comparer.dims = found.dims
             if not found.is_short:
                 break
-        self.comparer.others = other_inputs(slots, case, self.comparer.seed)
-        whole = [slot.name for slot in slots if slot.use.role in _WHOLE]
+        self.comparer.others = other_inputs(drawable(slots), case, self.comparer.seed)
+        drawn = {slot.name for slot in drawable(slots)}
+        whole = [
+            slot.name for slot in slots if slot.use.role in _WHOLE or slot.name not in drawn
+        ]
         # Such an input is as it was drawn for the model: any other number is no index.
         known = self.comparer.dims.items()
         self.comparer.dims = {name: dims for name, dims in known if name not in whole}
@@ -225,6 +232,10 @@ class Lockstep:
         same in both, and from the inputs of the model.
         """
         value, other = self.folded.values[output], self.original.values[output]
+        with looking_at(value):
+            return self._settled(output, other, value)
+
+    def _settled(self, output: str, other: ir.Value, value: ir.Value) -> Link | Lost | None:
         if self.refuted and output in self.refuted:  # whatever seemed the same on the way
             return self.lost.get(output) or self.refuted[output]
         if output in self.relations and self.relations[output] is SAME:
@@ -261,9 +272,16 @@ class Lockstep:
 
     def _settle_constant(self, original: ir.Value, folded: ir.Value) -> Link | Lost | None:
         """Return the relation of an output that no input moves."""
+        if self._is_same_value(folded):  # a constant sequence too, which has no numbers
+            return SAME
         if original.producer() is not None and folded.producer() is not None:
             return self._ladder.compare(original, folded, set(), 1, whole=True)
-        wide, held = self.original.constant(original), self.folded.constant(folded)
+        try:
+            wide, held = self.original.constant(original), self.folded.constant(folded)
+        except TooLateError:
+            raise
+        except CannotEvaluateError as error:
+            return Lost(folded.name or "", None, (), (), str(error))
         found, tensor = gap(wide, held), folded.const_value
         if found.size <= EXACT or (tensor is not None and _is_rounded(tensor, wide)):
             return SAME

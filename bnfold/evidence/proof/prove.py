@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.errors import MissingDependencyError
+from bnfold.errors import BnfoldError, MissingDependencyError, UsageError
 from bnfold.evidence.clock import NO_MEMORY, OutOfTimeError, until
 from bnfold.evidence.proof.accounting import Account, Books, constant_named
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
@@ -30,6 +31,7 @@ from bnfold.evidence.proof.segments import SegmentJudge
 from bnfold.evidence.proof.sides import TOO_LATE, CannotEvaluateError, Side, TooLateError
 from bnfold.evidence.proof.stored_noise import StoredNoise
 from bnfold.evidence.proof.unrounded import Unrounded, compared, stored_rows
+from bnfold.evidence.reference.arrays import NoKernelError
 from bnfold.inputs.signature import differences
 from bnfold.inputs.sizes import Shapes
 from bnfold.model.digests import Place
@@ -124,6 +126,9 @@ def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofRepor
     Args:
         attempt: A call of `prove`, or of what makes a certificate.
         certified: Whether a certificate said what to expect.
+
+    Raises:
+        UsageError: If the call makes no sense: a shape of an input that there is not.
     """
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -131,14 +136,24 @@ def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofRepor
             return attempt()
     except MissingDependencyError as error:
         return ProofReport(Verdict.NOT_JUDGED, why=error.what, certified=certified)
+    except UsageError:
+        raise
     except (OutOfTimeError, TooLateError):
         return _too_late(certified=certified)
     except MemoryError:
         return ProofReport(Verdict.NOT_JUDGED, why=NO_MEMORY, certified=certified)
     except Exception as error:  # noqa: BLE001  graphs of strangers can be wrong in any way
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        why = f"the graphs cannot be compared: {said}"
+        why = f"the graphs cannot be compared: {_said(error)}"
         return ProofReport(Verdict.NOT_JUDGED, why=why, certified=certified)
+
+
+def _said(error: Exception) -> str:
+    """Return what an error of ours says; what Python says is about code, and stays behind."""
+    if isinstance(error, BnfoldError):
+        return "; ".join(filter(None, (error.what, error.where, error.why)))
+    if isinstance(error, CannotEvaluateError | NoKernelError):
+        return str(error)
+    return "something in them is of a kind that the comparison does not know"
 
 
 def certify(
@@ -166,8 +181,11 @@ def certify(
         shapes: Sizes of inputs that the model leaves open.
         known: Digests of tensors, by where they are, of whoever has read all of them.
 
+    What cannot be compared is written down all the same: the report then says why.
+
     Raises:
         OutOfTimeError: If there was no time to write it down.
+        UsageError: If a shape does not fit.
     """
     with until(time.monotonic() + seconds) as deadline:
         return _certified(
@@ -210,14 +228,17 @@ def _certified(
         certificate, side, Side(folded, constant_inputs=free), before, after, derived
     ).check()
     new = Side(folded, account.wide, constant_inputs=free)
-    walk = _walk(side, new, [before, after], account, seed, deadline, shapes=shapes)
-    report = report_of(walk, certificate, account, after)
-    values = tuple(_relations(walk))
-    return Certificate(**{**_fields(certificate), "values": values}), report
+    walks: list[Lockstep] = []
 
+    def walked() -> ProofReport:
+        walk = _walk(side, new, [before, after], account, seed, deadline, shapes=shapes)
+        report = report_of(walk, certificate, account, after)
+        walks.append(walk)
+        return report
 
-def _fields(certificate: Certificate) -> dict[str, Any]:
-    return {name: getattr(certificate, name) for name in Certificate.__dataclass_fields__}
+    report = proved(walked, certified=True)
+    values = tuple(relation for walk in walks for relation in _relations(walk))
+    return replace(certificate, values=values), report
 
 
 def _kept(
