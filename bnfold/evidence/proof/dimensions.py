@@ -57,7 +57,8 @@ def dimensions(side: Side, inputs: Mapping[str, Array], deadline: float) -> Dime
     stopped: list[ir.Node] = []
     if not results <= known.keys():
         until = min(deadline, time.monotonic() + _MOST_S)
-        declared = _inferred(side.model, inputs, as_declared=True)
+        fits = _are_as_declared(side.model, inputs)
+        declared = _inferred(side.model, inputs, as_declared=True) if fits else {}
         known = {**declared, **dict(_seen(side, inputs, until, stopped)), **known}
     sizes = (dim for dims, _ in known.values() for dim in dims)
     is_empty = any(isinstance(dim, int) and dim <= 0 for dim in sizes)
@@ -147,7 +148,8 @@ def _bound(model: ir.Model, inputs: Mapping[str, Array], *, as_declared: bool) -
     except (RuntimeError, ValueError):
         return model
     shapes = [value.shape for value in bound.graph.inputs if value.name in inputs]
-    stays = as_declared or all(shape is not None and shape.is_static() for shape in shapes)
+    static = all(shape is not None and shape.is_static() for shape in shapes)
+    stays = as_declared or (static and _are_as_declared(model, inputs))
     for value in bound.graph.inputs:
         given = inputs.get(value.name or "")
         if given is not None:
@@ -157,6 +159,20 @@ def _bound(model: ir.Model, inputs: Mapping[str, Array], *, as_declared: bool) -
             if value.shape is not None and not (stays and value.shape.is_static()):
                 value.shape = None
     return bound
+
+
+def _are_as_declared(model: ir.Model, inputs: Mapping[str, Array]) -> bool:
+    """Return whether arrays have the sizes that are declared: not those of an empty axis."""
+    return all(
+        value.shape is None
+        or all(
+            size == dim
+            for size, dim in zip(inputs[value.name].shape, value.shape, strict=False)
+            if isinstance(dim, int)
+        )
+        for value in model.graph.inputs
+        if value.name in inputs
+    )
 
 
 def _seen(

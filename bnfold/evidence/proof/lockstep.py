@@ -24,6 +24,12 @@ import onnx_ir as ir
 from bnfold.evidence.proof.comparer import Comparer
 from bnfold.evidence.proof.dimensions import dimensions, discrete_values
 from bnfold.evidence.proof.draws import BATCH
+from bnfold.evidence.proof.empty_axes import (
+    as_declared,
+    has_empty,
+    opened,
+    why_not_shown,
+)
 from bnfold.evidence.proof.failing import CannotEvaluateError, TooLateError, looking_at
 from bnfold.evidence.proof.given import drawable, given
 from bnfold.evidence.proof.ladder import LONGEST, Ladder
@@ -37,7 +43,7 @@ from bnfold.evidence.proof.sides import Side
 from bnfold.inputs.drawing import Binding, Case, is_too_much
 from bnfold.inputs.drawing import Style as InputStyle
 from bnfold.inputs.hints import with_hints
-from bnfold.inputs.signature import Role, inputs_of
+from bnfold.inputs.signature import Role, Slot, inputs_of
 from bnfold.inputs.sizes import Shapes, sized
 
 _DEEPER: Final = 3
@@ -68,6 +74,7 @@ class Lockstep:
         comparer: Both models, and how a value is compared; holds what was found.
         judge: Compares segments, and keeps what was shown of them.
         shapes: Sizes of inputs that the user chose, for what the model leaves open.
+        elsewhere: Whether axes of size 0 get another size: at 0, nothing may be seen.
         lost: Values with no relation, in graph order.
         same_nodes: How many nodes needed no evaluation.
         refuted: Outputs that clearly differ as the models stand; None while nobody has looked.
@@ -77,6 +84,7 @@ class Lockstep:
     comparer: Comparer
     judge: SegmentJudge
     shapes: Shapes = ()
+    elsewhere: bool = False
     lost: dict[str, Lost] = field(default_factory=dict)
     same_nodes: int = 0
     refuted: dict[str, Lost] | None = None
@@ -84,6 +92,8 @@ class Lockstep:
     _stops: set[str] = field(default_factory=set)
     _dark: set[str] = field(default_factory=set)
     _discrete: frozenset[str] = frozenset()
+    _declared: tuple[Slot, ...] = ()
+    _case: Case | None = None
 
     def __post_init__(self) -> None:
         """Find relations by what the walk found so far."""
@@ -123,17 +133,19 @@ class Lockstep:
 
     def _prepare(self) -> None:
         model = self.original.model
-        slots = sized(with_hints(inputs_of(model), model), self.shapes)[0]
+        hinted = sized(with_hints(inputs_of(model), model), self.shapes)[0]
+        self._declared = as_declared(hinted, inputs_of(model))
+        slots, declared = self._declared, inputs_of(model)
+        if self.elsewhere:
+            slots, declared = opened(slots), opened(declared)
         self.comparer.is_open = any(
-            not isinstance(dim, int)
-            for slot in inputs_of(model)
-            for dim in (slot.dims or ())[1:]
+            not isinstance(dim, int) for slot in declared for dim in (slot.dims or ())[1:]
         )
         for size in _OPEN_SIZES:
             larger = Case(Binding(batch=BATCH, size=size), InputStyle.NORMAL)
             if size > _OPEN_SIZES[0] and is_too_much(drawable(slots), larger.binding):
                 break
-            case = larger
+            self._case = case = larger
             self.comparer.inputs = given(slots, case, self.comparer.seed)
             arrays = dict(self.comparer.inputs)
             found = dimensions(self.original, arrays, self.judge.deadline)
@@ -286,6 +298,17 @@ class Lockstep:
         if found.size <= EXACT or (tensor is not None and _is_rounded(tensor, wide)):
             return SAME
         return Lost(folded.name or "", found, (), ())
+
+    @property
+    def has_empty_axis(self) -> bool:
+        """Whether an axis of an input is declared to be of size 0."""
+        return has_empty(self._declared)
+
+    def why_not_as_declared(self) -> str:
+        """Return why what was found at other sizes does not hold at the declared ones."""
+        if self._case is None or not self.elsewhere:
+            return ""
+        return why_not_shown(self.comparer, self._declared, self._case)
 
     def is_shown(self, value: ir.Value) -> bool:
         """Return whether all that is new in what computes a value was shown to be compared."""

@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -114,10 +114,8 @@ def _proof(
             assumptions=assumptions,
         )
     new = Side(folded, account.wide, constant_inputs=free)
-    walk = _walk(
-        sides[0], new, contents, account, seed, deadline, impulses=impulses, shapes=shapes
-    )
-    return report_of(walk, certificate, account, contents[1])
+    asked = _Asked(certificate, account, seed, deadline, impulses, shapes)
+    return _walked(sides[0], new, contents, asked)[1]
 
 
 def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofReport:
@@ -231,8 +229,8 @@ def _certified(
     walks: list[Lockstep] = []
 
     def walked() -> ProofReport:
-        walk = _walk(side, new, [before, after], account, seed, deadline, shapes=shapes)
-        report = report_of(walk, certificate, account, after)
+        asked = _Asked(certificate, account, seed, deadline, shapes=shapes)
+        walk, report = _walked(side, new, [before, after], asked)
         walks.append(walk)
         return report
 
@@ -305,17 +303,43 @@ def _floats(contents: Contents, names: Collection[str]) -> frozenset[str]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How two models are to be compared, see `prove`; and what is known of their tensors."""
+
+    certificate: Certificate | None
+    account: Account
+    seed: int
+    deadline: float = math.inf
+    impulses: bool = False
+    shapes: Shapes = ()
+
+
+def _walked(
+    original: Side, folded: Side, contents: Sequence[Contents], asked: _Asked
+) -> tuple[Lockstep, ProofReport]:
+    """Walk at the sizes that are declared; at others too if those of 0 hide what is new."""
+    walk = _walk(original, folded, contents, asked)
+    report = report_of(walk, asked.certificate, asked.account, contents[1])
+    is_open = report.verdict is Verdict.NOT_JUDGED and not walk.judge.is_late
+    if not (is_open and walk.has_empty_axis):
+        return walk, report
+    again = _walk(original, folded, contents, asked, elsewhere=True)
+    found = report_of(again, asked.certificate, asked.account, contents[1])
+    if found.passed:
+        return again, found
+    return walk, replace(report, why="; ".join(filter(None, (report.why, found.why))))
+
+
 def _walk(
     original: Side,
     folded: Side,
     contents: Sequence[Contents],
-    account: Account,
-    seed: int,
-    deadline: float = math.inf,
+    asked: _Asked,
     *,
-    impulses: bool = False,
-    shapes: Shapes = (),
+    elsewhere: bool = False,
 ) -> Lockstep:
+    seed, account, deadline = asked.seed, asked.account, asked.deadline
     before, after = contents
 
     def is_same(node: ir.Node) -> bool:
@@ -328,7 +352,8 @@ def _walk(
     coarsest = _coarsest(after, account.rounded)
     noise = StoredNoise(original, folded, is_same, account.rounded, kept, coarsest, drawn_by)
     comparer = Comparer(original, folded, is_same, frozenset(same), noise, drawn_by, deadline)
-    walk = Lockstep(comparer, SegmentJudge(comparer, deadline, impulses), shapes)
+    judge = SegmentJudge(comparer, deadline, asked.impulses)
+    walk = Lockstep(comparer, judge, asked.shapes, elsewhere)
     walk.run()
     return walk
 
