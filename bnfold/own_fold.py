@@ -12,7 +12,7 @@ of this says anything of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -29,7 +29,15 @@ from bnfold.folding.recipes import recipes_of
 from bnfold.inputs.signature import differences
 from bnfold.inputs.sizes import Shapes
 from bnfold.model.graphs import initializer_bytes
-from bnfold.records import Charge, Finding, ProofReport, Verdict
+from bnfold.records import (
+    CONSTANT_INPUTS,
+    INFERENCE,
+    REQUANTIZED,
+    Charge,
+    Finding,
+    ProofReport,
+    Verdict,
+)
 
 _LARGEST_BYTES: Final = 1 << 29
 _MOST_NODES: Final = 1 << 14
@@ -88,6 +96,11 @@ class OwnFold:
     after: ir.Model
     apart: tuple[_Apart, ...]
 
+    @property
+    def is_rounded(self) -> bool:
+        """Whether the candidate is this fold but for the roundings of its numbers."""
+        return all(one.half_ulps <= _ROUNDINGS for one in self.apart)
+
     def proof(self, seed: int, seconds: float, shapes: Shapes) -> ProofReport | None:
         """Compare by what the tensors were made of; None where that decides nothing.
 
@@ -139,12 +152,15 @@ class OwnFold:
         return replace(proof, verdict=Verdict.NOT_JUDGED, why=why)
 
 
-def own_fold(before: ir.Model, after: ir.Model) -> OwnFold | None:
+def own_fold(
+    before: ir.Model, after: ir.Model, assumptions: Collection[str] = ()
+) -> OwnFold | None:
     """Fold an original, and return the fold if a candidate is the same graph.
 
     Args:
         before: The original; not changed.
         after: The candidate.
+        assumptions: What the fold may take for granted, as words of a certificate.
     """
     if initializer_bytes(after) > _LARGEST_BYTES or len(before.graph) > _MOST_NODES:
         return None
@@ -153,7 +169,13 @@ def own_fold(before: ir.Model, after: ir.Model) -> OwnFold | None:
     found, folds = contents_of(after), []
     for norms in (False, True):
         try:
-            result = fold_unchecked(before, norms=norms)
+            result = fold_unchecked(
+                before,
+                norms=norms,
+                assume_constant_inputs=CONSTANT_INPUTS in assumptions,
+                assume_inference=INFERENCE in assumptions,
+                requantize_bias=REQUANTIZED in assumptions,
+            )
         except Exception:  # noqa: BLE001  whatever cannot be folded is compared without
             continue
         own = contents_of(result.model)

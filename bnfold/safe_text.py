@@ -31,6 +31,8 @@ Default_Ignorable_Code_Point, and the empty cell of Braille."""
 
 _MARKS: Final = ("Mn", "Me")
 _LONG_WORD: Final = re.compile(rf"[^ ]{{{LONGEST_WORD + 1},}}")
+_BYTES: Final = re.compile("[\udc80-\udcff]+")
+"""Bytes of a file name that Python could not decode, as it hands them on (PEP 383)."""
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]")
 
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -60,12 +62,13 @@ def visible(text: str) -> str:
     r"""Return text as one line in which everything is seen: ``\x1b`` for an escape character.
 
     What is printable stays, wide letters and accents too; the rest is written as Python writes
-    it. Long names lose their middle, and so do long lines. A second time changes nothing.
+    it, and bytes of file names that make no letter as bytes. Long names lose their middle, and
+    so do long lines. A second time changes nothing.
 
     Args:
         text: Anything, half a surrogate pair too.
     """
-    text = _bounded(text)
+    text = _bounded(_BYTES.sub(_decoded, text))
     if not (text.isascii() and text.isprintable()):
         text = _bounded("".join(_spelled(text)))
     return text
@@ -166,6 +169,14 @@ class _VisibleText:
 
 def _is_seen(letter: str) -> bool:
     return letter.isprintable() and letter not in _BLANK
+
+
+def _decoded(found: re.Match[str]) -> str:
+    r"""Read bytes as UTF-8, as nearly every name is; write what is none as ``\xff``.
+
+    A locale of ASCII leaves all letters of a name as bytes, beside which it can be read.
+    """
+    return found.group().encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _spelled(text: str) -> Iterable[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from bnfold.assumed_fold import with_assumption
 from bnfold.errors import UsageError
 from bnfold.evidence.proof.certificate import Certificate, read_certificate
 from bnfold.evidence.proof.prove import prove, proved
@@ -167,7 +168,13 @@ class _Question:
     refold: bool
 
     def answer(self, tell: Callable[[str], None]) -> VerifyReport:
-        """Compare the graphs, then run both where that is needed."""
+        """Compare the graphs, run both where that is needed, and say what a fold assumed."""
+        report = self._judged(tell)
+        if self.written is not None or not self.refold:
+            return report
+        return with_assumption(report, self.before, self.after)
+
+    def _judged(self, tell: Callable[[str], None]) -> VerifyReport:
         from bnfold.evidence.verification import judge_end_to_end
 
         before, after, written, wishes = self.before, self.after, self.written, self.wishes

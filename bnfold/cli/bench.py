@@ -62,6 +62,7 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option(
     "--arms",
     type=_words,
+    metavar="ARM[,ARM]...",
     default="original,folded,unfused",
     show_default=True,
     help="original, folded: as the runtime runs them; unfused: the original without the"

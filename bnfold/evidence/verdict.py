@@ -14,7 +14,7 @@ not judged    any            the run's: it decides alone, within limits that kno
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -63,13 +63,13 @@ def one_verdict(proof: ProofReport, run: VerifyReport) -> VerifyReport:
         run: What both models gave on the runtime; judged for accuracy alone if ``proof``
             passed.
     """
-    report = replace(run, proof=proof)
+    report = replace(run, proof=proof, warnings=(*run.warnings, *_assumed(proof)))
     if proof.verdict is Verdict.FAILED:
         why = "; ".join(filter(None, (findings_of(proof), _seen_too(run))))
         return replace(report, verdict=Verdict.FAILED, why=why)
     if proof.verdict is Verdict.PASSED and run.verdict is Verdict.NOT_JUDGED:
         warning = f"judged by the proof alone: {run.why}"
-        warnings = (*run.warnings, warning)
+        warnings = (*report.warnings, warning)
         return replace(report, verdict=Verdict.PASSED, why="", warnings=warnings)
     if run.verdict is Verdict.FAILED and proof.passed and not proof.certified:
         # Without a certificate, tensors are compared within the rounding of their type.
@@ -87,7 +87,13 @@ def by_proof(proof: ProofReport, note: str) -> VerifyReport:
         proof: The comparison of the graphs.
         note: Why nothing was run, as a warning.
     """
-    return VerifyReport(proof.verdict, why=findings_of(proof), warnings=(note,), proof=proof)
+    warnings = (note, *_assumed(proof))
+    return VerifyReport(proof.verdict, why=findings_of(proof), warnings=warnings, proof=proof)
+
+
+def _assumed(proof: ProofReport) -> Iterator[str]:
+    """Yield what the fold took for granted: whoever reads a verdict has to know."""
+    return (f"this holds only if {assumption}" for assumption in proof.assumptions)
 
 
 def _by_the_run(report: VerifyReport, proof: ProofReport) -> VerifyReport:

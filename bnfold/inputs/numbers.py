@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from bnfold.inputs.signature import Role, Slot, Use
@@ -67,7 +68,10 @@ class Need:
 
 def why_not_drawn(slot: Slot) -> str:
     """Return why no numbers can be drawn for an input; empty if they can."""
-    dtype = slot.dtype
+    dtype, kind = slot.dtype, slot.kind
+    if isinstance(kind, ir.SequenceType | ir.OptionalType):
+        word = "a sequence" if isinstance(kind, ir.SequenceType) else "an optional"
+        return f"input {slot.name!r} is {word}, for which no numbers are drawn"
     if dtype is None:
         return f"input {slot.name!r} is not a tensor of a known type"
     if dtype.is_floating_point() or dtype.is_integer() or dtype.name == "BOOL":

@@ -125,8 +125,6 @@ def _proof(proof: ProofReport) -> Iterator[str]:
             "  not derived, judged within rounding only (the certificate does not say what"
             f" they were made of): {', '.join(proof.untold)}"
         )
-    for assumption in proof.assumptions:
-        yield f"  holds only if {assumption}"
     if proof.why:
         yield f"  {proof.why}"
     for finding in proof.findings:

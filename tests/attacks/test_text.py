@@ -93,7 +93,14 @@ def test_what_is_made_visible_is_one_safe_bounded_line(text):
         ("layer1/conv: 日本 é Ω 👩", "layer1/conv: 日本 é Ω 👩"),
         ("\x1b[31m\x07\x08\r\n\t\x7f\x9b\0", r"\x1b[31m\x07\x08\r\n\t\x7f\x9b\x00"),
         ("\u2028\u202e\u2066\u200b\ufeff", r"\u2028\u202e\u2066\u200b\ufeff"),
-        ("\udc80\U000e0041", r"\udc80\U000e0041"),
+        ("\ud880\U000e0041", r"\ud880\U000e0041"),
+        # Bytes of a file name (PEP 383): letters where they are UTF-8, else bytes.
+        ("non\udcff\udcfeutf.onnx", r"non\xff\xfeutf.onnx"),
+        ("\udcc3\udcbcn\udcc3\udcaf.onnx", "ünï.onnx"),
+        ("\udcc3\udcc3\udcbc", r"\xc3ü"),
+        ("a\udc80\udcc2", r"a\x80\xc2"),
+        # What is made a letter by that is spelled as such a letter is: U+202E, U+0085.
+        ("\udce2\udc80\udcae\udcc2\udc85", r"\u202e\x85"),
         ("a\u0301\u0316", "a\u0301\u0316"),
         ("a" + "\u0301" * 6, "a" + "\u0301" * 4 + r"\u0301\u0301"),
     ],

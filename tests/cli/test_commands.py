@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import onnx
@@ -256,6 +257,13 @@ def test_an_unexpected_error_is_a_message_and_not_a_traceback(model, monkeypatch
     assert "ZeroDivisionError: a bug" in shown
     assert "Traceback" not in shown
     assert "report" in shown
+
+
+@pytest.mark.parametrize("command", ["inspect", "fold", "verify", "bench", "export"])
+def test_help_shows_no_internal_name(command):
+    """``--arms _WORDS``: click takes the name of a function for what an option takes."""
+    words = re.findall(r"--[a-z-]+ (\S+)", run(command, "--help").stdout)
+    assert not [word for word in words if word.startswith("_")]
 
 
 def test_help_and_version_work():

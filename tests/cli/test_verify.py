@@ -116,6 +116,29 @@ def test_what_cannot_be_done_is_said_with_its_own_code(models, options, code, wo
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("refold", ["--refold", "--no-refold"])
+@pytest.mark.parametrize("certified", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ("zz=1x3", ("where: zz", "the model's inputs are 'x'")),
+        ("x=1x4", ("where: x", "the model reads N×3, not 1×4")),
+        ("x=1x3x8", ("where: x", "the model reads N×3, not 1×3×8")),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_misuse_without_a_run_too(
+    models, tmp_path, shape, words, certified, refold
+):
+    original, folded = models[0], tmp_path / "f.onnx"
+    certificate = tmp_path / "c.json"
+    calling.run("fold", original, "-o", folded, "--certificate", certificate)
+    options = ["--certificate", certificate] if certified else []
+    done = run(original, folded, "--no-run", refold, "--shape", shape, *options)
+    assert done.returncode == 2, done.stderr
+    for said in (*words, "write NAME=1x3x224x224"):
+        assert said in done.stderr
+
+
 def test_a_missing_runtime_exits_with_4(models, monkeypatch, capsys):
     from bnfold.cli.main import main
 

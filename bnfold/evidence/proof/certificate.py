@@ -108,19 +108,34 @@ def read_certificate(source: str | Path) -> Certificate:
     try:
         text = str(source) if _is_text(source) else _text_of(source)
         return _from_body(json.loads(text))
-    except UnreadableError as error:
-        raise _unreadable(where, str(error)) from error
-    except UnicodeDecodeError as error:
-        raise _unreadable(where, "it is no text") from error
-    except json.JSONDecodeError as error:
-        raise _unreadable(where, f"it is no JSON: {error}") from error
-    except RecursionError as error:
-        raise _unreadable(where, f"it is no {SCHEMA}: it is nested too deep") from error
     except MemoryError:
         raise
     except Exception as error:  # a stranger's file can be wrong in any way
-        why = f"it is no {SCHEMA}: {type(error).__name__} {error}"
-        raise _unreadable(where, why.splitlines()[0]) from error
+        raise _unreadable(where, _why_unreadable(error)) from error
+
+
+def _why_unreadable(error: Exception) -> str:
+    """Say what is wrong with the text: never in the words of Python, which are about code."""
+    match error:
+        case UnreadableError():
+            return str(error)
+        case UnicodeDecodeError():
+            return "it is no text"
+        case json.JSONDecodeError():
+            return f"it is no JSON: {error}"
+        case RecursionError():
+            why = "it is nested too deep"
+        case KeyError():
+            why = f"{error} is missing"
+        case _OtherwiseError():
+            why = str(error)
+        case _:
+            why = "the numbers in it are written otherwise"
+    return f"it is no {SCHEMA}: {why}"
+
+
+class _OtherwiseError(Exception):
+    """An entry of a certificate is not what it should be; says which."""
 
 
 def _text_of(path: str | Path) -> str:
@@ -138,18 +153,19 @@ def _unreadable(where: str, why: str) -> ModelError:
 
 def _from_body(body: Any) -> Certificate:
     if not isinstance(body, dict):
-        message = f"it is a {type(body).__name__}, not an object"
-        raise TypeError(message)
+        message = f"it is {_kind(body)}, not an object"
+        raise _OtherwiseError(message)
     if body["schema"] != SCHEMA:
         message = f"its schema is {body['schema']!r}"
-        raise ValueError(message)
+        raise _OtherwiseError(message)
     seal = body.pop("sha256", "")
     sealed = seal == _seal(body)
     body = _unpacked(body)
+    header = _entry(body, "header", dict)
     return Certificate(
-        original=_text(body["original"], "sha256"),
-        folded=_text(body["folded"], "sha256"),
-        header=(_text(body["header"], "before"), _text(body["header"], "after")),
+        original=_text(_entry(body, "original", dict), "sha256"),
+        folded=_text(_entry(body, "folded", dict), "sha256"),
+        header=(_text(header, "before"), _text(header, "after")),
         assumptions=_texts(body, "assumptions"),
         folds=tuple(_step(entry) for entry in _objects(body, "folds")),
         nodes=tuple(_change(entry) for entry in _objects(body, "nodes")),
@@ -159,12 +175,26 @@ def _from_body(body: Any) -> Certificate:
     )
 
 
+_KINDS: Final = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    type(None): "null",
+}
+"""What JSON calls what Python makes of it."""
+
+
+def _kind(found: Any) -> str:
+    return _KINDS.get(type(found), "a number")
+
+
 def _entry(body: Any, key: str, *kinds: type) -> Any:
     """Return an entry of an object, of one of the kinds; a flag is no number."""
     found = body[key]
     if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in kinds):
-        message = f"{key!r} is a {type(found).__name__}"
-        raise TypeError(message)
+        message = f"{key!r} is {_kind(found)}"
+        raise _OtherwiseError(message)
     return found
 
 
@@ -176,7 +206,7 @@ def _texts(body: Any, key: str) -> tuple[str, ...]:
     found = tuple(_entry(body, key, list))
     if not all(isinstance(one, str) for one in found):
         message = f"{key!r} holds something else than texts"
-        raise TypeError(message)
+        raise _OtherwiseError(message)
     return found
 
 
@@ -184,7 +214,7 @@ def _objects(body: Any, key: str) -> list[dict[str, Any]]:
     found = _entry(body, key, list)
     if not all(isinstance(one, dict) for one in found):
         message = f"{key!r} holds something else than objects"
-        raise TypeError(message)
+        raise _OtherwiseError(message)
     return list(found)
 
 
@@ -201,7 +231,7 @@ def _vector(body: Any, key: str) -> tuple[float, ...] | None:
     array = np.asarray(found, np.float64)
     if array.ndim != 1:
         message = f"{key!r} has {array.ndim} axes"
-        raise ValueError(message)
+        raise _OtherwiseError(message)
     return tuple(array.tolist())
 
 

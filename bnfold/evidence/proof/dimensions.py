@@ -57,7 +57,8 @@ def dimensions(side: Side, inputs: Mapping[str, Array], deadline: float) -> Dime
     stopped: list[ir.Node] = []
     if not results <= known.keys():
         until = min(deadline, time.monotonic() + _MOST_S)
-        declared = _inferred(side.model, inputs, as_declared=True)
+        fits = _are_as_declared(side.model, inputs)
+        declared = _inferred(side.model, inputs, as_declared=True) if fits else {}
         known = {**declared, **dict(_seen(side, inputs, until, stopped)), **known}
     sizes = (dim for dims, _ in known.values() for dim in dims)
     is_empty = any(isinstance(dim, int) and dim <= 0 for dim in sizes)
@@ -125,9 +126,14 @@ def _inferred(
     results = (value for node in bound.graph for value in node.outputs)
     for value in (*bound.graph.inputs, *results):
         kind, dims = facts.dtype(value), facts.shape(value)
-        if value.name and kind is not None and dims is not None:
+        if value.name and kind is not None and dims is not None and _is_tensor(value):
             known[value.name] = dims, kind.is_floating_point()
     return known
+
+
+def _is_tensor(value: ir.Value) -> bool:
+    """Return whether a value may be drawn as an array: a sequence has a shape of its items."""
+    return value.type is None or isinstance(value.type, ir.TensorType)
 
 
 def _bound(model: ir.Model, inputs: Mapping[str, Array], *, as_declared: bool) -> ir.Model:
@@ -142,7 +148,8 @@ def _bound(model: ir.Model, inputs: Mapping[str, Array], *, as_declared: bool) -
     except (RuntimeError, ValueError):
         return model
     shapes = [value.shape for value in bound.graph.inputs if value.name in inputs]
-    stays = as_declared or all(shape is not None and shape.is_static() for shape in shapes)
+    static = all(shape is not None and shape.is_static() for shape in shapes)
+    stays = as_declared or (static and _are_as_declared(model, inputs))
     for value in bound.graph.inputs:
         given = inputs.get(value.name or "")
         if given is not None:
@@ -154,21 +161,37 @@ def _bound(model: ir.Model, inputs: Mapping[str, Array], *, as_declared: bool) -
     return bound
 
 
+def _are_as_declared(model: ir.Model, inputs: Mapping[str, Array]) -> bool:
+    """Return whether arrays have the sizes that are declared: not those of an empty axis."""
+    return all(
+        value.shape is None
+        or all(
+            size == dim
+            for size, dim in zip(inputs[value.name].shape, value.shape, strict=False)
+            if isinstance(dim, int)
+        )
+        for value in model.graph.inputs
+        if value.name in inputs
+    )
+
+
 def _seen(
     side: Side, inputs: Mapping[str, Array], until: float, stopped: list[ir.Node]
 ) -> Iterator[tuple[str, _Known]]:
-    """Run the model and yield the sizes of its values; note the node at which it stops."""
+    """Run the model and yield the sizes of its values; note the nodes that give none.
+
+    What hangs on these, or on inputs that no numbers are drawn for, has none either.
+    """
     feeds = {name: widen(array) for name, array in inputs.items()}
     held: dict[ir.Value, Array] = {}
+    missing = _not_fed(side, feeds)
     for node, dying in schedule(side.model.graph, ()):
         if time.monotonic() > until:
             return
-        if not all(side.is_constant(value) for value in node.outputs):
-            try:
-                held.update(_results(side, node, feeds, held))
-            except CannotEvaluateError:
-                stopped.append(node)
-                return
+        if missing.isdisjoint(side.reads(node)):
+            held.update(_results(side, node, feeds, held, stopped))
+        if stopped[-1:] == [node] or not missing.isdisjoint(side.reads(node)):
+            missing.update(node.outputs)
         for value in node.outputs:
             found = held.get(value)
             if isinstance(found, np.ndarray):  # no sequence, nothing absent
@@ -177,9 +200,25 @@ def _seen(
             held.pop(value, None)
 
 
+def _not_fed(side: Side, feeds: Mapping[str, Array]) -> set[ir.Value]:
+    inputs = side.model.graph.inputs
+    return {one for one in inputs if one.name not in feeds and not side.is_constant(one)}
+
+
 def _results(
-    side: Side, node: ir.Node, feeds: Mapping[str, Array], held: Mapping[ir.Value, Array]
+    side: Side,
+    node: ir.Node,
+    feeds: Mapping[str, Array],
+    held: Mapping[ir.Value, Array],
+    stopped: list[ir.Node],
 ) -> dict[ir.Value, Array]:
+    """Return what a node gives, nothing of a constant one; note one that gives nothing."""
+    if all(side.is_constant(value) for value in node.outputs):
+        return {}
     segments = [Segment(value, (node,), ()) for value in node.outputs if value.name]
     read = {value: held[value] for value in side.reads(node) if value in held}
-    return {one.result: side.evaluate(one, feeds, known=read) for one in segments}
+    try:
+        return {one.result: side.evaluate_any_kind(one, feeds, known=read) for one in segments}
+    except CannotEvaluateError:
+        stopped.append(node)
+        return {}

@@ -24,6 +24,14 @@ import onnx_ir as ir
 from bnfold.evidence.proof.comparer import Comparer
 from bnfold.evidence.proof.dimensions import dimensions, discrete_values
 from bnfold.evidence.proof.draws import BATCH
+from bnfold.evidence.proof.empty_axes import (
+    as_declared,
+    has_empty,
+    opened,
+    why_not_shown,
+)
+from bnfold.evidence.proof.failing import CannotEvaluateError, TooLateError, looking_at
+from bnfold.evidence.proof.given import drawable, given
 from bnfold.evidence.proof.ladder import LONGEST, Ladder
 from bnfold.evidence.proof.links import EXACT, Array, Link, gap
 from bnfold.evidence.proof.mutations import Target, targets_at
@@ -32,10 +40,10 @@ from bnfold.evidence.proof.outcomes import SAME, Lost, differs, is_unmoved
 from bnfold.evidence.proof.rounding import furthest
 from bnfold.evidence.proof.segments import ROUNDINGS, SegmentJudge, is_whole
 from bnfold.evidence.proof.sides import Side
-from bnfold.inputs.drawing import Binding, Case, draw_inputs, is_too_much
+from bnfold.inputs.drawing import Binding, Case, is_too_much
 from bnfold.inputs.drawing import Style as InputStyle
 from bnfold.inputs.hints import with_hints
-from bnfold.inputs.signature import Role, inputs_of
+from bnfold.inputs.signature import Role, Slot, inputs_of
 from bnfold.inputs.sizes import Shapes, sized
 
 _DEEPER: Final = 3
@@ -71,6 +79,7 @@ class Lockstep:
         comparer: Both models, and how a value is compared; holds what was found.
         judge: Compares segments, and keeps what was shown of them.
         shapes: Sizes of inputs that the user chose, for what the model leaves open.
+        elsewhere: Whether axes of size 0 get another size: at 0, nothing may be seen.
         lost: Values with no relation, in graph order.
         same_nodes: How many nodes needed no evaluation.
         refuted: Outputs that clearly differ as the models stand; None while nobody has looked.
@@ -80,6 +89,7 @@ class Lockstep:
     comparer: Comparer
     judge: SegmentJudge
     shapes: Shapes = ()
+    elsewhere: bool = False
     lost: dict[str, Lost] = field(default_factory=dict)
     same_nodes: int = 0
     refuted: dict[str, Lost] | None = None
@@ -88,6 +98,8 @@ class Lockstep:
     _dark: set[str] = field(default_factory=set)
     _discrete: frozenset[str] = frozenset()
     _differing: set[str] = field(default_factory=set)
+    _declared: tuple[Slot, ...] = ()
+    _case: Case | None = None
 
     def __post_init__(self) -> None:
         """Find relations by what the walk found so far."""
@@ -122,28 +134,35 @@ class Lockstep:
                     self._relate(value.name or "", SAME, dark=dark)
             else:
                 for value in node.outputs:
-                    self._try(value)
+                    with looking_at(value):
+                        self._try(value)
 
     def _prepare(self) -> None:
         model = self.original.model
-        slots = sized(with_hints(inputs_of(model), model), self.shapes)[0]
+        hinted = sized(with_hints(inputs_of(model), model), self.shapes)[0]
+        self._declared = as_declared(hinted, inputs_of(model))
+        slots, declared = self._declared, inputs_of(model)
+        if self.elsewhere:
+            slots, declared = opened(slots), opened(declared)
         self.comparer.is_open = any(
-            not isinstance(dim, int)
-            for slot in inputs_of(model)
-            for dim in (slot.dims or ())[1:]
+            not isinstance(dim, int) for slot in declared for dim in (slot.dims or ())[1:]
         )
         for size in _OPEN_SIZES:
             larger = Case(Binding(batch=BATCH, size=size), InputStyle.NORMAL)
-            if size > _OPEN_SIZES[0] and is_too_much(slots, larger.binding):
+            if size > _OPEN_SIZES[0] and is_too_much(drawable(slots), larger.binding):
                 break
-            case = larger
-            self.comparer.inputs = draw_inputs(slots, case, self.comparer.seed)
-            found = dimensions(self.original, self.comparer.inputs, self.judge.deadline)
+            self._case = case = larger
+            self.comparer.inputs = given(slots, case, self.comparer.seed)
+            arrays = dict(self.comparer.inputs)
+            found = dimensions(self.original, arrays, self.judge.deadline)
             self.comparer.dims = found.dims
             if not found.is_short:
                 break
-        self.comparer.others = other_inputs(slots, case, self.comparer.seed)
-        whole = [slot.name for slot in slots if slot.use.role in _WHOLE]
+        self.comparer.others = other_inputs(drawable(slots), case, self.comparer.seed)
+        drawn = {slot.name for slot in drawable(slots)}
+        whole = [
+            slot.name for slot in slots if slot.use.role in _WHOLE or slot.name not in drawn
+        ]
         # Such an input is as it was drawn for the model: any other number is no index.
         known = self.comparer.dims.items()
         self.comparer.dims = {name: dims for name, dims in known if name not in whole}
@@ -233,6 +252,10 @@ class Lockstep:
         same in both, and from the inputs of the model.
         """
         value, other = self.folded.values[output], self.original.values[output]
+        with looking_at(value):
+            return self._settled(output, other, value)
+
+    def _settled(self, output: str, other: ir.Value, value: ir.Value) -> Link | Lost | None:
         if self.refuted and output in self.refuted:  # whatever seemed the same on the way
             return self.lost.get(output) or self.refuted[output]
         if output in self.relations and self.relations[output] is SAME:
@@ -277,13 +300,31 @@ class Lockstep:
 
     def _settle_constant(self, original: ir.Value, folded: ir.Value) -> Link | Lost | None:
         """Return the relation of an output that no input moves."""
+        if self._is_same_value(folded):  # a constant sequence too, which has no numbers
+            return SAME
         if original.producer() is not None and folded.producer() is not None:
             return self._ladder.compare(original, folded, set(), 1, whole=True)
-        wide, held = self.original.constant(original), self.folded.constant(folded)
+        try:
+            wide, held = self.original.constant(original), self.folded.constant(folded)
+        except TooLateError:
+            raise
+        except CannotEvaluateError as error:
+            return Lost(folded.name or "", None, (), (), str(error))
         found, tensor = gap(wide, held), folded.const_value
         if found.size <= EXACT or (tensor is not None and _is_rounded(tensor, wide)):
             return SAME
         return Lost(folded.name or "", found, (), ())
+
+    @property
+    def has_empty_axis(self) -> bool:
+        """Whether an axis of an input is declared to be of size 0."""
+        return has_empty(self._declared)
+
+    def why_not_as_declared(self) -> str:
+        """Return why what was found at other sizes does not hold at the declared ones."""
+        if self._case is None or not self.elsewhere:
+            return ""
+        return why_not_shown(self.comparer, self._declared, self._case)
 
     def is_shown(self, value: ir.Value) -> bool:
         """Return whether all that is new in what computes a value was shown to be compared."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bnfold.evidence.proof.by_rows import Rows
 from bnfold.evidence.proof.rounding import nudged
-from bnfold.evidence.proof.sides import Side
+from bnfold.evidence.proof.sides import Side, named_as
 
 Array = NDArray[Any]
 
@@ -81,11 +81,11 @@ class NudgedSide(Side):
         """Return nothing: what a large weight gives is moved, and that asks for the weight."""
         return None
 
-    def constant(self, value: ir.Value) -> Array:
+    def constant_of_any_kind(self, value: ir.Value) -> Any:
         """Return a constant; a large one that is not moved itself is read only once."""
         if self._is_moved_behind(value):
-            return self._source.constant(value)
-        return super().constant(value)
+            return self._source.constant_of_any_kind(value)
+        return super().constant_of_any_kind(value)
 
     def _with_noise(
         self, node: ir.Node, given: list[Array | None], results: Sequence[Array | None]
@@ -141,4 +141,5 @@ def _with_moved_attributes(node: ir.Node, rng: np.random.Generator) -> ir.Node:
         else:
             moved.append(attribute)
     count = len(node.outputs)
-    return ir.Node(node.domain, op_type, (), moved, num_outputs=count, name=node.name)
+    copy = ir.Node(node.domain, op_type, (), moved, num_outputs=count, name=node.name)
+    return named_as(copy, node)

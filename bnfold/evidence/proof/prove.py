@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.errors import MissingDependencyError
+from bnfold.errors import BnfoldError, MissingDependencyError, UsageError
 from bnfold.evidence.clock import NO_MEMORY, OutOfTimeError, until
 from bnfold.evidence.proof.accounting import Account, Books, constant_named
 from bnfold.evidence.proof.certificate import Certificate, Relation, TensorChange
@@ -31,6 +32,7 @@ from bnfold.evidence.proof.segments import SegmentJudge
 from bnfold.evidence.proof.sides import TOO_LATE, CannotEvaluateError, Side, TooLateError
 from bnfold.evidence.proof.stored_noise import StoredNoise
 from bnfold.evidence.proof.unrounded import Unrounded, compared, stored_rows
+from bnfold.evidence.reference.arrays import NoKernelError
 from bnfold.inputs.signature import differences
 from bnfold.inputs.sizes import Shapes
 from bnfold.model.digests import Place
@@ -116,10 +118,8 @@ def _proof(
             assumptions=assumptions,
         )
     new = Side(folded, account.wide, constant_inputs=free)
-    walk = _walk(
-        sides[0], new, contents, account, seed, deadline, impulses=impulses, shapes=shapes
-    )
-    return report_of(walk, certificate, account, contents[1])
+    asked = _Asked(certificate, account, seed, deadline, impulses, shapes)
+    return _walked(sides[0], new, contents, asked)[1]
 
 
 def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofReport:
@@ -128,6 +128,9 @@ def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofRepor
     Args:
         attempt: A call of `prove`, or of what makes a certificate.
         certified: Whether a certificate said what to expect.
+
+    Raises:
+        UsageError: If the call makes no sense: a shape of an input that there is not.
     """
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -135,14 +138,24 @@ def proved(attempt: Callable[[], ProofReport], *, certified: bool) -> ProofRepor
             return attempt()
     except MissingDependencyError as error:
         return ProofReport(Verdict.NOT_JUDGED, why=error.what, certified=certified)
+    except UsageError:
+        raise
     except (OutOfTimeError, TooLateError):
         return _too_late(certified=certified)
     except MemoryError:
         return ProofReport(Verdict.NOT_JUDGED, why=NO_MEMORY, certified=certified)
     except Exception as error:  # noqa: BLE001  graphs of strangers can be wrong in any way
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        why = f"the graphs cannot be compared: {said}"
+        why = f"the graphs cannot be compared: {_said(error)}"
         return ProofReport(Verdict.NOT_JUDGED, why=why, certified=certified)
+
+
+def _said(error: Exception) -> str:
+    """Return what an error of ours says; what Python says is about code, and stays behind."""
+    if isinstance(error, BnfoldError):
+        return "; ".join(filter(None, (error.what, error.where, error.why)))
+    if isinstance(error, CannotEvaluateError | NoKernelError):
+        return str(error)
+    return "something in them is of a kind that the comparison does not know"
 
 
 def certify(
@@ -170,8 +183,11 @@ def certify(
         shapes: Sizes of inputs that the model leaves open.
         known: Digests of tensors, by where they are, of whoever has read all of them.
 
+    What cannot be compared is written down all the same: the report then says why.
+
     Raises:
         OutOfTimeError: If there was no time to write it down.
+        UsageError: If a shape does not fit.
     """
     with until(time.monotonic() + seconds) as deadline:
         return _certified(
@@ -214,14 +230,17 @@ def _certified(
         certificate, side, Side(folded, constant_inputs=free), before, after, derived
     ).check()
     new = Side(folded, account.wide, constant_inputs=free)
-    walk = _walk(side, new, [before, after], account, seed, deadline, shapes=shapes)
-    report = report_of(walk, certificate, account, after)
-    values = tuple(_relations(walk))
-    return Certificate(**{**_fields(certificate), "values": values}), report
+    walks: list[Lockstep] = []
 
+    def walked() -> ProofReport:
+        asked = _Asked(certificate, account, seed, deadline, shapes=shapes)
+        walk, report = _walked(side, new, [before, after], asked)
+        walks.append(walk)
+        return report
 
-def _fields(certificate: Certificate) -> dict[str, Any]:
-    return {name: getattr(certificate, name) for name in Certificate.__dataclass_fields__}
+    report = proved(walked, certified=True)
+    values = tuple(relation for walk in walks for relation in _relations(walk))
+    return replace(certificate, values=values), report
 
 
 def _kept(
@@ -288,17 +307,43 @@ def _floats(contents: Contents, names: Collection[str]) -> frozenset[str]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How two models are to be compared, see `prove`; and what is known of their tensors."""
+
+    certificate: Certificate | None
+    account: Account
+    seed: int
+    deadline: float = math.inf
+    impulses: bool = False
+    shapes: Shapes = ()
+
+
+def _walked(
+    original: Side, folded: Side, contents: Sequence[Contents], asked: _Asked
+) -> tuple[Lockstep, ProofReport]:
+    """Walk at the sizes that are declared; at others too if those of 0 hide what is new."""
+    walk = _walk(original, folded, contents, asked)
+    report = report_of(walk, asked.certificate, asked.account, contents[1])
+    is_open = report.verdict is Verdict.NOT_JUDGED and not walk.judge.is_late
+    if not (is_open and walk.has_empty_axis):
+        return walk, report
+    again = _walk(original, folded, contents, asked, elsewhere=True)
+    found = report_of(again, asked.certificate, asked.account, contents[1])
+    if found.passed:
+        return again, found
+    return walk, replace(report, why="; ".join(filter(None, (report.why, found.why))))
+
+
 def _walk(
     original: Side,
     folded: Side,
     contents: Sequence[Contents],
-    account: Account,
-    seed: int,
-    deadline: float = math.inf,
+    asked: _Asked,
     *,
-    impulses: bool = False,
-    shapes: Shapes = (),
+    elsewhere: bool = False,
 ) -> Lockstep:
+    seed, account, deadline = asked.seed, asked.account, asked.deadline
     before, after = contents
 
     def is_same(node: ir.Node) -> bool:
@@ -311,7 +356,8 @@ def _walk(
     coarsest = _coarsest(after, account.rounded)
     noise = StoredNoise(original, folded, is_same, account.rounded, kept, coarsest, drawn_by)
     comparer = Comparer(original, folded, is_same, frozenset(same), noise, drawn_by, deadline)
-    walk = Lockstep(comparer, SegmentJudge(comparer, deadline, impulses), shapes)
+    judge = SegmentJudge(comparer, deadline, asked.impulses)
+    walk = Lockstep(comparer, judge, asked.shapes, elsewhere)
     walk.run()
     return walk
 

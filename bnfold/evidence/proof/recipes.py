@@ -53,8 +53,8 @@ def derive(recipe: Recipe, constants: Constants, elements: int = 0) -> NDArray[A
     except (RecipeError, MemoryError, OutOfTimeError, CannotEvaluateError):
         raise
     except Exception as error:
-        message = f"its recipe makes no sense: {type(error).__name__} {error}"
-        raise RecipeError(message.splitlines()[0]) from error
+        message = "its recipe makes no sense: what it names does not fit together"
+        raise RecipeError(message) from error
     finally:
         _MOST.reset(token)
 

@@ -19,6 +19,7 @@ _QUIET = 1e-3
 _LOUDEST = 1e5
 """Shares of the worst gap below which a value is not named; gaps beyond count as this."""
 
+_ELSEWHERE = "at other sizes than the declared 0 the models differ, and at 0 nothing is seen"
 _WITHIN_STORAGE = "1 is what rounding of the stored tensors explains"
 _WITHIN_FLOAT64 = "relative to its slice, in float64"
 
@@ -54,6 +55,8 @@ def report_of(
     elif share.unshown:
         verdict = Verdict.NOT_JUDGED
         unknown = [_unshown(share)]
+    if walk.elsewhere:
+        verdict, unknown = _as_declared(walk, verdict, unknown)
     return ProofReport(
         verdict,
         findings if verdict is Verdict.FAILED else (),
@@ -70,6 +73,16 @@ def report_of(
         elements=walk.judge.elements,
         unshown=share.unshown,
     )
+
+
+def _as_declared(
+    walk: Lockstep, verdict: Verdict, unknown: list[str]
+) -> tuple[Verdict, list[str]]:
+    """Return what follows for sizes of 0 from a walk at others, and why nothing does."""
+    if verdict is Verdict.FAILED:
+        return Verdict.NOT_JUDGED, [_ELSEWHERE]
+    why = walk.why_not_as_declared() if verdict is Verdict.PASSED else ""
+    return (Verdict.NOT_JUDGED, [why]) if why else (verdict, unknown)
 
 
 def _unshown(share: Share) -> str:

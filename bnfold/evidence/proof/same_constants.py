@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from bnfold.evidence.proof.sides import Side
+from bnfold.evidence.proof.sides import CannotEvaluateError, Side, TooLateError
 
 Array = NDArray[Any]
 
@@ -70,12 +70,14 @@ class SameConstants:
         A fold of constants stores it; what it is used for is no other than before.
         """
         other = self.original.values.get(value.name or "")
-        return (
-            other is not None
-            and other.producer() is not None
-            and self.original.is_constant(other)
-            and _are_equal(self.original.constant(other), self.folded.constant(value))
-        )
+        if other is None or other.producer() is None or not self.original.is_constant(other):
+            return False
+        try:
+            return _are_equal(self.original.constant(other), self.folded.constant(value))
+        except TooLateError:
+            raise
+        except CannotEvaluateError:  # nobody knows: so it is not known to be the same
+            return False
 
 
 def _are_equal(one: Array, other: Array) -> bool:

@@ -13,12 +13,22 @@ from numpy.typing import NDArray
 
 from bnfold.evidence.clock import OutOfTimeError
 from bnfold.evidence.proof.by_rows import LARGE, Rows, is_product, multiplied, rows_of_tensor
+from bnfold.evidence.proof.failing import (
+    TOO_LATE,
+    CannotEvaluateError,
+    TooLateError,
+    not_computed,
+    tensor_of,
+    unevaluated,
+)
 from bnfold.evidence.proof.rounding import roundoff_of
 from bnfold.evidence.proof.survey import Survey
 from bnfold.evidence.proof.weighted import Weighted
 from bnfold.evidence.reference.arrays import read_tensor, widen
 from bnfold.evidence.reference.control import begin_evaluation
 from bnfold.model.attributes import float_attr
+
+__all__ = ["TOO_LATE", "Array", "CannotEvaluateError", "Segment", "Side", "TooLateError"]
 
 Array = NDArray[Any]
 
@@ -31,28 +41,7 @@ _RECENT: Final = 1 << 24
 _IN_BINADE: Final = 0.75
 """Half an ulp, relative to the number, is between a half and one roundoff."""
 
-_RANDOM: Final = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
-    | {"Multinomial"}
-)
-_STANDARD: Final = ("", "ai.onnx", "com.microsoft")
-_OVERRIDABLE_SINCE: Final = 4
-
-
 _MATRIX_AXES: Final = 2
-
-TOO_LATE: Final = "the time was up"
-
-
-class CannotEvaluateError(Exception):
-    """A piece of a graph has no value here; says why."""
-
-
-class TooLateError(CannotEvaluateError):
-    """It may have one, but there was no time: nothing follows from that."""
-
-    def __init__(self) -> None:
-        super().__init__(TOO_LATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +85,10 @@ class Side:
         self.reads, self.captured = self.survey.reads, self.survey.captured
         self.is_constant = self.survey.is_constant
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
-        self._kept: dict[ir.Value, Array] = {}
+        self._kept: dict[ir.Value, Any] = {}
         self._evaluator = Weighted(self)
         self._last_spread: tuple[ir.Node, Array, Array] | None = None
-        self._recent: dict[ir.Value, Array] = {}
+        self._recent: dict[ir.Value, Any] = {}
         self._exchanged: dict[ir.Value, Array] = {}
         self._stand_ins: dict[ir.Node, ir.Node] = {}
 
@@ -113,6 +102,14 @@ class Side:
         """Return a constant, floats in float64.
 
         Raises:
+            CannotEvaluateError: If it cannot be computed, or is no tensor.
+        """
+        return tensor_of(value, self.constant_of_any_kind(value))
+
+    def constant_of_any_kind(self, value: ir.Value) -> Any:
+        """Return a constant, floats in float64; a sequence as the list of its tensors.
+
+        Raises:
             CannotEvaluateError: If it cannot be computed.
         """
         held = self._held(value)
@@ -121,19 +118,18 @@ class Side:
         found = self.stored(value)
         if found is None:
             for one in self._to_be_computed_for(value):
-                self.constant(one)
+                self.constant_of_any_kind(one)
             segment = self.segment(value, frozenset(), len(self.position))
             if segment is None or segment.inputs:
-                message = f"{value.name!r} is no constant"
-                raise CannotEvaluateError(message)
-            found = self.evaluate(segment, {})
-        if found.size <= _KEPT:
+                raise not_computed(value, is_free=value.is_graph_input())
+            found = self.evaluate_any_kind(segment, {})
+        if _elements(found) <= _KEPT:
             self._kept[value] = found
         else:
             self._keep_for_a_while(value, found)
         return found
 
-    def _held(self, value: ir.Value) -> Array | None:
+    def _held(self, value: ir.Value) -> Any:
         """Return a constant that need not be computed again; None if there is none."""
         for known in (self._exchanged, self._kept, self._recent):
             if value in known:
@@ -159,13 +155,13 @@ class Side:
                     waiting.append(read)
         return sorted(places, key=places.__getitem__)
 
-    def _keep_for_a_while(self, value: ir.Value, found: Array) -> None:
+    def _keep_for_a_while(self, value: ir.Value, found: Any) -> None:
         """Keep the large constants that were asked for last: one segment asks often."""
         self._recent[value] = found
-        held = sum(one.size for one in self._recent.values())
+        held = sum(map(_elements, self._recent.values()))
         while held > _RECENT and len(self._recent) > 1:
             oldest = next(iter(self._recent))
-            held -= self._recent.pop(oldest).size
+            held -= _elements(self._recent.pop(oldest))
 
     def stored(self, value: ir.Value) -> Array | None:
         """Return an initializer of whatever graph, unrounded if that is known."""
@@ -189,7 +185,8 @@ class Side:
             nodes: Nodes, in no graph, whose attributes take the place of a node's own.
         """
         before = self._exchanged, self._stand_ins
-        self._exchanged, self._stand_ins = dict(constants), dict(nodes)
+        self._exchanged = dict(constants)
+        self._stand_ins = {node: named_as(copy, node) for node, copy in nodes.items()}
         try:
             yield
         finally:
@@ -284,8 +281,19 @@ class Side:
             known: Results that are taken as given; their nodes are not evaluated.
 
         Raises:
-            CannotEvaluateError: If an operator cannot be evaluated.
+            CannotEvaluateError: If an operator cannot be evaluated, or gives no tensor.
         """
+        found = self.evaluate_any_kind(segment, feeds, known=known)
+        return tensor_of(segment.result, found)
+
+    def evaluate_any_kind(
+        self,
+        segment: Segment,
+        feeds: Mapping[str, Array],
+        *,
+        known: Mapping[ir.Value, Array] | None = None,
+    ) -> Any:
+        """Return the result of a segment as `evaluate` does; a sequence as a list."""
         begin_evaluation()
         with self._evaluator.anew():
             return self._evaluated(segment, feeds, known or {})
@@ -295,7 +303,7 @@ class Side:
         segment: Segment,
         feeds: Mapping[str, Array],
         known: Mapping[ir.Value, Array],
-    ) -> Array:
+    ) -> Any:
         scope: dict[ir.Value, Array] = dict(known)
         for node in segment.nodes:
             if node.outputs and all(value in scope for value in node.outputs):
@@ -317,8 +325,7 @@ class Side:
             return scope[segment.result]
         given_one = self._given(segment.result, scope, feeds)
         if given_one is None:
-            message = f"{segment.result.name!r} was not computed"
-            raise CannotEvaluateError(message)
+            raise not_computed(segment.result, is_free=False)
         return given_one
 
     def rows(self, value: ir.Value, *, as_stored: bool = False) -> Rows | None:
@@ -364,8 +371,7 @@ class Side:
         except OutOfTimeError as error:
             raise TooLateError from error
         except ValueError as error:
-            message = f"{node.op_type} {node.name!r}: {error}"
-            raise CannotEvaluateError(message) from error
+            raise unevaluated(node, [given, rows]) from error
 
     def _given_to(
         self, node: ir.Node, scope: Mapping[ir.Value, Array], feeds: Mapping[str, Array]
@@ -382,13 +388,13 @@ class Side:
         value: ir.Value | None,
         scope: Mapping[ir.Value, Array],
         feeds: Mapping[str, Array],
-    ) -> Array | None:
+    ) -> Any:
         if value is None:
             return None
         if value in scope:
             return scope[value]
         name = value.name or ""
-        return feeds[name] if name in feeds else self.constant(value)
+        return feeds[name] if name in feeds else self.constant_of_any_kind(value)
 
     def _run(
         self, node: ir.Node, given: list[Array | None], captured: Mapping[ir.Value, Array]
@@ -403,5 +409,22 @@ class Side:
         except OutOfTimeError as error:
             raise TooLateError from error
         except Exception as error:
-            message = f"{node.op_type} {node.name!r}: {type(error).__name__}: {error}"
-            raise CannotEvaluateError(message) from error
+            raise unevaluated(node, given, error) from error
+
+
+def _elements(found: Any) -> int:
+    """Return how many elements a value has; a sequence those of all its tensors."""
+    if isinstance(found, list):
+        return sum(map(_elements, found))
+    return int(np.size(found))
+
+
+def named_as(copy: ir.Node, node: ir.Node) -> ir.Node:
+    """Give the results of a node that takes the place of another the names of that one's.
+
+    A result without a name is one that nobody wants (ONNX IR, optional outputs): it is not
+    computed at all.
+    """
+    for result, wanted in zip(copy.outputs, node.outputs, strict=True):
+        result.name = wanted.name
+    return copy
