@@ -167,7 +167,7 @@ def _are_as_declared(model: ir.Model, inputs: Mapping[str, Array]) -> bool:
         value.shape is None
         or all(
             size == dim
-            for size, dim in zip(inputs[value.name].shape, value.shape, strict=False)
+            for size, dim in zip(inputs[value.name or ""].shape, value.shape, strict=False)
             if isinstance(dim, int)
         )
         for value in model.graph.inputs
