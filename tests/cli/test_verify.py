@@ -131,7 +131,8 @@ def test_a_shape_that_does_not_fit_is_misuse_without_a_run_too(
 ):
     original, folded = models[0], tmp_path / "f.onnx"
     certificate = tmp_path / "c.json"
-    calling.run("fold", original, "-o", folded, "--certificate", certificate)
+    made = calling.run("fold", original, "-o", folded, "--certificate", certificate)
+    assert made.returncode == 0, made.stderr
     options = ["--certificate", certificate] if certified else []
     done = run(original, folded, "--no-run", refold, "--shape", shape, *options)
     assert done.returncode == 2, done.stderr

@@ -163,15 +163,12 @@ def _bound(model: ir.Model, inputs: Mapping[str, Array], *, as_declared: bool) -
 
 def _are_as_declared(model: ir.Model, inputs: Mapping[str, Array]) -> bool:
     """Return whether arrays have the sizes that are declared: not those of an empty axis."""
+    shapes = {value.name: value.shape for value in model.graph.inputs}
     return all(
-        value.shape is None
-        or all(
-            size == dim
-            for size, dim in zip(inputs[value.name or ""].shape, value.shape, strict=False)
-            if isinstance(dim, int)
-        )
-        for value in model.graph.inputs
-        if value.name in inputs
+        size == dim
+        for name, array in inputs.items()
+        for size, dim in zip(array.shape, shapes.get(name) or (), strict=False)
+        if isinstance(dim, int)
     )
 
 
