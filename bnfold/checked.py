@@ -309,6 +309,13 @@ def _unproved(proof: ProofReport) -> BnfoldError:
 
 def _failed(report: VerifyReport, proof: ProofReport) -> BnfoldError:
     """Say what a run that failed means: that hangs on what the proof showed."""
+    if report.contradicts:
+        return CheckFailedError(
+            "the folded model computes another function; nothing is written",
+            why=report.why,
+            remedy="this is a fault of bnfold, of the fold and of its proof: please report the"
+            " model",
+        )
     if proof.passed:
         return CheckFailedError(
             "the runtime computes the folded model less accurately; nothing is written",

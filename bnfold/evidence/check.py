@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
 import onnx_ir as ir
 
 from bnfold.evidence.budget import Budget
+from bnfold.evidence.contradiction import Contradictions, contradictions
 from bnfold.evidence.court import Court, Hearing, hear
 from bnfold.evidence.effects import effect_on
 from bnfold.evidence.effects import told as told_effect
 from bnfold.evidence.ground import NoGround, Stage, find_ground
 from bnfold.evidence.limits import ALPHA
 from bnfold.evidence.readings import Readings
-from bnfold.evidence.weigh import Weighed, sees, trials_of, weigh, weigh_proved
+from bnfold.evidence.weigh import (
+    Weighed,
+    changed_choices,
+    sees,
+    trials_of,
+    weigh,
+    weigh_proved,
+)
 from bnfold.files.scratch import scratch_folder
 from bnfold.inputs.drawing import shapes as shapes_of
 from bnfold.inputs.hints import with_hints
@@ -27,6 +36,10 @@ from bnfold.runtime import require
 _BLIND: Final = "no output reacted to its inputs or to rounding noise: equality says nothing"
 _DEFAULT_S: Final = 60.0
 _REFERENCED: Final = 2
+_BEYOND_ACCURACY: Final = 1e4
+"""Times the noise: four digits lost in one fold would be worth knowing the reason of."""
+
+_CONTRADICTED: Final = "another function: the run contradicts the proof"
 
 
 def check_fold(
@@ -68,25 +81,87 @@ def check_fold(
             return VerifyReport(Verdict.NOT_JUDGED, why=ground.why)
         court = Court(ground, original, folded, (), seed, budget, referenced=_REFERENCED)
         hearing = hear(court)
-    report = judgement_of_proved(hearing) if proved else judgement(hearing)
+        report = judged(court, hearing, proved=proved)
     return replace(report, warnings=ground.warnings + report.warnings)
+
+
+def judged(court: Court, hearing: Hearing, *, proved: bool) -> VerifyReport:
+    """From what was measured to a verdict, with float64 where that must tell two things apart.
+
+    Args:
+        court: Both models, and the time that is left.
+        hearing: What ran.
+        proved: Exact evidence has shown that the functions are equal.
+    """
+    if hearing.readings is None:
+        return replace(_unmeasured(hearing), only_accuracy=proved)
+    weighed = (weigh_proved if proved else weigh)(hearing.readings)
+    asked = _asked_of_float64(hearing.readings, weighed, proved=proved)
+    seen = contradictions(court, hearing, asked)
+    return _judgement(hearing, hearing.readings, weighed, seen, proved=proved)
+
+
+def _asked_of_float64(readings: Readings, weighed: Weighed, *, proved: bool) -> set[int]:
+    """Outputs of which it must be known whether float64 shows the difference too.
+
+    These are what failed behind a proof, and choices that changed: how many of them are many
+    is hard to tell of counts, and whether rounding could change them is not.
+    """
+    failed = {check.name for check in _failing(weighed.checks)} if proved else set[str]()
+    places = {place for place, name in enumerate(readings.names) if name in failed}
+    return places | set(changed_choices(readings))
 
 
 def judgement(hearing: Hearing) -> VerifyReport:
     """From what was measured to a verdict, by the run alone."""
     if hearing.readings is None:
         return _unmeasured(hearing)
-    return _report(hearing, hearing.readings, weigh(hearing.readings))
+    weighed = weigh(hearing.readings)
+    return _judgement(hearing, hearing.readings, weighed, Contradictions({}), proved=False)
 
 
 def judgement_of_proved(hearing: Hearing) -> VerifyReport:
     """From what was measured to a verdict on accuracy: the function is known to be equal."""
     if hearing.readings is None:
         return replace(_unmeasured(hearing), only_accuracy=True)
-    report = _report(hearing, hearing.readings, weigh_proved(hearing.readings))
-    if report.verdict is Verdict.FAILED:
-        report = replace(report, why="; ".join(map(_lost, _failing(report.outputs))))
+    weighed = weigh_proved(hearing.readings)
+    return _judgement(hearing, hearing.readings, weighed, Contradictions({}), proved=True)
+
+
+def _judgement(
+    hearing: Hearing,
+    readings: Readings,
+    weighed: Weighed,
+    seen: Contradictions,
+    *,
+    proved: bool,
+) -> VerifyReport:
+    """Weigh the run, and what float64 says of it: another function is no lost accuracy."""
+    unlike = {readings.names[place]: said for place, said in seen.unlike.items()}
+    alike = {readings.names[place] for place in seen.alike}
+    checks = tuple(_against_float64(one, unlike) for one in weighed.checks)
+    report = _report(hearing, readings, replace(weighed, checks=checks))
+    failed = list(_failing(checks))
+    others = [_other(one, unlike[one.name]) for one in failed if one.name in unlike]
+    if others and proved:
+        return replace(report, why="; ".join([_CONTRADICTED, *others]), contradicts=True)
+    if not proved:
+        told = [_told(one) for one in failed if one.name not in unlike]
+        return replace(report, why="; ".join([*told, *others]) or report.why)
+    if failed:
+        why = "; ".join(_lost(one, agreed=one.name in alike) for one in failed)
+        report = replace(report, why=why)
     return replace(report, only_accuracy=True)
+
+
+def _against_float64(check: OutputCheck, unlike: Mapping[str, str]) -> OutputCheck:
+    """An output that differs in float64 too fails, whatever its limit is."""
+    said = unlike.get(check.name)
+    if said is None:
+        return check
+    note = "; ".join(filter(None, (check.note, said)))
+    ratio = float("inf") if check.passed else check.ratio
+    return replace(check, passed=False, ratio=ratio, note=note)
 
 
 def _unmeasured(hearing: Hearing) -> VerifyReport:
@@ -142,10 +217,28 @@ def _told(check: OutputCheck) -> str:
     )
 
 
-def _lost(check: OutputCheck) -> str:
+def _other(check: OutputCheck, said: str) -> str:
+    return f"output {check.name!r} of the folded model is another: {said}"
+
+
+def _lost(check: OutputCheck, *, agreed: bool) -> str:
+    """Say that accuracy is lost, and how certain it is that it is no more than that."""
     note = f" ({check.note})" if check.note else ""
+    size = f"{check.ratio:.3g} times its rounding noise, {check.limit:.3g} are allowed{note}"
+    if agreed and _BEYOND_ACCURACY < check.ratio < math.inf:
+        return (
+            f"in float64 both models agree, but the runtime computes output {check.name!r} of"
+            f" the folded model otherwise: {size}. That is more than accuracy loses as a rule:"
+            " the standard leaves the result of an operator open, or the runtime is mistaken"
+        )
+    if agreed or check.ratio <= _BEYOND_ACCURACY or check.ratio == math.inf:
+        known = ", in float64 too" if agreed else ""
+        return (
+            f"the function is the same{known}, but the runtime computes output"
+            f" {check.name!r} of the folded model less accurately: {size}"
+        )
     return (
-        f"the function is the same, but the runtime computes output {check.name!r} of the"
-        f" folded model less accurately: {check.ratio:.3g} times its rounding noise,"
-        f" {check.limit:.3g} are allowed{note}"
+        f"output {check.name!r} of the folded model is another on the runtime: {size}. That is"
+        " more than accuracy loses as a rule, and float64 could not tell: the runtime or the"
+        " proof is mistaken"
     )

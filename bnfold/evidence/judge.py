@@ -200,11 +200,11 @@ def judge(
 def is_suspect(trials: Sequence[Trial], coarsest: float) -> bool:
     """Whether `judge` might convict if more noise were drawn: chance has less room then."""
     ratios = _ratios(trials, coarsest, looks_at(trials))
-    return any(one.value > _leeway(trials, coarsest).plain for one in ratios)
+    return any(one.value > leeway_of(trials, coarsest).plain for one in ratios)
 
 
 def _ratios(trials: Sequence[Trial], coarsest: float, looks: Looks) -> list[Ratio]:
-    leeway = _leeway(trials, coarsest)
+    leeway = leeway_of(trials, coarsest)
     return [
         *_overall(trials, leeway, looks),
         *_by_size(trials, _largest, leeway, looks),
@@ -227,7 +227,7 @@ def judge_proved(
     ratios = [
         *_overall(trials, PROVED, looks),
         *_by_size(trials, _high, PROVED, looks),
-        _flips(trials, PROVED, looks),
+        _flips(trials, PROVED if are_moved(trials) else FINE, looks),
     ]
     return _check(name, trials, ratios)
 
@@ -248,8 +248,8 @@ def _check(name: str, trials: Sequence[Trial], ratios: Sequence[Ratio]) -> Outpu
     )
 
 
-def _leeway(trials: Sequence[Trial], coarsest: float) -> Leeway:
-    """The stricter one holds where coarse storage, not arithmetic, makes the noise."""
+def leeway_of(trials: Sequence[Trial], coarsest: float) -> Leeway:
+    """Return what a right fold is allowed: less where storage, not arithmetic, makes noise."""
     relative = min(trial.relative_noise for trial in trials)
     return COARSE if coarsest > _FINE and relative > coarsest * _SHARE else FINE
 
@@ -296,6 +296,14 @@ def _limit(
     return max(leeway.plain, leeway.true * chance)
 
 
+def are_moved(trials: Sequence[Trial]) -> bool:
+    """Whether rounding changed any choice, in nudged runs or against float64; or none was."""
+    accused = any(trial.accused.flipped for trial in trials)
+    return not accused or any(
+        one.flipped for trial in trials for one in (*trial.noise, *trial.own)
+    )
+
+
 def _flips(trials: Sequence[Trial], leeway: Leeway, looks: Looks) -> Ratio:
     """Compare counts: of elements that changed and cannot be subtracted.
 
@@ -311,6 +319,9 @@ def _flips(trials: Sequence[Trial], leeway: Leeway, looks: Looks) -> Ratio:
     if not flipped:
         return Ratio(0.0, leeway.plain)
     allowed = most_flips(looks.whole_share, usual, draws, leeway.plain) * unit
+    if not usual:
+        said = f"{flipped} elements changed that cannot be subtracted, by noise none"
+        return Ratio(flipped * unit, allowed, None, said)
     said = "elements changed that cannot be subtracted, {:.3g} times as many as by noise"
     return Ratio(flipped * unit, allowed, None, said.format(flipped * unit))
 

@@ -5,6 +5,7 @@ proof         run            verdict
 ============  =============  ==============================================================
 passed        passed         passed
 passed        failed         failed: the function is the same, the runtime is less accurate
+passed        contradicts    failed: another function, in float64 too; the proof was mistaken
 passed        not judged     passed: by the proof alone, which is said
 failed        any            failed
 not judged    any            the run's: it decides alone, within limits that know how much
@@ -71,6 +72,8 @@ def one_verdict(proof: ProofReport, run: VerifyReport) -> VerifyReport:
         warning = f"judged by the proof alone: {run.why}"
         warnings = (*report.warnings, warning)
         return replace(report, verdict=Verdict.PASSED, why="", warnings=warnings)
+    if run.contradicts:
+        return report
     if run.verdict is Verdict.FAILED and proof.passed and not proof.certified:
         # Without a certificate, tensors are compared within the rounding of their type.
         why = f"{run.why} (segment by segment, no difference above rounding was found)"

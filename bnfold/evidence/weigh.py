@@ -10,6 +10,7 @@ from bnfold.evidence.compare import Deviation
 from bnfold.evidence.judge import (
     LIMIT,
     Trial,
+    are_moved,
     is_suspect,
     judge,
     judge_proved,
@@ -26,6 +27,9 @@ _DROWNED: Final = 1 / 8
 
 _FINITE: Final = 1 / 2
 """Share of an output that must be finite before it says anything of the whole."""
+
+_PLAIN_TO_SEE: Final = 1e-3
+"""Of the largest number, a difference that no rounding of a saturated output makes."""
 
 _TIES: Final = "judged by what it was chosen from"
 _BLIND: Final = "reacted neither to the inputs nor to rounding noise"
@@ -112,7 +116,7 @@ class _Scales:
         trials = self._trials[place]
         if not trials or not is_suspect(trials, self._readings.coarsest):
             return False
-        return self.check(place).passed
+        return self.check(place).passed or not are_moved(trials)
 
 
 def _plainly(readings: Readings, place: int, trials: Sequence[Trial]) -> OutputCheck | None:
@@ -130,8 +134,21 @@ def _plainly(readings: Readings, place: int, trials: Sequence[Trial]) -> OutputC
     return None
 
 
+def changed_choices(readings: Readings) -> Iterator[int]:
+    """Positions of outputs that are no floats, and that the folded model changes."""
+    for place in range(len(readings.names)):
+        seen = [measure[place] for measure in readings.reference if place in measure]
+        is_choice = bool(seen) and not any(one.scale.floor for one in seen)
+        accused = _present(one.get(place) for one in readings.accused)
+        if is_choice and place not in readings.behind and any(x.flipped for x in accused):
+            yield place
+
+
 def in_doubt(readings: Readings) -> bool:
-    """Whether any output passes that might be convicted if more noise were drawn."""
+    """Whether any output passes that might be convicted if more noise were drawn.
+
+    Choices that no nudge changed are always worth more of them.
+    """
     scales = _Scales(readings, judge, looks_at)
     return any(map(scales.doubts, range(len(readings.names))))
 
@@ -270,11 +287,25 @@ def _moves(readings: Readings, place: int, sets: Iterable[int]) -> bool:
 
 
 def shows_nothing(readings: Readings, index: int) -> bool:
-    """Whether a set of inputs leaves every output mostly NaN, or unmoved by any nudge."""
+    """Whether a set of inputs leaves every output mostly NaN, or unmoved by any nudge.
+
+    Where no nudge moves anything, but the folded model is plainly another, that is shown.
+    """
     places = range(len(readings.names))
     known = readings.reference[index]
     finite = [place for place in places if place in known and known[place].finite >= _FINITE]
-    return not any(_moves(readings, place, [index]) for place in finite)
+    return not any(
+        _moves(readings, place, [index]) or _is_plain(readings, place, index)
+        for place in finite
+    )
+
+
+def _is_plain(readings: Readings, place: int, index: int) -> bool:
+    accused = readings.accused[index].get(place)
+    if accused is None:
+        return False
+    size = readings.reference[index][place].scale.largest
+    return accused.flipped > 0 or accused.largest > _PLAIN_TO_SEE * size
 
 
 def _joined(*parts: str) -> str:

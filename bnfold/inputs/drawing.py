@@ -166,7 +166,9 @@ def _wishes(slots: Sequence[Slot]) -> Iterator[Binding]:
 def _has_tops(slot: Slot) -> bool:
     """Whether other whole numbers, or a flag the other way, may be worth a try."""
     whole = slot.dtype is not None and slot.dtype.is_integer()
-    return slot.use.role is Role.FLAG or (whole and slot.use.role is not Role.MASK)
+    return slot.use.role is Role.FLAG or (
+        whole and slot.use.role is not Role.MASK and not slot.use.is_free
+    )
 
 
 class _Bound:

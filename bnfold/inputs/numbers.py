@@ -25,6 +25,9 @@ _STEPS: Final = 1000
 
 LARGE: Final = 10.0
 _TOP: Final = 8
+_HALF: Final = 0.5
+_LARGEST: Final = 0.1
+"""So often, a large integer is the largest."""
 
 
 class Style(StrEnum):
@@ -36,6 +39,10 @@ class Style(StrEnum):
     CONSTANT = "constant"
     LARGE = "large"
     IMPULSES = "impulses"
+
+
+_WIDE: Final = frozenset({Style.BORDERED, Style.LARGE})
+"""In these sets, integers that may be of any size are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +104,25 @@ def numbers(
         found = _between(_floats(style, shape, rng), slot.use, need)
     elif dtype.name == "BOOL":
         found = rng.integers(0, 2, shape)
+    elif slot.use.is_free:
+        found = rng.integers(0, _TOP, shape)
+        if style in _WIDE:
+            found = _widened(found, slot.use, rng, is_signed=style is Style.LARGE)
     else:
         low = 1 if need.int_top == 1 else 0
         found = rng.integers(low, need.int_top + low, shape)
     return np.asarray(found).astype(dtype.numpy())
+
+
+def _widened(
+    values: NDArray[Any], use: Use, rng: np.random.Generator, *, is_signed: bool
+) -> NDArray[Any]:
+    """Half of the numbers of any size up to the largest: a byte holds all the others."""
+    sizes = np.exp2(rng.uniform(0, math.log2(use.high), values.shape)).astype(np.int64)
+    sizes = np.where(rng.random(values.shape) < _LARGEST, int(use.high), sizes)
+    if is_signed and use.low < 0:
+        sizes *= rng.choice([-1, 1], values.shape)
+    return np.where(rng.random(values.shape) < _HALF, sizes, values)
 
 
 def _meant(

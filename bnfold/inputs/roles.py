@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
+import numpy as np
 import onnx_ir as ir
 
+from bnfold.inputs.freedom import is_free
 from bnfold.inputs.readers import signs_of
 from bnfold.inputs.reading import Reading
 from bnfold.inputs.signature import Dim, Role, Slot, Use, words_of
@@ -44,6 +46,10 @@ _NAMES: Final = tuple(
 _ANY_NUMBERS: Final = (Role.ONES, Role.SIZES, Role.STEP, Role.MASK)
 """What a floating input may be by its name."""
 
+_BYTE: Final = 8
+_WHOLE: Final = 1 << 24
+"""Up to here every whole number is a float32."""
+
 _Sign = TypeVar("_Sign")
 
 
@@ -55,7 +61,8 @@ def use_of(slot: Slot, value: ir.Value, reading: Reading) -> Use:
     indexed = _indexed(_of(signs, Within), slot)
     if indexed is not None:
         return indexed
-    return _told(slot, signs) or _named(slot) or _suspected(slot, signs) or Use()
+    told = _told(slot, signs) or _named(slot) or _suspected(slot, signs)
+    return told or _any_size(slot, value, reading) or Use()
 
 
 def _of(signs: Sequence[Sign], kind: type[_Sign]) -> list[_Sign]:
@@ -112,6 +119,17 @@ def _told(slot: Slot, signs: Sequence[Sign]) -> Use | None:
     if counting:
         return _up_to(Role.COUNT, [dim for sign in counting for dim in sign.dims])
     return None
+
+
+def _any_size(slot: Slot, value: ir.Value, reading: Reading) -> Use | None:
+    """Integers that nothing bounds, as far as each of them is a float32 too."""
+    kind = slot.dtype
+    if kind is None or not kind.is_integer() or kind.bitwidth < _BYTE:
+        return None
+    if not is_free(value, reading):
+        return None
+    ends = np.iinfo(kind.numpy())
+    return Use(low=max(ends.min, -_WHOLE), high=min(ends.max, _WHOLE), is_free=True)
 
 
 def _is_single(slot: Slot) -> bool:

@@ -38,6 +38,8 @@ class Use:
         within: Dimensions, by symbol, that bound it too, each with how far below its size the
             largest number is: 1 for an index, 0 for a length.
         opened: For a mask, the number (0 or 1) that lets an element through.
+        is_free: For integers, whether they are nothing but reckoned with: no index, size or
+            count, so of any size between ``low`` and ``high``.
     """
 
     role: Role = Role.NUMBERS
@@ -45,6 +47,7 @@ class Use:
     high: float = math.inf
     within: tuple[tuple[str, int], ...] = ()
     opened: int = 1
+    is_free: bool = False
 
     def bounded_by(self, symbols: Set[str]) -> Use:
         """Return the same, bounded by dimensions that are these symbols or sums of them."""

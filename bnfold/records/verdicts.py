@@ -299,6 +299,7 @@ class VerifyReport:
         false_alarms: The share of right folds that they may call wrong, all together.
         only_accuracy: Whether the verdict is about accuracy alone, because the function was
             shown to be the same before anything was run.
+        contradicts: Whether the run shows another function though that had been shown.
     """
 
     verdict: Verdict
@@ -317,6 +318,7 @@ class VerifyReport:
     comparisons: int = 0
     false_alarms: float = 0.0
     only_accuracy: bool = False
+    contradicts: bool = False
 
     @property
     def passed(self) -> bool:

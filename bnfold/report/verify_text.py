@@ -20,8 +20,8 @@ def verify_to_text(report: VerifyReport, original: str, folded: str) -> Shown:
     lines = [f"{original} and {folded}: {_WORDS[report.verdict]} ({report.verdict})"]
     if report.why:
         lines += [f"  because: {reason}" for reason in report.why.split("; ")]
-    lines += [f"  {line}" for line in _lines(report)]
     lines += [f"  warning: {warning}" for warning in report.warnings]
+    lines += [f"  {line}" for line in _lines(report)]
     return shown_lines(lines)
 
 
@@ -75,6 +75,9 @@ def _figures(one: OutputMetrics) -> Iterator[str]:
             f"error over what rounding explains: {errors.excess:.3g}"
             f" ({errors.excess_low:.3g} to {errors.excess_high:.3g}; limit {errors.limit:g})"
         )
+    if one.changed and not one.max_abs:
+        yield f"{one.changed} elements changed that cannot be subtracted"
+        return
     yield (
         f"max abs {one.max_abs:.3g}, max relative {one.max_rel:.3g}, {one.max_ulp:.4g} ULP,"
         f" SNR {one.snr_db:.4g} dB, cosine {one.cosine:.9g}"

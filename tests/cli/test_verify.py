@@ -18,6 +18,7 @@ KEYS = {
     "schema", "passed", "verdict", "outputs", "cases", "why", "warnings", "metrics",
     "referenced", "fell_back", "settings", "labels", "search", "proof",
     "made", "original", "folded", "runtime", "comparisons", "false_alarms", "only_accuracy",
+    "contradicts",
 }  # fmt: skip
 METRICS = {
     "name", "max_abs", "max_rel", "max_ulp", "snr_db", "cosine", "tolerance", "changed",

@@ -168,6 +168,24 @@ def test_a_run_that_fails_blames_what_the_proof_left(monkeypatch, proof: Verdict
         assert "the proof is inconclusive: the time was up" in error.why
 
 
+def test_a_run_that_contradicts_the_proof_is_a_fault_of_bnfold(monkeypatch) -> None:
+    """Nobody is sent to --skip, nor told that accuracy is lost."""
+    ran = replace(run_of(FAILED), contradicts=True)
+    monkeypatch.setattr("tests.evidence.test_verdict.run_of", lambda _: ran)
+    error = failure(monkeypatch, PASSED, FAILED)
+    assert BLAME in error.remedy
+    assert "computes another function" in str(error)
+    assert "--skip" not in error.remedy
+    assert "accurate" not in f"{error} {error.why}"
+
+
+def test_a_run_that_contradicts_the_proof_is_not_softened() -> None:
+    ran = replace(run_of(FAILED), contradicts=True)
+    report = one_verdict(proof_of(PASSED), ran)
+    assert report.verdict is FAILED
+    assert report.why == ran.why
+
+
 @pytest.mark.parametrize("proof", [PASSED, OPEN])
 @pytest.mark.parametrize("run", [PASSED, OPEN])
 def test_no_error_where_neither_fails(monkeypatch, proof: Verdict, run: Verdict) -> None:

@@ -477,13 +477,54 @@ def test_detectors_get_the_sizes_of_their_image_and_scales_of_1():
 
 def test_integers_of_no_known_use_stay_small_and_others_are_tried():
     proto = model(
-        [N("Cast", ["k"], ["a"], to=F), N("Relu", ["a"], ["y"])], {},
+        [N("Cast", ["k"], ["a"], to=F), N("Erf", ["a"], ["y"])], {},
         [("k", ["n", 40], I64)], ["y"],
     )  # fmt: skip
     values = drawn(proto)["k"]
     assert values.min() == 0
     assert values.max() == 7
     assert {one.int_top for one in bindings(list(hints(proto).values()))} == {8, 2, 1}
+
+
+WIDE = (Style.BORDERED, Style.LARGE)
+
+
+@pytest.mark.parametrize("style", list(Style))
+@pytest.mark.parametrize(("kind", "most"), [(I64, 1 << 24), (TensorProto.INT8, 127)])
+def test_integers_that_are_only_reckoned_with_are_of_any_size_in_some_sets(style, kind, most):
+    """A cast to fewer bits on the way shows in none of 0 … 7."""
+    proto = model(
+        [N("Cast", ["k"], ["a"], to=F), N("Relu", ["a"], ["y"])], {},
+        [("k", ["n", 40], kind)], ["y"],
+    )  # fmt: skip
+    assert {one.int_top for one in bindings(list(hints(proto).values()))} == {8}
+    values = drawn(proto, case=Case(CASE.binding, style))["k"].astype(np.int64)
+    is_wide = style in WIDE
+    assert np.abs(values).max() == (most if is_wide else 7)
+    assert (values.min() < 0) == (style is Style.LARGE)
+    assert (np.abs(values) <= 7).mean() > 0.3
+    assert np.isfinite(run(proto, {"k": drawn(proto)["k"]})[0]).all()
+
+
+BOUNDED = {
+    "a row of a table": [N("Gather", ["t", "k"], ["y"])],
+    "behind a cast": [N("Cast", ["k"], ["a"], to=6), N("Gather", ["t", "a"], ["y"])],
+    "one reader of two": [
+        N("Cast", ["k"], ["a"], to=F), N("Relu", ["a"], ["z"]), N("Gather", ["t", "k"], ["y"]),
+    ],
+    "a shape": [N("Squeeze", ["k"], ["a"]), N("Expand", ["c", "a"], ["y"])],
+    "a power": [N("Cast", ["k"], ["a"], to=F), N("Pow", ["two", "a"], ["y"])],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("style", list(Style))
+@pytest.mark.parametrize("nodes", BOUNDED.values(), ids=BOUNDED)
+def test_integers_that_mean_something_else_too_stay_small(nodes, style):
+    constants = {"t": np.ones((TABLE, 3), "f"), "c": np.ones(1, "f"), "two": np.float32(2)}
+    proto = model(nodes, constants, [("k", [1, 3], I64)], ["y"])
+    values = drawn(proto, case=Case(CASE.binding, style))["k"]
+    assert values.min() >= 0
+    assert values.max() < TABLE
 
 
 def test_the_same_seed_gives_the_same_numbers_and_each_attempt_others():

@@ -12,12 +12,13 @@ import onnx_ir as ir
 
 from bnfold.errors import UsageError
 from bnfold.evidence.budget import Budget
-from bnfold.evidence.check import judgement, judgement_of_proved
+from bnfold.evidence.check import judged
 from bnfold.evidence.court import Court, Hearing, hear
 from bnfold.evidence.ground import Ground, NoGround, Stage, find_ground
 from bnfold.evidence.readings import Readings
 from bnfold.evidence.verification.against import reference_errors
 from bnfold.evidence.verification.labels import Labels, compare_labels, read_labels
+from bnfold.evidence.verification.losses import losses
 from bnfold.evidence.verification.metrics import metrics_of
 from bnfold.evidence.verification.search import Hunt, search
 from bnfold.evidence.verification.stage import given_stage, levels_tried
@@ -123,7 +124,7 @@ def judge_end_to_end(
         settings = wishes.settings
         court = Court(ground, original, folded, settings, wishes.seed, budget, _REFERENCE)
         hearing = hear(court)
-        report = judgement_of_proved(hearing) if proved else judgement(hearing)
+        report = judged(court, hearing, proved=proved)
         report = replace(
             report,
             warnings=less + ground.warnings + report.warnings,
@@ -176,9 +177,12 @@ def _with_figures(report: VerifyReport, hearing: Hearing, readings: Readings) ->
         count = len(references.outputs)
         left = f"{count} of {len(hearing.sets)} inputs" if count else "rounding noise alone"
         warnings = (*warnings, f"{references.stopped}; judged by {left}")
+    metrics = tuple(_metrics(hearing, readings, report.outputs))
+    if report.passed:
+        warnings = (*losses(readings, metrics), *warnings)
     return replace(
         report,
-        metrics=tuple(_metrics(hearing, readings, report.outputs)),
+        metrics=metrics,
         referenced=len(references.outputs),
         fell_back=references.fell_back,
         warnings=warnings,
@@ -198,7 +202,8 @@ def _metrics(
         ]
         if both:
             errors = reference_errors(hearing, readings, place, decided.get(name))
-            yield replace(metrics_of(name, both), reference=errors)
+            found = metrics_of(name, both, is_choice=place not in readings.behind)
+            yield replace(found, reference=errors)
 
 
 def _labelled(hearing: Hearing, readings: Readings, labels: np.ndarray) -> LabelReport:

@@ -18,12 +18,14 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 Vector = NDArray[np.float64]
 
 
-def metrics_of(name: str, pairs: Iterable[Pair]) -> OutputMetrics:
+def metrics_of(name: str, pairs: Iterable[Pair], *, is_choice: bool = False) -> OutputMetrics:
     """The figures of one output over all inputs.
 
     Args:
         name: Name of the output.
         pairs: Original and folded, one pair per set of inputs.
+        is_choice: Integers are indices and the like: class 7 is no nearer to 8 than to 800, so
+            they are counted, and not subtracted.
     """
     largest = {"abs": 0.0, "rel": 0.0, "ulp": 0.0, "tolerance": 0.0}
     sums = np.zeros(4)
@@ -32,7 +34,7 @@ def metrics_of(name: str, pairs: Iterable[Pair]) -> OutputMetrics:
         if before.shape != after.shape or before.dtype != after.dtype:
             changed += max(before.size, after.size)
             continue
-        if before.dtype.kind not in "iuf" and not is_float(before):
+        if not is_float(before) and (is_choice or before.dtype.kind not in "iu"):
             changed += int(np.count_nonzero(before != after))
             continue
         one, other, lost = _comparable(before, after)
