@@ -69,6 +69,7 @@ def test_signature_of_verify():
         "search_s": 0.0,
         "max_time": 60.0,
         "run": None,
+        "refold": True,
         "impulses": False,
         "seed": 0,
         "progress": None,

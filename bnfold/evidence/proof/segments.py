@@ -157,11 +157,13 @@ class SegmentJudge:
             return None
         before = self.comparer.noise.coarsest
         self.comparer.noise.coarsest = max(before, roundoff)
-        _, trials, answer = self._weighed(kept, sizes, styles)
-        if answer is SAME:
-            return kept, trials, answer  # what else is compared is rounded so too
-        self.comparer.noise.coarsest = before
-        return None
+        answer: Link | Gap | object = before
+        try:
+            _, trials, answer = self._weighed(kept, sizes, styles)
+        finally:
+            if answer is not SAME:  # else: what else is compared is rounded so too
+                self.comparer.noise.coarsest = before
+        return (kept, trials, SAME) if answer is SAME else None
 
     @staticmethod
     def _is_near(seen: Sequence[Trial], roundoff: float) -> bool:
