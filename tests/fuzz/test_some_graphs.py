@@ -43,7 +43,8 @@ def test_some_graphs_keep_the_promise(runtime):
     assert counts["refused by checker"] <= 20
     assert counts["runtime: agrees"] >= 10
     noticed = counts["wrong on purpose: noticed"]
-    assert noticed >= 0.75 * (noticed + counts["wrong on purpose: not noticed"]) > 0
+    assert noticed >= 10
+    assert noticed >= 0.9 * (noticed + counts["wrong on purpose: not noticed"])
 
 
 @settings(max_examples=40)

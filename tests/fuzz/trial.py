@@ -87,7 +87,11 @@ def tried(
 
 
 def notices(drawn: Drawn, folded: onnx.ModelProto) -> bool | None:
-    """Return whether weights that are a tenth off are noticed; None if none was written."""
+    """Return whether weights that are a tenth off are noticed.
+
+    None if none was written, or they move nothing: of a graph whose outputs are empty, or
+    infinite, every fold is right.
+    """
     original = drawn.case.model
     names = truth.written(original, folded)
     if not names:
@@ -96,8 +100,14 @@ def notices(drawn: Drawn, folded: onnx.ModelProto) -> bool | None:
     before, after = truth.prepared(original), truth.prepared(folded)
     wanted, right = truth.run(before, feeds), truth.run(after, feeds)
     found = truth.run(truth.prepared(spoiled(folded, names)), feeds)
+    if all(_is_unmoved(found[name], right[name]) for name in right):
+        return None
     bound = truth.bounds(after, names, feeds, right)
     return truth.excess(found, wanted, bound) > BEYOND
+
+
+def _is_unmoved(found: np.ndarray, right: np.ndarray) -> bool:
+    return np.array_equal(found, right, equal_nan=found.dtype.kind == right.dtype.kind == "f")
 
 
 def spoiled(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
