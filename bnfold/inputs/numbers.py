@@ -259,7 +259,7 @@ def _bordered(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Constant along every border and over one corner, so that padding shows."""
     for axis in range(2, values.ndim):
         edge = np.moveaxis(values, axis, 0)
-        edge[0], edge[-1] = LARGE, -LARGE
+        edge[:1], edge[-1:] = LARGE, -LARGE  # an axis may have no elements
     corner = tuple(slice(0, size // 2) for size in values.shape[2:])
     if corner:
         values[:, :1, *corner] = LARGE

@@ -595,3 +595,17 @@ def test_every_use_has_numbers_of_every_shape(dtype, role, shape):
         assert values.shape == shape  # ONNX Runtime takes a declared 0 for no other size
         assert values.dtype == dtype.numpy()
         assert np.isfinite(values.astype(float)).all()
+
+
+@pytest.mark.parametrize("style", Style)
+@pytest.mark.parametrize("kind", [F, I64, BOOL, TensorProto.INT8, TensorProto.FLOAT16])
+@pytest.mark.parametrize(
+    "shape", [[0], [0, 4], [2, 0, 3], [2, 3, 0], [2, 3, 0, 5], [2, 3, 5, 0]]
+)
+def test_inputs_without_elements_are_drawn_in_every_style(style, kind, shape):
+    """A border of an axis without elements ended `fold` in a traceback."""
+    node = N("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
+    proto = model([node], {}, [("x", shape, kind)], ["y"])
+    slots = list(hints(proto).values())
+    drawn = draw_inputs(slots, Case(Binding(64), style), 0)
+    assert drawn["x"].shape == tuple(shape)
