@@ -281,3 +281,19 @@ def test_the_default_of_an_input_is_a_part_of_the_function():
     gone = bnfold.verify(original, _with_default([1, 2, 3, 4], is_input=False), run=False)
     assert gone.verdict is Verdict.FAILED
     assert gone.proof.findings[0].where == "k"
+
+
+@pytest.mark.parametrize("bound", [0.5, 1.0, 1.5, 2.0, 2.5])
+def test_three_numbers_are_drawn_often_enough_to_meet_a_bound(monkeypatch, bound):
+    """Without corners: of one draw all three lie below the bound, more often than not."""
+    monkeypatch.setattr(segments_of_proofs, "corners", lambda *_: iter(()))
+
+    def model(read: str) -> onnx.ModelProto:
+        nodes = [N("Min", ["x", "b"], ["m"]), N("Neg", [read], ["y"])]
+        info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in "xy"]
+        held = _held(b=np.float32([bound] * 3))
+        graph = helper.make_graph(nodes, "three", info[:1], info[1:], held)
+        opsets = [helper.make_opsetid("", 17)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+    assert bnfold.verify(model("m"), model("x"), run=False).verdict is Verdict.FAILED

@@ -90,3 +90,16 @@ def test_channels_that_were_scaled_leave_none_as_they_were(kind, axis):
     assert elements_left_alone(before, scaled) is None
     assert elements_left_alone(before, (before * kind(1)).astype(kind)) is None
     assert elements_left_alone(before[:, :, 0, 0], before[:, 0, :, 0]) is None
+
+
+def test_one_of_three_rows_that_changed_alone_leaves_the_others_unrounded():
+    """In a slice of three elements it is a third; those beside it have the same factor."""
+    before = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    after = before.copy()
+    after[2, 5] *= 1.5
+    alone = elements_left_alone(before, after)
+    assert alone is not None
+    assert np.count_nonzero(~alone) == 1
+    scaled = before.copy()
+    scaled[:, 5] *= np.float32(1.5)
+    assert elements_left_alone(before, scaled) is None
