@@ -137,7 +137,10 @@ def test_lengths_of_any_size_are_those_of_protobuf(tmp_path_factory, sizes, data
 def test_a_wrong_length_would_be_noticed(tmp_path, monkeypatch):
     """The negative control of the tests above."""
     save(from_proto(conv_bn()), tmp_path / "m.onnx")
-    work = lambda folder: fold_unchecked(tmp_path / "m.onnx").save(folder / "o.onnx")  # noqa: E731
+
+    def work(folder):
+        return fold_unchecked(tmp_path / "m.onnx").save(folder / "o.onnx")
+
     old, new = both(work, tmp_path)
     assert old == new
     monkeypatch.setattr(
